@@ -1,1 +1,82 @@
-//! x
+//! axum glue for ruma's endpoint types: extracts, authenticates, limits and responds.
+//!
+//! This crate owns what every HTTP API of the server does alike: paths, methods, tokens, bodies, error
+//! bodies, CORS, rate limits, tracing and shutdown. It knows no endpoint, no user and no room: who owns
+//! a token is the [`Authenticate`] implementation's to say.
+//!
+//! # One endpoint, end to end
+//!
+//! ```
+//! use hearth_http::{
+//!     ApiState, Authenticate, Endpoints, Http, MatrixError, Ruma, Session, TokenError,
+//! };
+//! use ruma::{OwnedUserId, UserId, api::client::account::whoami};
+//!
+//! #[derive(Clone)]
+//! struct App {
+//!     http: Http, // beside it: `Arc`s of the domain crates
+//! }
+//!
+//! struct LocalUser {
+//!     user_id: OwnedUserId,
+//! }
+//!
+//! impl Session for LocalUser {
+//!     fn user_id(&self) -> &UserId {
+//!         &self.user_id
+//!     }
+//! }
+//!
+//! impl ApiState for App {
+//!     fn http(&self) -> &Http {
+//!         &self.http
+//!     }
+//! }
+//!
+//! impl Authenticate for App {
+//!     type Session = LocalUser;
+//!
+//!     async fn authenticate(&self, token: &str) -> Result<LocalUser, TokenError> {
+//!         # _ = token;
+//!         // hash the token, look it up …
+//!         Err(TokenError::Unknown)
+//!     }
+//! }
+//!
+//! /// `GET /_matrix/client/*/account/whoami`: the compiler demands `LocalUser`, since ruma says that
+//! /// the endpoint needs an access token.
+//! async fn whoami(
+//!     _app: App,
+//!     request: Ruma<whoami::v3::Request, LocalUser>,
+//! ) -> Result<whoami::v3::Response, MatrixError> {
+//!     Ok(whoami::v3::Response::new(request.identity.user_id, false))
+//! }
+//!
+//! fn router(app: App) -> axum::Router {
+//!     hearth_http::finish(Endpoints::new().ruma(whoami).into_router(app))
+//! }
+//! ```
+
+mod address;
+mod auth;
+mod config;
+mod context;
+mod error;
+mod extract;
+mod limit;
+mod reply;
+mod routes;
+mod shutdown;
+
+pub use self::{
+    address::{Network, NetworkError},
+    auth::{ApiState, Authenticate, Scheme, Session, TokenError},
+    config::{ClassLimits, HttpConfig, HttpConfigError, Rate, RateLimits},
+    context::{Admission, Http, Lane},
+    error::MatrixError,
+    extract::Ruma,
+    limit::{Class, Limiter},
+    reply::{RawJson, RawResponse, Reply},
+    routes::{Endpoints, Handler, Policy, finish},
+    shutdown::Shutdown,
+};

@@ -1,0 +1,113 @@
+//! From a request's credentials to the identity that its endpoint promises.
+
+use http::request::Parts;
+use ruma::{
+    UserId,
+    api::auth_scheme::{
+        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
+        NoAuthentication,
+    },
+};
+
+use crate::{Http, MatrixError, Policy};
+
+/// The state of an API crate, as far as this crate needs it. Cloned for every request: keep it an `Arc`.
+pub trait ApiState: Clone + Send + Sync + 'static {
+    /// Limits, counters and the shutdown signal, shared by all APIs of the server.
+    fn http(&self) -> &Http;
+}
+
+/// An API crate's state that knows access tokens.
+pub trait Authenticate: ApiState {
+    /// Who sent a request with a valid access token.
+    type Session: Session;
+
+    /// Finds the session that a token belongs to. Called once per request, before the body is read.
+    fn authenticate(
+        &self,
+        token: &str,
+    ) -> impl Future<Output = Result<Self::Session, TokenError>> + Send;
+}
+
+/// Proof that a request came with a valid access token.
+pub trait Session: Send + Sync + 'static {
+    /// The user whose token it was.
+    fn user_id(&self) -> &UserId;
+
+    /// A locked account may only log out (CS "Account locking"); see [`Policy::allow_locked`].
+    fn is_locked(&self) -> bool {
+        false
+    }
+
+    /// Is this user free of rate limits?
+    fn is_unlimited(&self) -> bool {
+        false
+    }
+}
+
+/// Why a token gives no session.
+#[derive(Debug)]
+pub enum TokenError {
+    /// Nobody has this token: 401 `M_UNKNOWN_TOKEN`.
+    Unknown,
+    /// The token has expired and may be refreshed: the same, with `soft_logout`.
+    Expired,
+    /// Anything else, such as a store that cannot be read.
+    Other(MatrixError),
+}
+
+/// An auth scheme of ruma's that this server can check, with the identity it yields.
+///
+/// Implemented here for access tokens. Other crates implement it for the schemes that they know, with
+/// their own state as `S`.
+pub trait Scheme<S>: AuthScheme {
+    /// What a handler of an endpoint with this scheme is given.
+    type Identity: Send + 'static;
+
+    /// Checks the request's credentials, the account's lock and the user's rate limit.
+    fn identify(
+        state: &S,
+        head: &Parts,
+        policy: &Policy,
+    ) -> impl Future<Output = Result<Self::Identity, MatrixError>> + Send;
+}
+
+impl<S: Authenticate> Scheme<S> for AccessToken {
+    type Identity = S::Session;
+
+    async fn identify(state: &S, head: &Parts, policy: &Policy) -> Result<S::Session, MatrixError> {
+        _ = (state, head, policy);
+        todo!()
+    }
+}
+
+impl<S: Authenticate> Scheme<S> for AccessTokenOptional {
+    type Identity = Option<S::Session>;
+
+    /// No token is fine; a wrong one is not.
+    async fn identify(
+        state: &S,
+        head: &Parts,
+        policy: &Policy,
+    ) -> Result<Option<S::Session>, MatrixError> {
+        _ = (state, head, policy);
+        todo!()
+    }
+}
+
+macro_rules! anonymous {
+    ($($scheme:ty),+) => {
+        $(
+            impl<S: ApiState> Scheme<S> for $scheme {
+                type Identity = ();
+
+                async fn identify(_: &S, _: &Parts, _: &Policy) -> Result<(), MatrixError> {
+                    Ok(())
+                }
+            }
+        )+
+    };
+}
+
+// Application services are not served yet: where their token is optional, nobody has one.
+anonymous!(NoAuthentication, NoAccessToken, AppserviceTokenOptional);
