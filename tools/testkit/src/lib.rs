@@ -1,1 +1,21 @@
-//! x
+//! Test support: the real server in this process, on a random port, with a real engine in a folder of
+//! its own ([`TestServer`]), and a small HTTP client that speaks JSON ([`Client`], [`TestUser`]).
+//!
+//! Everything here panics with the answer in the message when the server does not do what a test
+//! takes for granted; what a test is *about* goes through [`Client::get`] and its siblings, which
+//! return the status and the body.
+#![expect(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "test support fails by panicking, that is its purpose"
+)]
+
+mod client;
+mod server;
+mod user;
+
+pub use self::{
+    client::{Client, Response, encode},
+    server::{TestServer, TestServerBuilder},
+    user::TestUser,
+};

@@ -1,0 +1,181 @@
+//! The configuration: sections that the crates declare, put together, read, checked and described.
+//!
+//! The settings are the fields of [`Config`]; their documentation is one table, [`fields::SECTIONS`],
+//! from which the example file and the reference page are rendered. Tests compare the two, so that
+//! neither can have a setting which the other lacks.
+
+mod error;
+pub mod fields;
+mod load;
+mod nearest;
+pub mod render;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use hearth_storage::EngineKind;
+use ruma::OwnedServerName;
+use serde::{Deserialize, Serialize};
+
+pub use self::{error::ConfigError, load::load};
+
+/// Everything that an operator can set.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Who this server is.
+    pub server: ServerConfig,
+    /// Where it listens.
+    pub listen: ListenConfig,
+    /// What clients are told.
+    pub client: ClientConfig,
+    /// How rows are kept.
+    pub store: StoreConfig,
+    /// What is logged.
+    pub log: LogConfig,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// The name that ends user IDs.
+    pub name: OwnedServerName,
+    /// The folder of the store, the signing key and the administration socket.
+    pub data_dir: PathBuf,
+}
+
+/// `[listen]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenConfig {
+    /// Addresses and ports.
+    pub addresses: Vec<SocketAddr>,
+    /// Open connections at a time, over all addresses.
+    pub max_connections: u32,
+    /// How long a client may take to send a request's head, and keep an unused connection.
+    pub header_timeout_ms: u64,
+    /// How long running requests may take to end when the server stops.
+    pub shutdown_timeout_ms: u64,
+}
+
+/// `[client]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientConfig {
+    /// The base address that `/.well-known/matrix/client` names.
+    pub base_url: Option<String>,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Which engine keeps the rows.
+    pub engine: EngineKind,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// A level, or directives per module.
+    pub level: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { name: ruma::owned_server_name!("localhost"), data_dir: "data".into() }
+    }
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self {
+            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 8008))],
+            max_connections: 20_000,
+            header_timeout_ms: 60_000,
+            shutdown_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl ListenConfig {
+    /// [`Self::header_timeout_ms`] as a duration.
+    #[must_use]
+    pub fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms)
+    }
+
+    /// [`Self::shutdown_timeout_ms`] as a duration.
+    #[must_use]
+    pub fn shutdown_timeout(&self) -> Duration {
+        Duration::from_millis(self.shutdown_timeout_ms)
+    }
+}
+
+impl Config {
+    /// Checks what the types of the fields cannot: every complaint names its key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.listen.validate()?;
+        self.client.validate()?;
+        self.log.validate()
+    }
+}
+
+impl ListenConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        if self.addresses.is_empty() {
+            return Err(ConfigError::invalid("listen.addresses", "name at least one address"));
+        }
+        if self.max_connections == 0 {
+            return Err(ConfigError::invalid("listen.max_connections", "must be at least 1"));
+        }
+        if self.header_timeout_ms < 1_000 {
+            return Err(ConfigError::invalid("listen.header_timeout_ms", "must be at least 1000"));
+        }
+        Ok(())
+    }
+}
+
+impl ClientConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        match &self.base_url {
+            Some(url) if !(url.starts_with("https://") || url.starts_with("http://")) => {
+                let reason = format!("{url:?} must begin with https:// (or http:// for trials)");
+                Err(ConfigError::invalid("client.base_url", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl LogConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.level
+            .parse::<tracing_subscriber::filter::Targets>()
+            .map(drop)
+            .map_err(|error| ConfigError::invalid("log.level", error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests;
