@@ -1,6 +1,8 @@
 //! From a request's credentials to the identity that its endpoint promises.
 
-use http::request::Parts;
+use std::borrow::Cow;
+
+use http::{HeaderMap, header, request::Parts};
 use ruma::{
     UserId,
     api::auth_scheme::{
@@ -76,8 +78,10 @@ impl<S: Authenticate> Scheme<S> for AccessToken {
     type Identity = S::Session;
 
     async fn identify(state: &S, head: &Parts, policy: &Policy) -> Result<S::Session, MatrixError> {
-        _ = (state, head, policy);
-        todo!()
+        let Some(token) = access_token(head)? else {
+            return Err(MatrixError::missing_token("Missing access token"));
+        };
+        session(state, &token, policy).await
     }
 }
 
@@ -90,8 +94,10 @@ impl<S: Authenticate> Scheme<S> for AccessTokenOptional {
         head: &Parts,
         policy: &Policy,
     ) -> Result<Option<S::Session>, MatrixError> {
-        _ = (state, head, policy);
-        todo!()
+        match access_token(head)? {
+            Some(token) => session(state, &token, policy).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 
@@ -111,3 +117,52 @@ macro_rules! anonymous {
 
 // Application services are not served yet: where their token is optional, nobody has one.
 anonymous!(NoAuthentication, NoAccessToken, AppserviceTokenOptional);
+
+/// The session of a token, if it may use an endpoint under this policy now.
+async fn session<S: Authenticate>(
+    state: &S,
+    token: &str,
+    policy: &Policy,
+) -> Result<S::Session, MatrixError> {
+    let session = state.authenticate(token).await.map_err(|error| match error {
+        TokenError::Unknown => MatrixError::unknown_token(false),
+        TokenError::Expired => MatrixError::unknown_token(true),
+        TokenError::Other(error) => error,
+    })?;
+    if session.is_locked() && !policy.allows_locked() {
+        return Err(MatrixError::user_locked());
+    }
+    if let Some(class) = policy.limited_as()
+        && !session.is_unlimited()
+    {
+        state.http().limiter().charge_user(class, session.user_id())?;
+    }
+    Ok(session)
+}
+
+/// The access token of a request: from the `Authorization` header, else from the deprecated
+/// `access_token` query parameter (CS "Using access tokens"). `None` if there is neither; an error if
+/// the header holds something else.
+pub(crate) fn access_token(head: &Parts) -> Result<Option<Cow<'_, str>>, MatrixError> {
+    if let Some(token) = bearer_token(&head.headers)? {
+        return Ok(Some(Cow::Borrowed(token)));
+    }
+    let query = head.uri.query().unwrap_or_default();
+    let token = url::form_urlencoded::parse(query.as_bytes())
+        .find_map(|(name, value)| (name == "access_token").then_some(value));
+    Ok(token.filter(|token| !token.is_empty()))
+}
+
+fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>, MatrixError> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return Ok(None);
+    };
+    let token = value.to_str().ok().and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    match token {
+        Some(token) if !token.is_empty() => Ok(Some(token)),
+        _ => Err(MatrixError::missing_token("The Authorization header holds no bearer token")),
+    }
+}

@@ -1,10 +1,22 @@
 //! What all APIs of the server share.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use axum::extract::ConnectInfo;
 use hearth_types::Clock;
+use http::request::Parts;
 
-use crate::{HttpConfig, HttpConfigError, Limiter, MatrixError, Shutdown};
+use crate::{HttpConfig, HttpConfigError, Limiter, MatrixError, Shutdown, address::client_address};
+
+/// How long a client is told to wait when the server is full.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Limits, counters and the shutdown signal of the server. Clones share them.
 #[derive(Clone, Debug)]
@@ -15,6 +27,8 @@ struct Inner {
     config: HttpConfig,
     limiter: Limiter,
     shutdown: Shutdown,
+    short: AtomicUsize,
+    long_polls: AtomicUsize,
 }
 
 /// Which bound a request counts against.
@@ -28,8 +42,11 @@ pub enum Lane {
 
 /// A place among the requests worked on; given back when dropped.
 #[derive(Debug)]
-#[must_use]
-pub struct Admission {}
+#[must_use = "dropping it gives the place back"]
+pub struct Admission {
+    http: Http,
+    lane: Lane,
+}
 
 impl Http {
     /// The shared parts, or the name of a field that cannot be used.
@@ -39,9 +56,14 @@ impl Http {
         shutdown: Shutdown,
     ) -> Result<Self, HttpConfigError> {
         config.validate()?;
-        _ = clock;
-        let limiter = Limiter {};
-        Ok(Self(Arc::new(Inner { config, limiter, shutdown })))
+        let limiter = Limiter::new(config.rate_limits.clone(), clock);
+        Ok(Self(Arc::new(Inner {
+            config,
+            limiter,
+            shutdown,
+            short: AtomicUsize::new(0),
+            long_polls: AtomicUsize::new(0),
+        })))
     }
 
     /// The configuration.
@@ -62,9 +84,42 @@ impl Http {
         &self.0.shutdown
     }
 
-    /// Takes a place in a lane; 429 if it is full.
+    /// Takes a place in a lane; 429 if it is full. Endpoints of ruma's types do this by themselves.
     pub fn admit(&self, lane: Lane) -> Result<Admission, MatrixError> {
-        _ = lane;
-        todo!()
+        // Made first, so that a refusal gives its place back like everybody else.
+        let place = Admission { http: self.clone(), lane };
+        let max = match lane {
+            Lane::Short => self.0.config.max_in_flight,
+            Lane::LongPoll => self.0.config.max_long_polls,
+        };
+        let before = self.counter(lane).fetch_add(1, Ordering::Relaxed);
+        if before < max { Ok(place) } else { Err(MatrixError::limit_exceeded(FULL_RETRY_AFTER)) }
+    }
+
+    /// How many requests are being worked on in a lane.
+    #[must_use]
+    pub fn in_flight(&self, lane: Lane) -> usize {
+        self.counter(lane).load(Ordering::Relaxed)
+    }
+
+    /// The address of the client, through trusted proxies. `None` unless the listener puts the peer's
+    /// address into the request as axum's [`ConnectInfo`].
+    #[must_use]
+    pub fn client_address(&self, head: &Parts) -> Option<IpAddr> {
+        let ConnectInfo(peer) = head.extensions.get::<ConnectInfo<SocketAddr>>()?;
+        Some(client_address(peer.ip(), &head.headers, &self.0.config.trusted_proxies))
+    }
+
+    fn counter(&self, lane: Lane) -> &AtomicUsize {
+        match lane {
+            Lane::Short => &self.0.short,
+            Lane::LongPoll => &self.0.long_polls,
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.http.counter(self.lane).fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -3,9 +3,12 @@
 use std::{borrow::Cow, fmt, time::Duration};
 
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{StatusCode, header};
 use ruma::api::client::uiaa::UiaaInfo;
+use serde::Serialize;
 use serde_json::{Map, Value};
+
+use crate::reply::JSON;
 
 /// An error response of a Matrix API: `{"errcode": …, "error": …}` and an HTTP status
 /// (CS "Standard error response").
@@ -19,7 +22,12 @@ pub struct MatrixError {
     message: Cow<'static, str>,
     extra: Option<Box<Map<String, Value>>>,
     retry_after: Option<Duration>,
+    cause: Option<Box<str>>,
 }
+
+/// Why the server failed; travels beside the response to the one place that logs it.
+#[derive(Clone, Debug)]
+pub(crate) struct InternalCause(pub(crate) Box<str>);
 
 impl MatrixError {
     /// An error with the code that the specification names for it. The message is for people: it must
@@ -36,6 +44,7 @@ impl MatrixError {
             message: message.into(),
             extra: None,
             retry_after: None,
+            cause: None,
         }
     }
 
@@ -55,6 +64,12 @@ impl MatrixError {
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// How long the client is asked to wait.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// Adds a field to the body, such as `soft_logout` or `room_version`.
@@ -110,8 +125,6 @@ errors! {
     too_large => PAYLOAD_TOO_LARGE, "M_TOO_LARGE";
     /// Anything that has no code of its own.
     bad_request => BAD_REQUEST, "M_UNKNOWN";
-    /// The account is locked; sent with a soft logout by [`MatrixError::user_locked`]'s caller.
-    locked => UNAUTHORIZED, "M_USER_LOCKED";
     /// The account is suspended and may not do this.
     suspended => FORBIDDEN, "M_USER_SUSPENDED";
     /// The account was deactivated.
@@ -170,7 +183,8 @@ impl MatrixError {
     /// The account is locked (CS "Account locking"): 401 with a soft logout.
     #[must_use]
     pub fn user_locked() -> Self {
-        Self::locked("This account is locked").with("soft_logout", true)
+        Self::new(StatusCode::UNAUTHORIZED, "M_USER_LOCKED", "This account is locked")
+            .with("soft_logout", true)
     }
 
     /// Too many requests: 429 with `retry_after_ms` in the body and the `Retry-After` header in whole
@@ -183,11 +197,14 @@ impl MatrixError {
         error
     }
 
-    /// A fault of the server's. `cause` is logged here, once, and never sent.
+    /// A fault of the server's: 500 `M_UNKNOWN`. `cause` goes to the request's log line and is never
+    /// sent.
     #[must_use]
     pub fn internal(cause: &dyn fmt::Display) -> Self {
-        tracing::error!(%cause, "internal error");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error")
+        let message = "Internal server error";
+        let mut error = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", message);
+        error.cause = Some(cause.to_string().into());
+        error
     }
 }
 
@@ -204,13 +221,59 @@ impl From<UiaaInfo> for MatrixError {
     /// The 401 that asks for (more) user-interactive authentication. An `auth_error` of the info keeps
     /// its `errcode` and `error` beside the flows.
     fn from(info: UiaaInfo) -> Self {
-        _ = info;
-        todo!()
+        match serde_json::to_value(&info) {
+            Ok(Value::Object(body)) => Self {
+                status: StatusCode::UNAUTHORIZED,
+                errcode: None,
+                message: Cow::Borrowed(""),
+                extra: Some(Box::new(body)),
+                retry_after: None,
+                cause: None,
+            },
+            Ok(_) => Self::internal(&"authentication flows are not an object"),
+            Err(error) => Self::internal(&error),
+        }
     }
+}
+
+/// The body, in the order in which people read it.
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errcode: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(flatten)]
+    extra: Option<&'a Map<String, Value>>,
 }
 
 impl IntoResponse for MatrixError {
     fn into_response(self) -> Response {
-        todo!()
+        let body = Body {
+            errcode: self.errcode,
+            error: self.errcode.map(|_| &*self.message),
+            retry_after_ms: self.retry_after.map(as_millis_up),
+            extra: self.extra.as_deref(),
+        };
+        // Strings, numbers and JSON values cannot fail to serialize; keep the status if they do.
+        let body = serde_json::to_vec(&body).unwrap_or_else(|_| b"{}".to_vec());
+        let mut response = Response::new(body.into());
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+        if let Some(retry_after) = self.retry_after {
+            let seconds = as_millis_up(retry_after).div_ceil(1_000);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(InternalCause(cause));
+        }
+        response
     }
+}
+
+/// Milliseconds, rounded up so that whoever waits that long has waited long enough.
+fn as_millis_up(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }

@@ -59,10 +59,12 @@
 
 mod address;
 mod auth;
+mod body;
 mod config;
 mod context;
 mod error;
 mod extract;
+mod front;
 mod limit;
 mod reply;
 mod routes;
@@ -75,8 +77,9 @@ pub use self::{
     context::{Admission, Http, Lane},
     error::MatrixError,
     extract::Ruma,
+    front::finish,
     limit::{Class, Limiter},
     reply::{RawJson, RawResponse, Reply},
-    routes::{Endpoints, Handler, Policy, finish},
+    routes::{Endpoints, Handler, Policy},
     shutdown::Shutdown,
 };

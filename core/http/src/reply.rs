@@ -1,8 +1,16 @@
 //! What handlers answer with.
 
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use ruma::api::{IncomingRequest, OutgoingResponse};
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, header};
+use ruma::api::{IncomingRequest, OutgoingResponse, OutgoingResponseExt as _};
+
+use crate::MatrixError;
+
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Something that may answer the endpoint `T`: its own response type, [`RawJson`] or [`RawResponse`].
 pub trait Reply<T> {
@@ -16,13 +24,22 @@ where
     T: IncomingRequest<OutgoingResponse = R>,
 {
     fn into_response(self) -> Response {
-        todo!()
+        match self.try_into_http_response::<BytesMut>() {
+            Ok(response) => response.map(|body| Body::from(body.freeze())),
+            Err(error) => IntoResponse::into_response(MatrixError::internal(&error)),
+        }
     }
 }
 
 /// A JSON body that is already serialized; sent as it is with status 200.
 #[derive(Clone, Debug)]
 pub struct RawJson(pub Bytes);
+
+impl From<Vec<u8>> for RawJson {
+    fn from(json: Vec<u8>) -> Self {
+        Self(json.into())
+    }
+}
 
 impl<T> Reply<T> for RawJson {
     fn into_response(self) -> Response {
@@ -32,7 +49,9 @@ impl<T> Reply<T> for RawJson {
 
 impl IntoResponse for RawJson {
     fn into_response(self) -> Response {
-        todo!()
+        let mut response = Response::new(Body::from(self.0));
+        response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+        response
     }
 }
 

@@ -1,13 +1,16 @@
 //! Registering one handler on every path of its endpoint.
 
+use std::{collections::BTreeMap, fmt};
+
 use axum::{
     Router,
+    extract::{Request, State},
     response::{IntoResponse, Response},
-    routing::MethodRouter,
+    routing::{MethodFilter, MethodRouter, on},
 };
-use ruma::api::IncomingRequest;
+use ruma::api::{IncomingRequest, Metadata, path_builder::PathBuilder as _};
 
-use crate::{ApiState, Class, Reply, Ruma, Scheme};
+use crate::{ApiState, Class, Lane, Reply, Ruma, Scheme, extract::extract};
 
 /// How an endpoint is admitted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,6 +52,30 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// The policy with the class that the endpoint's own metadata asks for, unless another was chosen.
+    fn resolved<T: Metadata>(mut self) -> Self {
+        self.class = self.class.or(T::RATE_LIMITED.then_some(Class::General));
+        self
+    }
+
+    pub(crate) fn limited_as(&self) -> Option<Class> {
+        self.class
+    }
+
+    pub(crate) fn allows_locked(&self) -> bool {
+        self.allow_locked
+    }
+
+    pub(crate) fn raw_body_bytes(&self) -> Option<usize> {
+        self.raw_body_bytes
+    }
+
+    fn lane(&self) -> Lane {
+        if self.long_poll { Lane::LongPoll } else { Lane::Short }
+    }
+}
+
 impl From<Class> for Policy {
     fn from(class: Class) -> Self {
         Self::default().class(class)
@@ -81,16 +108,17 @@ where
 }
 
 /// The endpoints of an API under construction.
-#[derive(Debug)]
 #[must_use]
 pub struct Endpoints<S> {
-    router: Router<S>,
+    /// By path with nameless parameters: two endpoints may name the same parameter differently, which
+    /// the router beneath takes for a conflict.
+    routes: BTreeMap<String, (String, MethodRouter<S>)>,
 }
 
 impl<S: ApiState> Endpoints<S> {
     /// No endpoints.
     pub fn new() -> Self {
-        Self { router: Router::new() }
+        Self { routes: BTreeMap::new() }
     }
 
     /// Registers a handler under its endpoint's method on each of its paths, stable and unstable.
@@ -114,15 +142,25 @@ impl<S: ApiState> Endpoints<S> {
     /// # Panics
     ///
     /// As [`ruma`](Self::ruma).
-    pub fn ruma_with<H, T, I>(self, policy: impl Into<Policy>, handler: H) -> Self
+    pub fn ruma_with<H, T, I>(mut self, policy: impl Into<Policy>, handler: H) -> Self
     where
         H: Handler<S, T, I>,
         T: IncomingRequest + Send + 'static,
         T::Authentication: Scheme<S, Identity = I>,
         I: Send + 'static,
     {
-        _ = (policy.into(), handler);
-        todo!()
+        let policy = policy.into().resolved::<T>();
+        let Ok(filter) = MethodFilter::try_from(T::METHOD) else {
+            panic!("no route can have the method {}", T::METHOD);
+        };
+        let endpoint = move |State(state): State<S>, request: Request| {
+            let handler = handler.clone();
+            async move { serve(state, policy, handler, request).await }
+        };
+        for path in T::PATH_BUILDER.all_paths().flat_map(variants) {
+            self = self.route(path, on(filter, endpoint.clone()));
+        }
+        self
     }
 
     /// Registers what is not an endpoint of ruma's. Such a handler limits itself, by
@@ -132,7 +170,11 @@ impl<S: ApiState> Endpoints<S> {
     ///
     /// As [`ruma`](Self::ruma).
     pub fn route(mut self, path: &str, methods: MethodRouter<S>) -> Self {
-        self.router = self.router.route(path, methods);
+        let (path, methods) = match self.routes.remove(&nameless(path)) {
+            Some((first, registered)) => (first, registered.merge(methods)),
+            None => (path.to_owned(), methods),
+        };
+        self.routes.insert(nameless(&path), (path, methods));
         self
     }
 
@@ -141,15 +183,57 @@ impl<S: ApiState> Endpoints<S> {
     /// # Panics
     ///
     /// As [`ruma`](Self::ruma).
-    pub fn merge(mut self, other: Self) -> Self {
-        self.router = self.router.merge(other.router);
-        self
+    pub fn merge(self, other: Self) -> Self {
+        let routes = other.routes.into_values();
+        routes.fold(self, |all, (path, methods)| all.route(&path, methods))
     }
 
-    /// The endpoints with their state. Routers of several APIs are merged, then [`finish`]ed once.
+    /// The paths registered so far, with `{parameters}`, in no useful order.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.routes.values().map(|(path, _)| path.as_str())
+    }
+
+    /// The endpoints with their state. Routers of several APIs are merged, then
+    /// [`finish`](crate::finish)ed once.
     pub fn into_router(self, state: S) -> Router {
-        _ = state;
-        todo!()
+        let routes = self.routes.into_values();
+        let router =
+            routes.fold(Router::new(), |router, (path, methods)| router.route(&path, methods));
+        router.with_state(state)
+    }
+}
+
+/// The path with its parameters' names removed: `/rooms/{}/join`.
+fn nameless(path: &str) -> String {
+    let segments = path.split('/').map(|segment| match segment.strip_prefix('{') {
+        Some(_) => "{}",
+        None => segment,
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// The paths that mean the same endpoint: an empty state key may be left out, and a slash at the end.
+fn variants(path: &'static str) -> impl Iterator<Item = &'static str> {
+    let without_key = path.strip_suffix("{state_key}");
+    let shortest = without_key.unwrap_or(path).strip_suffix('/');
+    [Some(path), without_key, shortest].into_iter().flatten()
+}
+
+/// One request, from admission to response.
+async fn serve<S, H, T, I>(state: S, policy: Policy, handler: H, request: Request) -> Response
+where
+    S: ApiState,
+    H: Handler<S, T, I>,
+    T: IncomingRequest,
+    T::Authentication: Scheme<S, Identity = I>,
+{
+    let _place = match state.http().admit(policy.lane()) {
+        Ok(place) => place,
+        Err(error) => return error.into_response(),
+    };
+    match extract(&state, &policy, request).await {
+        Ok(request) => handler.call(state, request).await,
+        Err(error) => error.into_response(),
     }
 }
 
@@ -159,10 +243,9 @@ impl<S: ApiState> Default for Endpoints<S> {
     }
 }
 
-/// The finished service of one or more APIs: answers unknown paths (404) and methods (405) with
-/// `M_UNRECOGNIZED` and every `OPTIONS` with 204, adds CORS headers and a request ID to every response,
-/// traces, and turns panics into 500. Call it once, last: routes added later are not covered.
-pub fn finish(router: Router) -> Router {
-    _ = router;
-    todo!()
+impl<S> fmt::Debug for Endpoints<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths = self.routes.values().map(|(path, _)| path);
+        f.debug_set().entries(paths).finish()
+    }
 }

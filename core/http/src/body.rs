@@ -1,0 +1,118 @@
+//! Request bodies: bounded in size, time and depth before anything parses them.
+
+use std::{error::Error as _, time::Duration};
+
+use axum::body::{Body, to_bytes};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::LengthLimitError;
+use serde::de::IgnoredAny;
+
+use crate::MatrixError;
+
+/// Greatest nesting of a JSON body. Below the parsers' own bound (128) by enough that an accepted event
+/// can still be read inside a response's envelope.
+const MAX_JSON_DEPTH: usize = 100;
+
+/// The whole body; 413 `M_TOO_LARGE` beyond `max_bytes`, 408 beyond `timeout`.
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    max_bytes: usize,
+    timeout: Duration,
+) -> Result<Bytes, MatrixError> {
+    let too_large = || MatrixError::too_large(format!("The body has more than {max_bytes} bytes"));
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if announced
+        .and_then(|length| length.parse().ok())
+        .is_some_and(|bytes: usize| bytes > max_bytes)
+    {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(timeout, to_bytes(body, max_bytes)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if error.source().is_some_and(|source| source.is::<LengthLimitError>()) => {
+            Err(too_large())
+        }
+        Ok(Err(_)) => Err(MatrixError::bad_request("The body was cut short")),
+        Err(_) => Err(MatrixError::bad_request("The body did not arrive in time")
+            .with_status(StatusCode::REQUEST_TIMEOUT)),
+    }
+}
+
+/// The body as bytes that hold one JSON object of bounded depth.
+///
+/// Where nothing was sent, clients that call `join` or `logout` mean `{}`. A `PUT` names what it stores,
+/// so there it is an error. The syntax inside a `PUT`'s object is left to the endpoint's parser, which
+/// reads every byte of it; other endpoints may have types without a body, so it is checked here.
+pub(crate) fn object(bytes: Bytes, method: &Method) -> Result<Bytes, MatrixError> {
+    if std::str::from_utf8(&bytes).is_err() {
+        return Err(MatrixError::not_json("The body is not UTF-8"));
+    }
+    match bytes.trim_ascii_start().first() {
+        None if method == Method::PUT => return Err(MatrixError::not_json("The body is empty")),
+        None => return Ok(Bytes::from_static(b"{}")),
+        Some(b'{') => {}
+        Some(_) if is_json(&bytes) => {
+            return Err(MatrixError::bad_json("The body is not an object"));
+        }
+        Some(_) => return Err(MatrixError::not_json("The body is not JSON")),
+    }
+    if is_deeper_than(MAX_JSON_DEPTH, &bytes) {
+        let message = format!("The body is nested deeper than {MAX_JSON_DEPTH} levels");
+        return Err(MatrixError::bad_json(message));
+    }
+    if method != Method::PUT && !is_json(&bytes) {
+        return Err(MatrixError::not_json("The body is not JSON"));
+    }
+    Ok(bytes)
+}
+
+/// The response to a body that its parser refused: the parser may stop at a wrong type before it
+/// reaches broken syntax, which weighs more.
+pub(crate) fn refusal(error: &serde_json::Error, json: &[u8]) -> MatrixError {
+    if error.is_data() && is_json(json) {
+        MatrixError::bad_json(error.to_string())
+    } else {
+        MatrixError::not_json("The body is not JSON")
+    }
+}
+
+fn is_json(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
+}
+
+/// Counts open brackets outside of strings. Meaningful for valid JSON; harmless for anything else.
+fn is_deeper_than(max_depth: usize, json: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > max_depth {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_depth_outside_of_strings_only() {
+        assert!(!is_deeper_than(2, br#"{"a":[1],"b":{}}"#));
+        assert!(is_deeper_than(2, br#"{"a":[{}]}"#));
+        assert!(!is_deeper_than(2, br#"{"[[[[\"[[[":"{{{{\\"}"#));
+        assert!(is_deeper_than(2, br#"{"\\":[[]]}"#));
+    }
+}
