@@ -1,12 +1,13 @@
 //! Where a request comes from.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     str::FromStr,
 };
 
 use http::HeaderMap;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A range of addresses: `10.0.0.0/8`, `::1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,18 @@ impl FromStr for Network {
             None => width,
         };
         if prefix_bits > width { Err(NetworkError) } else { Ok(Self { address, prefix_bits }) }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_bits)
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::address::Network;
 
 /// How requests are bounded. Every field has a default; unknown fields are refused.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
     /// Greatest size of a JSON request body in bytes. Larger ones get 413 `M_TOO_LARGE`.
@@ -39,7 +39,7 @@ impl Default for HttpConfig {
 }
 
 /// Rate limits for each class of endpoints.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimits {
     /// Whether requests are limited at all.
@@ -72,7 +72,7 @@ impl Default for RateLimits {
 }
 
 /// The limits of one class of endpoints.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassLimits {
     /// For each user.
@@ -82,7 +82,7 @@ pub struct ClassLimits {
 }
 
 /// A token bucket.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
     /// Requests per second in the long run.

@@ -40,7 +40,6 @@ pub struct UsersConfig {
     /// server runs. Letters, digits and `._~-`, at most 64.
     pub registration_tokens: Vec<Secret>,
     /// Secret that lets tools make accounts at `/_synapse/admin/v1/register`. Absent: the endpoint is off.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub registration_shared_secret: Option<Secret>,
     /// The least number of characters of a new password.
     pub password_min_length: usize,
