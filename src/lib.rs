@@ -5,7 +5,10 @@
 //! [`Config`], serves the router and shuts everything down in order. It knows nothing of Matrix.
 
 pub mod config;
+pub mod keyfile;
+mod serve;
 mod start;
+pub mod telemetry;
 
 pub use self::{
     config::{Config, ConfigError},

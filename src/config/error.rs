@@ -24,19 +24,14 @@ pub enum ConfigError {
     /// Settings that do not exist.
     #[error("{}", Lines(.0))]
     Unknown(Vec<UnknownKey>),
-    /// A value out of its range.
-    #[error("`{key}`: {reason}")]
-    Invalid {
-        /// The setting.
-        key: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// A value out of its range; the text begins with its key.
+    #[error("{0}")]
+    Invalid(String),
 }
 
 impl ConfigError {
-    pub(crate) fn invalid(key: &str, reason: impl Into<String>) -> Self {
-        Self::Invalid { key: key.to_owned(), reason: reason.into() }
+    pub(crate) fn invalid(key: &str, reason: &str) -> Self {
+        Self::Invalid(format!("{key}: {reason}"))
     }
 }
 

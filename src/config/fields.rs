@@ -14,7 +14,7 @@ pub struct Section {
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// Section and name, with a dot between them.
+    /// Section and name, with a dot between them. A section's own name may have dots.
     pub key: &'static str,
     /// The type of its values.
     pub kind: Kind,
@@ -33,12 +33,30 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// A whole number.
     Integer,
-    /// A number with decimals.
-    Number,
     /// `true` or `false`.
     Boolean,
     /// A list of texts.
     TextList,
+    /// How often: `per_second` in the long run, up to `burst` at once.
+    Rate,
+}
+
+impl Kind {
+    /// The type's name for people.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Text => "text".to_owned(),
+            Self::OneOf(words) => {
+                let words: Vec<_> = words.iter().map(|word| format!("`\"{word}\"`")).collect();
+                format!("one of {}", words.join(", "))
+            }
+            Self::Integer => "whole number".to_owned(),
+            Self::Boolean => "truth value, `true` or `false`".to_owned(),
+            Self::TextList => "list of texts".to_owned(),
+            Self::Rate => "rate, `{ per_second = NUMBER, burst = WHOLE NUMBER }`".to_owned(),
+        }
+    }
 }
 
 const fn field(key: &'static str, kind: Kind, about: &'static str) -> Field {
@@ -54,8 +72,27 @@ pub fn all() -> impl Iterator<Item = &'static Field> {
     SECTIONS.iter().flat_map(|section| section.fields)
 }
 
+/// The setting with this key.
+pub fn find(key: &str) -> Option<&'static Field> {
+    all().find(|field| field.key == key)
+}
+
 /// Every section, in the order of the file.
-pub const SECTIONS: &[Section] = &[SERVER, LISTEN, CLIENT, STORE, LOG];
+pub const SECTIONS: &[Section] = &[
+    SERVER,
+    LISTEN,
+    CLIENT,
+    HTTP,
+    RATE_LIMITS,
+    RATE_LIMITS_LOGIN,
+    RATE_LIMITS_MESSAGE,
+    RATE_LIMITS_MEMBERSHIP,
+    RATE_LIMITS_GENERAL,
+    USERS,
+    ARGON2,
+    STORE,
+    LOG,
+];
 
 const SERVER: Section = Section {
     name: "server",
@@ -96,15 +133,15 @@ const LISTEN: Section = Section {
              raised as far as the operating system allows.",
         ),
         field(
-            "listen.header_timeout_ms",
+            "listen.header_timeout_s",
             Kind::Integer,
-            "Milliseconds that a client may take to send the head of a request, and that a connection \
-             may stay open without one. At least 1000.",
+            "Seconds that a client may take to send the head of a request, and that a connection \
+             may stay open without one. At least 1.",
         ),
         field(
-            "listen.shutdown_timeout_ms",
+            "listen.shutdown_timeout_s",
             Kind::Integer,
-            "Milliseconds that running requests get to end when the server stops. Waiting syncs are \
+            "Seconds that running requests get to end when the server stops. Waiting syncs are \
              answered at once.",
         ),
     ],
@@ -120,6 +157,166 @@ const CLIENT: Section = Section {
         "The address under which clients reach this server. When set, /.well-known/matrix/client names \
          it, so that users need to type only the server name.",
     )],
+};
+
+const HTTP: Section = Section {
+    name: "http",
+    about: "How requests are bounded.",
+    fields: &[
+        field(
+            "http.max_json_bytes",
+            Kind::Integer,
+            "The greatest size of a JSON request body in bytes; larger ones are refused with 413. At \
+             least 65536, the size of an event.",
+        ),
+        field(
+            "http.body_timeout_s",
+            Kind::Integer,
+            "Seconds that the body of a request may take to arrive.",
+        ),
+        field(
+            "http.max_in_flight",
+            Kind::Integer,
+            "Requests worked on at once, waiting syncs not counted; further ones are refused with 429.",
+        ),
+        field(
+            "http.max_long_polls",
+            Kind::Integer,
+            "Syncs waiting at once; further ones are refused with 429.",
+        ),
+        field(
+            "http.trusted_proxies",
+            Kind::TextList,
+            "Addresses or networks of reverse proxies, such as 127.0.0.1 or 10.0.0.0/8, whose \
+             X-Forwarded-For header names the client's address. From anybody else the header is \
+             ignored. Set it behind a proxy, or all clients share one address's rate limits.",
+        ),
+    ],
+};
+
+const RATE_LIMITS: Section = Section {
+    name: "http.rate_limits",
+    about: "How often users and client addresses may ask; whoever asks more often gets 429 with the \
+            time to wait.",
+    fields: &[
+        field("http.rate_limits.enabled", Kind::Boolean, "Whether requests are limited at all."),
+        field(
+            "http.rate_limits.max_tracked",
+            Kind::Integer,
+            "Users and addresses remembered at once, at about 32 bytes each; those idle longest are \
+             forgotten first. At least 1024.",
+        ),
+    ],
+};
+
+/// The two settings of one class of endpoints.
+macro_rules! rate_class {
+    ($name:ident, $section:literal, $about:literal) => {
+        const $name: Section = Section {
+            name: concat!("http.rate_limits.", $section),
+            about: $about,
+            fields: &[
+                field(
+                    concat!("http.rate_limits.", $section, ".user"),
+                    Kind::Rate,
+                    "For each user: requests per second in the long run, and how many may come at \
+                     once after a pause.",
+                ),
+                field(
+                    concat!("http.rate_limits.", $section, ".address"),
+                    Kind::Rate,
+                    "For each client address (IPv6: each /64 network): the same.",
+                ),
+            ],
+        };
+    };
+}
+
+rate_class!(
+    RATE_LIMITS_LOGIN,
+    "login",
+    "Login, registration and whatever else guesses at passwords and tokens."
+);
+rate_class!(RATE_LIMITS_MESSAGE, "message", "Events sent into rooms.");
+rate_class!(RATE_LIMITS_MEMBERSHIP, "membership", "Rooms made, joined and invited to.");
+rate_class!(
+    RATE_LIMITS_GENERAL,
+    "general",
+    "Everything else that the specification marks as rate-limited."
+);
+
+const USERS: Section = Section {
+    name: "users",
+    about: "Accounts, registration, sessions and presence.",
+    fields: &[
+        field(
+            "users.open_registration",
+            Kind::Boolean,
+            "Whether anybody who reaches this server may make an account. When false, accounts are \
+             made by `hearth user create`, with a registration token, or with the shared secret.",
+        ),
+        field(
+            "users.registration_tokens",
+            Kind::TextList,
+            "Tokens whose holders may each make accounts, without limit of uses. 1 to 64 letters, \
+             digits, and any of ._~- each.",
+        ),
+        unset(
+            "users.registration_shared_secret",
+            Kind::Text,
+            "\"at least eight characters\"",
+            "The secret that lets tools make accounts at /_synapse/admin/v1/register. When unset, that \
+             address does not exist.",
+        ),
+        field(
+            "users.password_min_length",
+            Kind::Integer,
+            "The least number of characters of a new password, 1 to 128.",
+        ),
+        field(
+            "users.access_token_lifetime_s",
+            Kind::Integer,
+            "Seconds that an access token lives if its client can refresh it. At least 60.",
+        ),
+        field(
+            "users.unrefreshable_token_lifetime_s",
+            Kind::Integer,
+            "Seconds that an access token lives if its client cannot refresh it. 0: until logout.",
+        ),
+        field(
+            "users.refresh_token_lifetime_s",
+            Kind::Integer,
+            "Seconds that an unused refresh token lives. 0: until logout.",
+        ),
+        field(
+            "users.login_token_enabled",
+            Kind::Boolean,
+            "Whether a logged-in client may get a token that logs another client in.",
+        ),
+        field("users.presence_enabled", Kind::Boolean, "Whether users see who is online."),
+        field(
+            "users.search_all_users",
+            Kind::Boolean,
+            "Whether the user directory shows every user of this server to each other, rather than \
+             only those who share a room or are in a public one.",
+        ),
+    ],
+};
+
+const ARGON2: Section = Section {
+    name: "users.argon2",
+    about: "What hashing a password costs (argon2id). Changes apply to passwords set afterwards.",
+    fields: &[
+        field("users.argon2.memory_kib", Kind::Integer, "Memory of one hash in KiB."),
+        field("users.argon2.iterations", Kind::Integer, "Passes over that memory."),
+        field("users.argon2.parallelism", Kind::Integer, "Lanes of one hash."),
+        field(
+            "users.argon2.concurrency",
+            Kind::Integer,
+            "Hashes computed at the same time, 1 to 64; further logins wait. Bounds memory and CPU \
+             under a storm of logins.",
+        ),
+    ],
 };
 
 const STORE: Section = Section {

@@ -1,8 +1,7 @@
-//! File, then environment, then checks.
+//! Defaults, then the file, then the environment, then checks.
 
 use std::path::Path;
 
-use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::{
@@ -22,19 +21,16 @@ pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
-    let mut table = match file {
-        Some(path) => read(path)?,
-        None => Table::new(),
-    };
-    let overridden = overlay(&mut table, environment)?;
-    let mut config: Config = Value::Table(table).try_into().map_err(|error: toml::de::Error| {
-        let origin = match (file, overridden) {
-            (Some(path), false) => path.display().to_string(),
-            (Some(path), true) => format!("{} with the environment", path.display()),
-            (None, _) => "environment".to_owned(),
-        };
-        ConfigError::Malformed { origin, reason: error.to_string().trim_end().to_owned() }
-    })?;
+    let mut table = Table::new();
+    let mut origin = "environment".to_owned();
+    if let Some(path) = file {
+        origin = path.display().to_string();
+        table = read(path)?;
+    }
+    if overlay(&mut table, environment)? && file.is_some() {
+        origin.push_str(" with the environment");
+    }
+    let mut config = from_table(table, &origin)?;
     if let Some(folder) = file.and_then(Path::parent) {
         config.server.data_dir = folder.join(&config.server.data_dir);
     }
@@ -42,36 +38,56 @@ pub fn load(
     Ok(config)
 }
 
-/// The file's settings, all of which exist and have the right type.
+/// The settings of a table over the defaults, which may complete a value in part.
+fn from_table(table: Table, origin: &str) -> Result<Config, ConfigError> {
+    let malformed = |reason: String| ConfigError::Malformed {
+        origin: origin.to_owned(),
+        reason: reason.trim_end().to_owned(),
+    };
+    let mut settings =
+        Table::try_from(Config::default()).map_err(|error| malformed(error.to_string()))?;
+    merge(&mut settings, table);
+    Value::Table(settings).try_into().map_err(|error: toml::de::Error| malformed(error.to_string()))
+}
+
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+/// The file's settings, all of which exist.
 fn read(path: &Path) -> Result<Table, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-    let malformed = |error: toml::de::Error| ConfigError::Malformed {
-        origin: path.display().to_string(),
+    let origin = path.display().to_string();
+    let table: Table = toml::from_str(&text).map_err(|error| ConfigError::Malformed {
+        origin: origin.clone(),
         reason: error.to_string().trim_end().to_owned(),
-    };
-    let table: Table = toml::from_str(&text).map_err(malformed)?;
+    })?;
     let mut unknown = Vec::new();
     for (key, value) in &table {
         find_unknown(key, value, &mut unknown);
     }
-    if !unknown.is_empty() {
-        let origin = path.display().to_string();
-        return Err(ConfigError::Unknown(
-            unknown
-                .into_iter()
-                .map(|key| UnknownKey { nearest: nearest(&key), key, origin: origin.clone() })
-                .collect(),
-        ));
+    if unknown.is_empty() {
+        return Ok(table);
     }
-    // Read from the text once more for the sake of its errors: these show the line.
-    toml::from_str::<Config>(&text).map_err(malformed)?;
-    Ok(table)
+    let unknown = unknown.into_iter().map(|key| UnknownKey {
+        nearest: nearest(&key),
+        key,
+        origin: origin.clone(),
+    });
+    Err(ConfigError::Unknown(unknown.collect()))
 }
 
 /// Collects the keys at and below this one that are no settings.
 fn find_unknown(key: &str, value: &Value, unknown: &mut Vec<String>) {
-    if fields::all().any(|field| field.key == key) {
+    if fields::find(key).is_some() {
         return; // The value's type is the deserializer's business.
     }
     match value {
@@ -93,24 +109,24 @@ fn overlay(
 ) -> Result<bool, ConfigError> {
     let mut overridden = false;
     for (variable, text) in environment {
-        let Some((section, name)) =
-            variable.strip_prefix(PREFIX).and_then(|rest| rest.split_once("__"))
-        else {
+        let Some(path) = variable.strip_prefix(PREFIX).filter(|path| path.contains("__")) else {
             continue;
         };
-        let (section, name) = (section.to_lowercase(), name.to_lowercase());
-        let key = format!("{section}.{name}");
-        let Some(field) = fields::all().find(|field| field.key == key) else {
+        let key = path.to_lowercase().replace("__", ".");
+        let Some(field) = fields::find(&key) else {
             let unknown = UnknownKey { nearest: nearest(&key), key, origin: variable };
             return Err(ConfigError::Unknown(vec![unknown]));
         };
         let value = parse(field.kind, &text).map_err(|reason| ConfigError::Malformed {
             origin: variable,
-            reason: format!("`{key}`: {reason}"),
+            reason: format!("{key}: {reason}"),
         })?;
-        let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-        if let Value::Table(section) = section {
-            section.insert(name, value);
+        // The one-setting table of this key, from the inside out.
+        let setting = key
+            .rsplit('.')
+            .fold(value, |value, name| Value::Table(Table::from_iter([(name.to_owned(), value)])));
+        if let Value::Table(setting) = setting {
+            merge(table, setting);
             overridden = true;
         }
     }
@@ -128,25 +144,10 @@ fn parse(kind: Kind, text: &str) -> Result<Value, String> {
                 .map(|part| Value::String(part.to_owned()))
                 .collect(),
         )),
-        Kind::Integer | Kind::Number | Kind::Boolean | Kind::TextList => {
-            let document: Table = toml::from_str(&format!("value = {text}"))
-                .map_err(|_| format!("{text:?} is not {}", super::render::kind_name(kind)))?;
-            document.get("value").cloned().ok_or_else(|| "no value".to_owned())
-        }
+        // The text itself may be a secret in the wrong place: it is not repeated.
+        _ => toml::from_str::<Table>(&format!("value = {text}"))
+            .ok()
+            .and_then(|mut document| document.remove("value"))
+            .ok_or_else(|| format!("expected a {}", kind.name())),
     }
-}
-
-/// The keys of all settings that the types have, from the default configuration. JSON, unlike TOML,
-/// shows settings that are unset.
-#[must_use]
-pub fn keys_of_types(config: &Config) -> Vec<String> {
-    let mut keys = Vec::new();
-    if let Ok(Json::Object(sections)) = serde_json::to_value(config) {
-        for (section, fields) in sections {
-            if let Json::Object(fields) = fields {
-                keys.extend(fields.keys().map(|name| format!("{section}.{name}")));
-            }
-        }
-    }
-    keys
 }

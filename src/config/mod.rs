@@ -12,9 +12,12 @@ pub mod render;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use hearth_http::HttpConfig;
 use hearth_storage::EngineKind;
+use hearth_users::UsersConfig;
 use ruma::OwnedServerName;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 pub use self::{error::ConfigError, load::load};
 
@@ -28,6 +31,10 @@ pub struct Config {
     pub listen: ListenConfig,
     /// What clients are told.
     pub client: ClientConfig,
+    /// How requests are bounded.
+    pub http: HttpConfig,
+    /// Accounts, registration, sessions, presence.
+    pub users: UsersConfig,
     /// How rows are kept.
     pub store: StoreConfig,
     /// What is logged.
@@ -52,10 +59,10 @@ pub struct ListenConfig {
     pub addresses: Vec<SocketAddr>,
     /// Open connections at a time, over all addresses.
     pub max_connections: u32,
-    /// How long a client may take to send a request's head, and keep an unused connection.
-    pub header_timeout_ms: u64,
-    /// How long running requests may take to end when the server stops.
-    pub shutdown_timeout_ms: u64,
+    /// Seconds that a client may take to send a request's head, and keep an unused connection.
+    pub header_timeout_s: u64,
+    /// Seconds that running requests may take to end when the server stops.
+    pub shutdown_timeout_s: u64,
 }
 
 /// `[client]`
@@ -106,8 +113,8 @@ impl Default for ListenConfig {
         Self {
             addresses: vec![SocketAddr::from(([127, 0, 0, 1], 8008))],
             max_connections: 20_000,
-            header_timeout_ms: 60_000,
-            shutdown_timeout_ms: 10_000,
+            header_timeout_s: 60,
+            shutdown_timeout_s: 10,
         }
     }
 }
@@ -119,16 +126,16 @@ impl Default for LogConfig {
 }
 
 impl ListenConfig {
-    /// [`Self::header_timeout_ms`] as a duration.
+    /// [`Self::header_timeout_s`] as a duration.
     #[must_use]
     pub fn header_timeout(&self) -> Duration {
-        Duration::from_millis(self.header_timeout_ms)
+        Duration::from_secs(self.header_timeout_s)
     }
 
-    /// [`Self::shutdown_timeout_ms`] as a duration.
+    /// [`Self::shutdown_timeout_s`] as a duration.
     #[must_use]
     pub fn shutdown_timeout(&self) -> Duration {
-        Duration::from_millis(self.shutdown_timeout_ms)
+        Duration::from_secs(self.shutdown_timeout_s)
     }
 }
 
@@ -137,6 +144,8 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.listen.validate()?;
         self.client.validate()?;
+        self.http.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        self.users.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         self.log.validate()
     }
 }
@@ -149,8 +158,8 @@ impl ListenConfig {
         if self.max_connections == 0 {
             return Err(ConfigError::invalid("listen.max_connections", "must be at least 1"));
         }
-        if self.header_timeout_ms < 1_000 {
-            return Err(ConfigError::invalid("listen.header_timeout_ms", "must be at least 1000"));
+        if self.header_timeout_s == 0 {
+            return Err(ConfigError::invalid("listen.header_timeout_s", "must be at least 1"));
         }
         Ok(())
     }
@@ -161,7 +170,7 @@ impl ClientConfig {
         match &self.base_url {
             Some(url) if !(url.starts_with("https://") || url.starts_with("http://")) => {
                 let reason = format!("{url:?} must begin with https:// (or http:// for trials)");
-                Err(ConfigError::invalid("client.base_url", reason))
+                Err(ConfigError::invalid("client.base_url", &reason))
             }
             _ => Ok(()),
         }
@@ -170,10 +179,20 @@ impl ClientConfig {
 
 impl LogConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        self.level
-            .parse::<tracing_subscriber::filter::Targets>()
-            .map(drop)
-            .map_err(|error| ConfigError::invalid("log.level", error.to_string()))
+        let invalid = |reason: &str| Err(ConfigError::invalid("log.level", reason));
+        // A word that is no level would be taken for the name of a module, and silence the rest.
+        let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+        if !self.level.split(',').any(|part| is_level(part.trim())) {
+            return invalid("one part must be error, warn, info, debug, trace or off");
+        }
+        let unclear = |part: &str| !part.contains('=') && !is_level(part.trim());
+        if self.level.split(',').any(unclear) {
+            return invalid("every other part must be MODULE=LEVEL");
+        }
+        match EnvFilter::builder().parse(&self.level) {
+            Ok(_) => Ok(()),
+            Err(error) => invalid(&error.to_string()),
+        }
     }
 }
 

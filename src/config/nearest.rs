@@ -66,6 +66,6 @@ mod tests {
         assert_eq!(nearest("servr.data_dri"), "server.data_dir");
         assert_eq!(nearest("server.addresses"), "listen.addresses");
         assert_eq!(nearest("engine"), "store.engine");
-        assert_eq!(nearest("listen.header_timeout"), "listen.header_timeout_ms");
+        assert_eq!(nearest("listen.header_timeout"), "listen.header_timeout_s");
     }
 }

@@ -4,27 +4,11 @@ use serde_json::Value as Json;
 
 use super::{
     Config,
-    fields::{Field, Kind, SECTIONS},
+    fields::{Field, SECTIONS},
 };
 
 /// The width that comments are wrapped to.
 const WIDTH: usize = 96;
-
-/// A type's name for people.
-#[must_use]
-pub fn kind_name(kind: Kind) -> String {
-    match kind {
-        Kind::Text => "text".to_owned(),
-        Kind::OneOf(words) => {
-            let words: Vec<_> = words.iter().map(|word| format!("`\"{word}\"`")).collect();
-            format!("one of {}", words.join(", "))
-        }
-        Kind::Integer => "whole number".to_owned(),
-        Kind::Number => "number".to_owned(),
-        Kind::Boolean => "`true` or `false`".to_owned(),
-        Kind::TextList => "list of texts".to_owned(),
-    }
-}
 
 /// The file that a first start writes and `hearth config example` prints: every setting with its
 /// documentation and its default, commented out.
@@ -73,7 +57,7 @@ pub fn reference() -> String {
                 .map_or_else(|| "unset".to_owned(), |value| format!("`{value}`"));
             let variable = field.key.replace('.', "__").to_uppercase();
             let Field { key, kind, about, .. } = field;
-            let kind = kind_name(*kind);
+            let kind = kind.name();
             out.push_str(&format!(
                 "\n### `{key}`\n\n{about}\n\n- Type: {kind}\n- Default: {default}\n"
             ));
@@ -92,8 +76,7 @@ fn defaults() -> Json {
 
 /// A field's default as TOML; `None` if it is unset by default.
 fn default_of(defaults: &Json, field: &Field) -> Option<String> {
-    let (section, name) = field.key.split_once('.')?;
-    let value = defaults.get(section)?.get(name)?;
+    let value = field.key.split('.').try_fold(defaults, |value, name| value.get(name))?;
     toml::Value::try_from(value).ok().map(|value| value.to_string())
 }
 

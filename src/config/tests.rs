@@ -1,6 +1,8 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
-use super::{fields, load::keys_of_types, *};
+use serde_json::Value as Json;
+
+use super::{fields::Kind, *};
 
 fn load_text(text: &str) -> Result<Config, ConfigError> {
     let folder = tempfile::tempdir().unwrap();
@@ -21,50 +23,70 @@ fn uncommented(example: &str) -> String {
     example.lines().map(|line| uncomment(line) + "\n").collect()
 }
 
+fn keys_of_table() -> BTreeSet<String> {
+    fields::all().map(|field| field.key.to_owned()).collect()
+}
+
+/// The keys of the settings that the types have. JSON, unlike TOML, shows those that are unset.
+fn keys_of_types(key: &str, value: &Json, keys: &mut BTreeSet<String>) {
+    let is_rate = fields::find(key).is_some_and(|field| field.kind == Kind::Rate);
+    match value {
+        Json::Object(fields) if !is_rate => {
+            for (name, value) in fields {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                keys_of_types(&key, value, keys);
+            }
+        }
+        _ => {
+            keys.insert(key.to_owned());
+        }
+    }
+}
+
+fn keys_of(config: &Config) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    keys_of_types("", &serde_json::to_value(config).unwrap(), &mut keys);
+    keys
+}
+
 #[test]
 fn the_table_has_exactly_the_settings_of_the_types() {
-    let documented: BTreeSet<_> = fields::all().map(|field| field.key.to_owned()).collect();
-    let existing: BTreeSet<_> = keys_of_types(&Config::default()).into_iter().collect();
-    assert_eq!(documented, existing);
+    assert_eq!(keys_of_table(), keys_of(&Config::default()));
     for section in fields::SECTIONS {
         for field in section.fields {
-            assert_eq!(field.key.split_once('.').unwrap().0, section.name, "{}", field.key);
+            assert_eq!(field.key.rsplit_once('.').unwrap().0, section.name, "{}", field.key);
         }
     }
 }
 
 #[test]
-fn the_example_sets_every_setting_and_changes_nothing() {
-    let example = render::example();
-    assert_eq!(
-        toml::from_str::<toml::Table>(&example).unwrap().values().count(),
-        fields::SECTIONS.len()
-    );
+fn the_example_sets_nothing() {
+    let example = load_text(&render::example()).unwrap();
+    let mut defaults = Config::default();
+    defaults.server.data_dir.clone_from(&example.server.data_dir); // Made absolute.
+    assert_eq!(serde_json::to_value(&example).unwrap(), serde_json::to_value(&defaults).unwrap());
+}
 
-    let everything: toml::Table = toml::from_str(&uncommented(&example)).unwrap();
-    let set: BTreeSet<_> = everything
-        .iter()
-        .flat_map(|(section, fields)| {
-            fields.as_table().unwrap().keys().map(move |name| format!("{section}.{name}"))
-        })
-        .collect();
-    let documented: BTreeSet<_> = fields::all().map(|field| field.key.to_owned()).collect();
-    assert_eq!(set, documented);
+#[test]
+fn the_uncommented_example_sets_every_setting_to_its_default() {
+    let text = uncommented(&render::example());
+    let written: Json =
+        serde_json::to_value(toml::from_str::<toml::Table>(&text).unwrap()).unwrap();
+    let mut keys = BTreeSet::new();
+    keys_of_types("", &written, &mut keys);
+    assert_eq!(keys, keys_of_table());
 
     // Every value shown has the right type and passes the checks; the shown defaults are the defaults.
-    let config = load_text(&uncommented(&example)).unwrap();
-    let shown = serde_json::to_value(&config).unwrap();
+    let read = serde_json::to_value(load_text(&text).unwrap()).unwrap();
     let defaults = serde_json::to_value(Config::default()).unwrap();
-    for field in fields::all() {
-        let (section, name) = field.key.split_once('.').unwrap();
-        if field.key == "server.data_dir" {
-            continue; // Made absolute.
-        }
+    for field in fields::all().filter(|field| field.key != "server.data_dir") {
+        let pointer = format!("/{}", field.key.replace('.', "/"));
+        let (read, default) =
+            (read.pointer(&pointer).unwrap(), defaults.pointer(&pointer).unwrap());
         if field.example.is_some() {
-            assert!(defaults[section][name].is_null(), "{} has a default", field.key);
-            assert!(!shown[section][name].is_null(), "{} has no example", field.key);
+            assert!(default.is_null() && !read.is_null(), "{}", field.key);
         } else {
-            assert_eq!(shown[section][name], defaults[section][name], "{}", field.key);
+            assert_eq!(read, default, "{}", field.key);
         }
     }
 }
@@ -100,18 +122,21 @@ fn unknown_keys_name_the_nearest_known_key() {
 }
 
 #[test]
-fn wrong_types_show_the_line() {
+fn wrong_types_name_their_key() {
     let error = load_text("[listen]\nmax_connections = \"many\"\n").unwrap_err().to_string();
-    assert!(error.contains("line 2"), "{error}");
-    assert!(error.contains("max_connections"), "{error}");
+    assert!(error.contains("listen.max_connections"), "{error}");
+    assert!(error.contains("hearth.toml"), "{error}");
 }
 
 #[test]
 fn values_out_of_range_name_their_key() {
     let error = load_text("[listen]\naddresses = []\n").unwrap_err().to_string();
-    assert!(error.starts_with("`listen.addresses`"), "{error}");
-    let error = load_text("[log]\nlevel = \"loud\"\n").unwrap_err().to_string();
-    assert!(error.starts_with("`log.level`"), "{error}");
+    assert!(error.starts_with("listen.addresses:"), "{error}");
+    for level in ["loud", "", "info,loud", "hearth_rooms=debug", "info,hearth=loud"] {
+        let error = load_text(&format!("[log]\nlevel = {level:?}\n")).unwrap_err().to_string();
+        assert!(error.starts_with("log.level:"), "{level}: {error}");
+    }
+    load_text("[log]\nlevel = \"warn,hearth_rooms=debug\"\n").unwrap();
 }
 
 #[test]
@@ -130,6 +155,19 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(config.listen.addresses.len(), 2);
     assert_eq!(config.listen.max_connections, 3);
     assert_eq!(config.server.data_dir, folder.path().join("data"));
+}
+
+#[test]
+fn a_value_given_in_part_is_completed_by_its_default() {
+    let text = "[http.rate_limits.login]\nuser = { burst = 3 }\n";
+    let limits = load_text(text).unwrap().http.rate_limits.login;
+    let default = Config::default().http.rate_limits.login;
+    assert_eq!(limits.user.burst, 3);
+    assert_eq!(limits.user.per_second.to_bits(), default.user.per_second.to_bits());
+    assert_eq!(limits.address.burst, default.address.burst);
+
+    let limits = load_env(&[("HEARTH_USERS__ARGON2__ITERATIONS", "3")]).unwrap().users.argon2;
+    assert_eq!((limits.iterations, limits.parallelism), (3, 1));
 }
 
 #[test]

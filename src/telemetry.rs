@@ -1,0 +1,22 @@
+//! Log lines: to standard error, as text or JSON.
+
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Installs the process's subscriber. `RUST_LOG` wins over the configured level. Does nothing if
+/// one is installed already.
+pub fn init(config: &LogConfig) {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&config.level));
+    let registry = tracing_subscriber::registry().with(filter);
+    let installed = match config.format {
+        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Json => {
+            registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init()
+        }
+    };
+    if installed.is_err() {
+        tracing::debug!("a log subscriber is installed already");
+    }
+}
