@@ -181,7 +181,7 @@ impl LogConfig {
     fn validate(&self) -> Result<(), ConfigError> {
         let invalid = |reason: &str| Err(ConfigError::invalid("log.level", reason));
         // A word that is no level would be taken for the name of a module, and silence the rest.
-        let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+        let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
         if !self.level.split(',').any(|part| is_level(part.trim())) {
             return invalid("one part must be error, warn, info, debug, trace or off");
         }
