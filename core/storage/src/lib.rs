@@ -22,20 +22,32 @@ mod committer;
 pub mod engine;
 mod keyspace;
 mod log;
+mod meta;
+pub mod migrate;
 mod notifier;
+mod open;
 mod owners;
+mod queue;
+mod reads;
 mod record;
 mod store;
+mod trim;
+
+#[doc(hidden)]
+pub use bytes;
 
 pub use self::{
     codec::{KeyDecoder, KeyEncoder, KeyError, KeyPart},
-    commit::{Commit, CommitError, Committed, Durability},
+    commit::{
+        Commit, CommitError, Committed, Durability, MAX_COMMIT_BYTES, MAX_COMMIT_OPERATIONS,
+        MAX_KEY_BYTES, MAX_VALUE_BYTES,
+    },
     committer::Ticket,
-    engine::{Engine, EngineError, EngineKind, View},
+    engine::{Direction, Engine, EngineError, EngineKind, View},
     keyspace::Keyspace,
     log::{LogEntry, LogRecord},
     notifier::{Listener, Notifier, Topic},
     owners::OwnerLocks,
     record::{Positioned, Record, RecordError, record_decode, record_encode},
-    store::{Direction, Snapshot, Store, StoreError, StoreOptions},
+    store::{Snapshot, Store, StoreError, StoreOptions},
 };

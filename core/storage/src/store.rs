@@ -1,12 +1,33 @@
 //! The typed face of the engines.
 
-use std::{ops::RangeBounds, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::File,
+    ops::{Bound, ControlFlow, RangeBounds},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use hearth_types::StreamPosition;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::{
-    Commit, CommitError, Committed, EngineKind, KeyPart, Keyspace, LogRecord, Notifier, Record,
-    Ticket,
+    Commit, CommitError, Committed, Direction, Engine, EngineError, EngineKind, KeyPart, Keyspace,
+    LogRecord, Notifier, Record, Ticket, View,
+    engine::KeyspaceIndex,
+    log::{CURSORS, LOG, decode_entry},
+    migrate::{MIGRATIONS, Migration},
+    open,
+    queue::Queue,
+    reads,
+    trim::Cursors,
 };
-use hearth_types::StreamPosition;
+
+/// Bulk reads at the same time; more wait.
+const MAX_BULK_READS: usize = 16;
 
 /// How to open a store.
 #[derive(Clone, Debug)]
@@ -56,54 +77,125 @@ pub enum StoreError {
     Engine(String),
 }
 
-/// In which direction a page goes through its range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// From the smallest key up.
-    Forward,
-    /// From the greatest key down.
-    Backward,
+impl From<EngineError> for StoreError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error.0)
+    }
 }
 
-/// The store: cheap to clone.
-#[derive(Clone, Debug)]
+/// Places of the keyspaces by name.
+pub(crate) type Places = HashMap<&'static str, KeyspaceIndex>;
+
+/// The store: cheap to clone. When the last clone is dropped the committer finishes what was submitted.
+#[derive(Clone)]
 pub struct Store {
-    // Filled in by the owner of this file.
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) kind: EngineKind,
+    pub(crate) places: Arc<Places>,
+    pub(crate) notifier: Arc<Notifier>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) cursors: Arc<Cursors>,
+    pub(crate) committer: Mutex<Option<JoinHandle<Result<(), EngineError>>>>,
+    pub(crate) bulk_reads: Arc<Semaphore>,
+    /// Held while the engine is open; let go after it.
+    pub(crate) _lock: Option<File>,
 }
 
 /// A consistent view for larger reads, inside [`Store::bulk`].
-#[derive(Debug)]
 pub struct Snapshot {
-    // Filled in by the owner of this file.
+    view: Box<dyn View + Send + Sync>,
+    places: Arc<Places>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("engine", &self.inner.kind).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(crate) fn bulk_reads() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(MAX_BULK_READS))
+    }
+
+    /// Lets the committer finish, and waits for it.
+    fn stop(&self) -> Result<(), EngineError> {
+        self.queue.close("the store is closed");
+        let Some(committer) = self.committer.lock().take() else { return Ok(()) };
+        if committer.thread().id() == thread::current().id() {
+            return Ok(()); // A listener held the last handle; the thread ends by itself.
+        }
+        committer.join().unwrap_or_else(|_| Err(EngineError("the committer panicked".to_owned())))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            tracing::error!(%error, "the store did not close cleanly");
+        }
+    }
 }
 
 impl Store {
     /// Opens or makes a store, and runs missing migrations.
     pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
-        todo!()
+        tokio::task::spawn_blocking(move || Self::open_with(&options, MIGRATIONS))
+            .await
+            .unwrap_or_else(|error| Err(StoreError::Engine(error.to_string())))
+    }
+
+    /// [`Self::open`] with these migrations, blocking.
+    pub fn open_with(options: &StoreOptions, migrations: &[Migration]) -> Result<Self, StoreError> {
+        Ok(Self { inner: Arc::new(open::open(options, migrations)?) })
+    }
+
+    /// A store in memory with these keyspaces, for tests. Needs no runtime.
+    ///
+    /// # Panics
+    ///
+    /// If a keyspace is named twice.
+    #[must_use]
+    pub fn memory_for_tests(keyspaces: &[&'static str]) -> Self {
+        let options = StoreOptions::for_tests(EngineKind::Memory, Path::new(""), keyspaces);
+        #[expect(clippy::expect_used, reason = "for tests")]
+        Self::open_with(&options, MIGRATIONS).expect("a store in memory")
     }
 
     /// One row.
+    #[expect(clippy::unused_async, reason = "engines over a network will wait here")]
     pub async fn get<P: KeyPart, C: KeyPart, V: Record>(
         &self,
         keyspace: &Keyspace<P, C, V>,
         partition: &P,
         clustering: &C,
     ) -> Result<Option<V>, StoreError> {
-        todo!()
+        reads::get(self.rows(), &self.inner.places, keyspace, partition, clustering)
     }
 
     /// Several rows of one partition, in the order asked for. At most about 100.
+    #[expect(clippy::unused_async, reason = "engines over a network will wait here")]
     pub async fn get_many<P: KeyPart, C: KeyPart, V: Record>(
         &self,
         keyspace: &Keyspace<P, C, V>,
         partition: &P,
         clusterings: &[C],
     ) -> Result<Vec<Option<V>>, StoreError> {
-        todo!()
+        reads::get_many(self.rows(), &self.inner.places, keyspace, partition, clusterings)
     }
 
     /// Up to `limit` rows of one partition, about 100 at most; more belongs into [`Self::bulk`].
+    #[expect(clippy::unused_async, reason = "engines over a network will wait here")]
     pub async fn page<P: KeyPart, C: KeyPart, V: Record>(
         &self,
         keyspace: &Keyspace<P, C, V>,
@@ -112,7 +204,23 @@ impl Store {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<(C, V)>, StoreError> {
-        todo!()
+        let range = reads::Range::new(partition, &range);
+        reads::page(self.rows(), &self.inner.places, keyspace, &range, direction, limit)
+    }
+
+    /// Up to `limit` rows of one partition whose clustering key begins with `prefix`: the first parts
+    /// of a tuple.
+    #[expect(clippy::unused_async, reason = "engines over a network will wait here")]
+    pub async fn page_prefix<P: KeyPart, C: KeyPart, V: Record>(
+        &self,
+        keyspace: &Keyspace<P, C, V>,
+        partition: &P,
+        prefix: &impl KeyPart,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<(C, V)>, StoreError> {
+        let range = reads::Range::prefix(partition, prefix);
+        reads::page(self.rows(), &self.inner.places, keyspace, &range, direction, limit)
     }
 
     /// A larger read as one blocking job over a consistent view.
@@ -120,18 +228,31 @@ impl Store {
         &self,
         read: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        todo!()
+        let permit = self.inner.bulk_reads.clone().acquire_owned().await;
+        let snapshot = self.snapshot();
+        let job = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            read(&snapshot)
+        });
+        job.await.unwrap_or_else(|error| Err(StoreError::Engine(error.to_string())))
     }
 
     /// The same view for a caller that already runs off the async threads, or reads a few rows.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        todo!()
+        Snapshot { view: self.inner.engine.view(), places: self.inner.places.clone() }
     }
 
     /// Hands a commit to the committer; waits only for a place in its bounded queue.
     pub async fn submit(&self, commit: Commit) -> Result<Ticket, CommitError> {
-        todo!()
+        let mut commit = commit.seal()?;
+        for operation in &mut commit.operations {
+            let place = self.inner.places.get(operation.keyspace);
+            operation.index = *place.ok_or_else(|| {
+                CommitError::Encoding(format!("keyspace {} is not open", operation.keyspace))
+            })?;
+        }
+        Ok(Ticket::new(self.inner.queue.submit(commit).await?))
     }
 
     /// [`Self::submit`], then [`Ticket::done`].
@@ -142,35 +263,92 @@ impl Store {
     /// Who must look again.
     #[must_use]
     pub fn notifier(&self) -> &Arc<Notifier> {
-        todo!()
+        &self.inner.notifier
     }
 
-    /// Log records after a position, oldest first.
+    /// Published log records after a position, oldest first. Records of one position come together:
+    /// then there may be more than `limit`.
+    #[expect(clippy::unused_async, reason = "engines over a network will wait here")]
     pub async fn log_after(
         &self,
         after: StreamPosition,
         limit: usize,
     ) -> Result<Vec<LogRecord>, StoreError> {
-        todo!()
+        let published = self.inner.notifier.published();
+        let bounds = (Bound::Excluded((after, u16::MAX)), Bound::Included((published, u16::MAX)));
+        let range = reads::Range::new(&(), &bounds);
+        let mut records: Vec<LogRecord> = Vec::new();
+        reads::visit(
+            self.rows(),
+            &self.inner.places,
+            &LOG,
+            &range,
+            Direction::Forward,
+            |(position, _), row| {
+                let full = records.len() >= limit;
+                if full && records.last().is_none_or(|last| last.position != position) {
+                    return Ok(ControlFlow::Break(()));
+                }
+                if let Some(entry) = decode_entry(&row)? {
+                    records.push(LogRecord { position, entry });
+                }
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
+        Ok(records)
     }
 
     /// A consumer's persisted cursor; `None` if it never had one.
+    #[expect(clippy::unused_async, reason = "engines over a network will wait here")]
     pub async fn cursor(&self, consumer: &str) -> Result<Option<StreamPosition>, StoreError> {
-        todo!()
+        Ok(self.inner.cursors.get(consumer))
     }
 
-    /// Moves a consumer's cursor, durably.
+    /// Moves a consumer's cursor, durably. The log is kept from the slowest cursor on.
     pub async fn set_cursor(
         &self,
         consumer: &str,
         position: StreamPosition,
     ) -> Result<(), CommitError> {
-        todo!()
+        let mut commit = Commit::new(&());
+        commit.put(&CURSORS, &(), &consumer.to_owned(), &position);
+        self.commit(commit).await?;
+        self.inner.cursors.set(consumer, position);
+        Ok(())
     }
 
-    /// Flushes, stops the committer, and closes. Later commits are refused.
+    /// Forgets a consumer, so that the log is no longer kept for it.
+    pub async fn remove_cursor(&self, consumer: &str) -> Result<(), CommitError> {
+        let mut commit = Commit::new(&());
+        commit.delete(&CURSORS, &(), &consumer.to_owned());
+        self.commit(commit).await?;
+        self.inner.cursors.remove(consumer);
+        Ok(())
+    }
+
+    /// Flushes, stops the committer, and closes. Later commits are refused. The engine itself is let go
+    /// with the last clone of the store and the last snapshot.
     pub async fn close(&self) -> Result<(), StoreError> {
-        todo!()
+        let inner = self.inner.clone();
+        let stopped = tokio::task::spawn_blocking(move || inner.stop()).await;
+        stopped.map_err(|error| StoreError::Engine(error.to_string()))?.map_err(Into::into)
+    }
+
+    fn rows(&self) -> &dyn View {
+        self.inner.engine.as_ref()
+    }
+}
+
+impl StoreOptions {
+    /// Options of a test's store: the server is `hearth.test`.
+    #[must_use]
+    pub fn for_tests(engine: EngineKind, path: &Path, keyspaces: &[&'static str]) -> Self {
+        Self {
+            engine,
+            path: path.to_owned(),
+            keyspaces: keyspaces.to_vec(),
+            server_name: "hearth.test".to_owned(),
+        }
     }
 }
 
@@ -182,7 +360,7 @@ impl Snapshot {
         partition: &P,
         clustering: &C,
     ) -> Result<Option<V>, StoreError> {
-        todo!()
+        reads::get(self.view.as_ref(), &self.places, keyspace, partition, clustering)
     }
 
     /// Up to `limit` rows of one partition.
@@ -194,7 +372,21 @@ impl Snapshot {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<(C, V)>, StoreError> {
-        todo!()
+        let range = reads::Range::new(partition, &range);
+        reads::page(self.view.as_ref(), &self.places, keyspace, &range, direction, limit)
+    }
+
+    /// Up to `limit` rows of one partition whose clustering key begins with `prefix`.
+    pub fn page_prefix<P: KeyPart, C: KeyPart, V: Record>(
+        &self,
+        keyspace: &Keyspace<P, C, V>,
+        partition: &P,
+        prefix: &impl KeyPart,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<(C, V)>, StoreError> {
+        let range = reads::Range::prefix(partition, prefix);
+        reads::page(self.view.as_ref(), &self.places, keyspace, &range, direction, limit)
     }
 
     /// Walks a keyspace over all partitions, for jobs of the server itself (directory, migrations).
@@ -202,8 +394,17 @@ impl Snapshot {
     pub fn for_each<P: KeyPart, C: KeyPart, V: Record>(
         &self,
         keyspace: &Keyspace<P, C, V>,
-        visit: impl FnMut(P, C, V) -> std::ops::ControlFlow<()>,
+        mut visit: impl FnMut(P, C, V) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        todo!()
+        let whole: Keyspace<(), (P, C), V> = Keyspace::new(keyspace.name());
+        let range = reads::Range::new::<(), (P, C)>(&(), &..);
+        reads::visit(
+            self.view.as_ref(),
+            &self.places,
+            &whole,
+            &range,
+            Direction::Forward,
+            |(partition, clustering), value| Ok(visit(partition, clustering, value)),
+        )
     }
 }
