@@ -1,0 +1,114 @@
+//! Request targets of the client-server API.
+
+use std::fmt::Write as _;
+
+/// Everything below is under this prefix.
+const V3: &str = "/_matrix/client/v3";
+
+/// Percent-encodes `text` for use as one path segment or query value (RFC 3986, "unreserved" stays).
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len() + 16);
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            write!(encoded, "%{byte:02X}").unwrap_or_default();
+        }
+    }
+    encoded
+}
+
+/// A room ID together with its encoded form, which every request about the room needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// The room ID.
+    pub(crate) id: String,
+    encoded: String,
+}
+
+impl Room {
+    /// Wraps a room ID.
+    pub(crate) fn new(id: &str) -> Self {
+        Self { id: id.to_owned(), encoded: encode(id) }
+    }
+
+    /// `PUT /rooms/{roomId}/send/m.room.message/{txnId}`
+    pub(crate) fn send(&self, transaction_id: &str) -> String {
+        format!("{V3}/rooms/{}/send/m.room.message/{}", self.encoded, encode(transaction_id))
+    }
+
+    /// `POST /rooms/{roomId}/join`
+    pub(crate) fn join(&self) -> String {
+        format!("{V3}/rooms/{}/join", self.encoded)
+    }
+
+    /// `GET /rooms/{roomId}/messages`, backwards.
+    pub(crate) fn messages(&self, from: Option<&str>, limit: u32) -> String {
+        let mut target = format!("{V3}/rooms/{}/messages?dir=b&limit={limit}", self.encoded);
+        if let Some(from) = from {
+            target.push_str("&from=");
+            target.push_str(&encode(from));
+        }
+        target
+    }
+
+    /// `POST /rooms/{roomId}/receipt/m.read/{eventId}`
+    pub(crate) fn receipt(&self, event_id: &str) -> String {
+        format!("{V3}/rooms/{}/receipt/m.read/{}", self.encoded, encode(event_id))
+    }
+}
+
+/// `GET /sync`. `filter` is inline JSON. Presence is not touched.
+pub(crate) fn sync(since: Option<&str>, timeout_ms: u32, filter: Option<&str>) -> String {
+    let mut target = format!("{V3}/sync?timeout={timeout_ms}&set_presence=offline");
+    for (name, value) in [("since", since), ("filter", filter)] {
+        if let Some(value) = value {
+            target.push('&');
+            target.push_str(name);
+            target.push('=');
+            target.push_str(&encode(value));
+        }
+    }
+    target
+}
+
+/// `POST /register`
+pub(crate) const REGISTER: &str = "/_matrix/client/v3/register";
+/// `POST /createRoom`
+pub(crate) const CREATE_ROOM: &str = "/_matrix/client/v3/createRoom";
+/// `GET /versions`
+pub(crate) const VERSIONS: &str = "/_matrix/client/versions";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodes_what_a_path_segment_cannot_hold() {
+        assert_eq!(encode("!a:b.c"), "%21a%3Ab.c");
+        assert_eq!(encode("a b/ü?"), "a%20b%2F%C3%BC%3F");
+        assert_eq!(encode("plain-Text_1.~"), "plain-Text_1.~");
+    }
+
+    #[test]
+    fn builds_targets() {
+        let room = Room::new("!r:x");
+        assert_eq!(room.send("t/1"), "/_matrix/client/v3/rooms/%21r%3Ax/send/m.room.message/t%2F1");
+        assert_eq!(room.join(), "/_matrix/client/v3/rooms/%21r%3Ax/join");
+        assert_eq!(
+            room.messages(None, 5),
+            "/_matrix/client/v3/rooms/%21r%3Ax/messages?dir=b&limit=5"
+        );
+        assert_eq!(
+            room.messages(Some("t&1"), 5),
+            "/_matrix/client/v3/rooms/%21r%3Ax/messages?dir=b&limit=5&from=t%261"
+        );
+        assert_eq!(room.receipt("$e"), "/_matrix/client/v3/rooms/%21r%3Ax/receipt/m.read/%24e");
+        assert_eq!(sync(None, 0, None), "/_matrix/client/v3/sync?timeout=0&set_presence=offline");
+        assert_eq!(
+            sync(Some("s1"), 30_000, Some("{}")),
+            "/_matrix/client/v3/sync?timeout=30000&set_presence=offline&since=s1&filter=%7B%7D"
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! Starting the server that is measured, in a folder of its own.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::client::Client;
+use crate::connection::Target;
+use crate::world::Failure;
+
+/// How long the server may take to answer its first request.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two attempts to reach it.
+const START_PAUSE: Duration = Duration::from_millis(50);
+
+/// A running server; stopped and its folder deleted when dropped.
+pub(crate) struct Served {
+    child: Child,
+    // Held for its deletion.
+    _folder: TempDir,
+    url: String,
+}
+
+impl Served {
+    /// Starts `binary` with a fresh data folder below `parent` (or the system's temporary folder) and waits until it answers.
+    pub(crate) async fn start(binary: &Path, parent: Option<&Path>) -> Result<Self, Failure> {
+        let folder = match parent {
+            Some(parent) => TempDir::new_in(parent),
+            None => TempDir::new(),
+        };
+        let folder =
+            folder.map_err(|error| Failure::Server(format!("cannot make a folder: {error}")))?;
+        let port =
+            free_port().map_err(|error| Failure::Server(format!("no free port: {error}")))?;
+        let configuration = folder.path().join("hearth.toml");
+        std::fs::write(&configuration, configuration_text(folder.path(), port))
+            .map_err(|error| Failure::Server(format!("cannot write the configuration: {error}")))?;
+        let child = Command::new(binary)
+            .arg("--config")
+            .arg(&configuration)
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| {
+                Failure::Server(format!("cannot start {}: {error}", binary.display()))
+            })?;
+        let url = format!("http://127.0.0.1:{port}");
+        let mut served = Self { child, _folder: folder, url };
+        served.wait_for_answer().await?;
+        Ok(served)
+    }
+
+    /// The server's address.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The server's process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    async fn wait_for_answer(&mut self) -> Result<(), Failure> {
+        let target = std::sync::Arc::new(Target::parse(&self.url).map_err(Failure::Server)?);
+        let deadline = Instant::now() + START_TIMEOUT;
+        let mut client = Client::new(&target);
+        while !client.answers().await {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(Failure::Server(format!("the server ended while starting: {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::Server(format!(
+                    "the server did not answer within {START_TIMEOUT:?}"
+                )));
+            }
+            tokio::time::sleep(START_PAUSE).await;
+        }
+        Ok(())
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A configuration without rate limits, where anybody may register.
+fn configuration_text(folder: &Path, port: u16) -> String {
+    format!("data = {:?}\nlisten = \"127.0.0.1:{port}\"\n", folder.join("data"))
+}
