@@ -237,6 +237,11 @@ pub(crate) fn message(marker: &str, number: u32) -> Bytes {
     ))
 }
 
+/// The transaction ID of message `number`. It does not hold the marker itself: servers show it to the sender beside the content.
+pub(crate) fn transaction(marker: &str, number: u32) -> String {
+    format!("{}.{number}", marker.trim_end_matches('-'))
+}
+
 /// What one worker counted.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -315,5 +320,24 @@ impl Window {
         let before = world.usage();
         tokio::time::sleep_until(self.end).await;
         (before, world.usage())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan;
+
+    #[test]
+    fn a_message_is_found_once_even_beside_its_transaction_id() {
+        let (marker, number) = ("lg0c1-", 7);
+        let event = format!(
+            r#"{{"content":{},"unsigned":{{"transaction_id":"{}"}}}}"#,
+            String::from_utf8_lossy(&message(marker, number)),
+            transaction(marker, number)
+        );
+        assert_eq!(scan::marked_numbers(event.as_bytes(), marker).collect::<Vec<_>>(), [7]);
+        let content: serde_json::Value = serde_json::from_slice(&message(marker, number)).unwrap();
+        assert_eq!(content["msgtype"], "m.text");
     }
 }

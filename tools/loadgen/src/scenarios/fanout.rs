@@ -13,7 +13,7 @@ use crate::client::{Account, Client};
 use crate::histogram::Histogram;
 use crate::report::Row;
 use crate::scan;
-use crate::world::{Doing as _, Failure, Tally, World, gather, message};
+use crate::world::{Doing as _, Failure, Tally, World, gather, message, transaction};
 
 /// Timeout of the receivers' long-polls.
 const POLL_MS: u32 = 2_000;
@@ -76,8 +76,8 @@ async fn one_size(world: &mut World, size: u32) -> Result<(), Failure> {
         round.left.store(connected, Ordering::Relaxed);
         round.begun_us.store(micros(at - round.epoch), Ordering::Relaxed);
         round.number.store(number, Ordering::Release);
-        let transaction = format!("{}{number}", round.marker);
-        let result = client.send(sender, &room, &transaction, message(&round.marker, number)).await;
+        let id = transaction(&round.marker, number);
+        let result = client.send(sender, &room, &id, message(&round.marker, number)).await;
         if sends.note(at, result).is_none() {
             continue;
         }

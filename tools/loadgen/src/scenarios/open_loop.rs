@@ -14,7 +14,7 @@ use crate::paths::Room;
 use crate::process::Usage;
 use crate::scan;
 use crate::schedule::OpenLoop;
-use crate::world::{Doing as _, Failure, Tally, World, gather, message};
+use crate::world::{Doing as _, Failure, Tally, World, gather, message, transaction};
 
 /// Inline filter of the receivers: long timelines, so that a burst is not cut off, and nothing that is not measured.
 pub(crate) const RECEIVER_FILTER: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"account_data":{"types":[]},"ephemeral":{"types":[]},"state":{"lazy_load_members":true},"timeline":{"limit":100}}}"#;
@@ -43,7 +43,7 @@ pub(crate) struct Outcome {
     pub(crate) deliveries: Tally,
     /// Acknowledged messages times receivers, less what was delivered.
     pub(crate) missing: u64,
-    /// From the first slot to the last worker's end.
+    /// From the first slot to the last answer or delivery.
     pub(crate) took: Duration,
     /// The server's usage before.
     pub(crate) before: Option<Usage>,
@@ -59,6 +59,8 @@ struct Shared {
     /// By slot: when its send began, in microseconds from `start`, plus one. Zero: not yet.
     begun_us: Vec<AtomicU64>,
     acknowledged: AtomicU64,
+    /// When the last answer or delivery came, in microseconds from `start`.
+    last_us: AtomicU64,
     sent: AtomicBool,
 }
 
@@ -73,6 +75,11 @@ impl Shared {
     fn begun(&self, slot: u32) -> Option<Instant> {
         let us = self.begun_us.get(slot as usize)?.load(Ordering::Relaxed).checked_sub(1)?;
         Some(self.start + Duration::from_micros(us))
+    }
+
+    fn note_progress(&self) {
+        let us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.last_us.fetch_max(us, Ordering::Relaxed);
     }
 
     fn deadline(&self) -> Instant {
@@ -98,6 +105,7 @@ pub(crate) async fn run(world: &mut World, plan: Plan) -> Result<Outcome, Failur
         start: Instant::now() + Duration::from_millis(100),
         begun_us: (0..schedule.slots()).map(|_| AtomicU64::new(0)).collect(),
         acknowledged: AtomicU64::new(0),
+        last_us: AtomicU64::new(0),
         sent: AtomicBool::new(false),
     });
     let before = world.usage();
@@ -122,8 +130,9 @@ pub(crate) async fn run(world: &mut World, plan: Plan) -> Result<Outcome, Failur
     let deliveries = gather(receivers).await?;
     let after = world.usage();
     let expected = shared.acknowledged.load(Ordering::Relaxed) * plan.receivers.len() as u64;
+    let took = Duration::from_micros(shared.last_us.load(Ordering::Relaxed));
     let missing = expected.saturating_sub(deliveries.latency.count());
-    Ok(Outcome { sends, deliveries, missing, took: shared.start.elapsed(), before, after })
+    Ok(Outcome { sends, deliveries, missing, took, before, after })
 }
 
 struct Sender {
@@ -154,11 +163,12 @@ impl Sender {
                 break;
             };
             shared.begin(slot, begun);
-            let transaction = format!("{}{slot}", shared.marker);
+            let id = transaction(&shared.marker, slot);
             let content = message(&shared.marker, slot);
-            let result = self.client.send(&self.account, room, &transaction, content).await;
+            let result = self.client.send(&self.account, room, &id, content).await;
             if tally.note(begun, result).is_some() {
                 shared.acknowledged.fetch_add(1, Ordering::Relaxed);
+                shared.note_progress();
             }
         }
         tally
@@ -188,6 +198,7 @@ async fn receive(
                     {
                         *seen = true;
                         tally.latency.record(begun.elapsed());
+                        shared.note_progress();
                     }
                 }
                 since = synced.next_batch;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::report::Row;
 use crate::scan;
-use crate::world::{Failure, Tally, World, gather, message};
+use crate::world::{Failure, Tally, World, gather, message, transaction};
 
 /// Events of one page.
 const PAGE: u32 = 100;
@@ -31,11 +31,9 @@ pub(crate) async fn run(world: &mut World) -> Result<(), Failure> {
             let mut tally = Tally::default();
             for number in (filler..history).step_by(FILLERS as usize) {
                 let begun = Instant::now();
-                let transaction = format!("{marker}{number}");
-                tally.note(
-                    begun,
-                    client.send(&account, &room, &transaction, message(&marker, number)).await,
-                );
+                let id = transaction(&marker, number);
+                tally
+                    .note(begun, client.send(&account, &room, &id, message(&marker, number)).await);
             }
             tally
         });

@@ -12,7 +12,7 @@ use crate::client::{Account, Client};
 use crate::paths::Room;
 use crate::report::Row;
 use crate::scan;
-use crate::world::{Doing as _, Failure, Tally, Window, World, gather, message};
+use crate::world::{Doing as _, Failure, Tally, Window, World, gather, message, transaction};
 
 /// Events that receipts are sent for.
 const EVENTS: u32 = 50;
@@ -29,8 +29,8 @@ pub(crate) async fn run(world: &mut World) -> Result<(), Failure> {
     let (marker, mut client) = (world.next_marker(), world.client());
     let mut events = Vec::new();
     for number in 0..EVENTS {
-        let transaction = format!("{marker}{number}");
-        let answer = client.send(owner, &room, &transaction, message(&marker, number)).await;
+        let id = transaction(&marker, number);
+        let answer = client.send(owner, &room, &id, message(&marker, number)).await;
         let answer = answer.doing("filling the room")?;
         events.extend(scan::string_field(&answer, "event_id").map(str::to_owned));
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::client::{Account, Client};
 use crate::paths::Room;
 use crate::report::Row;
-use crate::world::{Failure, Tally, Window, World, gather, message};
+use crate::world::{Failure, Tally, Window, World, gather, message, transaction};
 
 /// Rooms that each sender joins beside its own share, so that most rooms have several senders.
 const EXTRA_ROOMS: u32 = 4;
@@ -71,9 +71,8 @@ impl Sender {
             };
             number += 1;
             let begun = Instant::now();
-            let transaction = format!("{marker}{number}");
-            let result =
-                self.client.send(&self.account, room, &transaction, message(&marker, number)).await;
+            let id = transaction(&marker, number);
+            let result = self.client.send(&self.account, room, &id, message(&marker, number)).await;
             if window.counts() || result.is_err() {
                 tally.note(begun, result);
             }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::client::Synced;
 use crate::process::Usage;
 use crate::report::{Row, as_f64};
-use crate::world::{Doing as _, Failure, Tally, World, message};
+use crate::world::{Doing as _, Failure, Tally, World, message, transaction};
 
 /// Messages in each room.
 const MESSAGES: u32 = 3;
@@ -26,11 +26,8 @@ pub(crate) async fn run(world: &mut World) -> Result<(), Failure> {
     let mut client = world.client();
     for (number, room) in (0..).zip(rooms.iter().flat_map(|room| (0..MESSAGES).map(move |_| room)))
     {
-        let transaction = format!("{marker}{number}");
-        client
-            .send(owner, room, &transaction, message(&marker, number))
-            .await
-            .doing("filling rooms")?;
+        let id = transaction(&marker, number);
+        client.send(owner, room, &id, message(&marker, number)).await.doing("filling rooms")?;
     }
 
     let initial = repeat(world, user, None, MAX_INITIAL).await;
