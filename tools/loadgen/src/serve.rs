@@ -90,7 +90,43 @@ fn free_port() -> std::io::Result<u16> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// A configuration without rate limits, where anybody may register.
+/// A configuration without rate limits, where anybody may register and hashing a password costs next to nothing.
 fn configuration_text(folder: &Path, port: u16) -> String {
-    format!("data = {:?}\nlisten = \"127.0.0.1:{port}\"\n", folder.join("data"))
+    let data_dir = folder.join("data");
+    format!(
+        r#"[server]
+name = "localhost"
+data_dir = {data_dir}
+
+[listen]
+addresses = ["127.0.0.1:{port}"]
+
+[log]
+level = "warn"
+
+[users]
+open_registration = true
+
+[users.argon2]
+memory_kib = 8
+iterations = 1
+
+[rate_limits]
+enabled = false
+"#,
+        // A JSON string is a basic string of TOML.
+        data_dir = serde_json::Value::from(data_dir.to_string_lossy()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_names_folder_and_port() {
+        let text = configuration_text(Path::new("/tmp/a \"b\""), 4321);
+        assert!(text.contains(r#"data_dir = "/tmp/a \"b\"/data""#), "{text}");
+        assert!(text.contains(r#"addresses = ["127.0.0.1:4321"]"#), "{text}");
+    }
 }
