@@ -2,15 +2,22 @@
 //!
 //! The `hearth` binary is [`cli::main`]. Tests start the same server in process with [`start`].
 //! This crate owns what spans the others: it opens the store, hands each crate its section of the
-//! [`Config`], serves the router and shuts everything down in order. It knows nothing of Matrix.
+//! [`Config`], serves the router and shuts everything down in order. It knows nothing of rooms and
+//! little of users.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod keyfile;
+mod parts;
+pub mod password;
 mod serve;
 mod start;
 pub mod telemetry;
 
 pub use self::{
     config::{Config, ConfigError},
-    start::{RunningServer, StartError, StartOptions, start},
+    parts::{OpenError, StartOptions},
+    serve::ListenError,
+    start::{RunningServer, StartError, start},
 };

@@ -2,51 +2,111 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use hearth_types::{Clock, SystemClock};
+use hearth_http::{Http, HttpConfigError, Shutdown};
+use hearth_types::SystemClock;
 
-use crate::Config;
-
-/// What is not configuration but enters from outside.
-#[derive(Clone, Debug)]
-pub struct StartOptions {
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-}
+use crate::{
+    Config, ConfigError,
+    admin::{AdminSocket, AdminSocketError},
+    parts::{OpenError, Parts, StartOptions},
+    serve::{self, ListenError, Listeners},
+};
 
 impl Default for StartOptions {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock) }
+        Self { clock: Arc::new(SystemClock), replace_lost_key: false }
     }
 }
 
-/// Why the server did not start.
+/// Why the server did not start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Filled in soon.
-    #[error("{0}")]
-    Other(String),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The `[http]` section cannot be used.
+    #[error(transparent)]
+    Http(#[from] HttpConfigError),
+    /// A part cannot be opened or closed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// An address is taken or not this machine's.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The administration socket cannot be made.
+    #[error(transparent)]
+    Admin(#[from] AdminSocketError),
 }
 
 /// A server that listens. Stop it with [`RunningServer::shutdown`].
 #[derive(Debug)]
 pub struct RunningServer {
-    addresses: Vec<SocketAddr>,
+    listeners: Listeners,
+    admin: AdminSocket,
+    shutdown: Shutdown,
+    parts: Parts,
 }
 
-/// Opens the store and serves, as configured.
-pub async fn start(_config: Config, _options: StartOptions) -> Result<RunningServer, StartError> {
-    todo!()
+/// Opens the store and serves, as configured. Everything is checked and opened before any address is
+/// bound.
+pub async fn start(config: Config, options: StartOptions) -> Result<RunningServer, StartError> {
+    config.validate()?;
+    let shutdown = Shutdown::new();
+    let http = Http::new(config.http.clone(), Arc::clone(&options.clock), shutdown.clone())?;
+    let parts = Parts::open(&config, &options).await?;
+    let (listeners, admin) = match surfaces(&config, &parts, http).await {
+        Ok(surfaces) => surfaces,
+        Err(error) => {
+            parts.close().await?;
+            return Err(error);
+        }
+    };
+    tracing::info!(
+        server_name = %config.server.name,
+        addresses = ?listeners.addresses(),
+        "Hearth {} is ready",
+        env!("CARGO_PKG_VERSION"),
+    );
+    Ok(RunningServer { listeners, admin, shutdown, parts })
+}
+
+/// Opens what the outside reaches: the addresses, all of them or none, and the administration socket.
+async fn surfaces(
+    config: &Config,
+    parts: &Parts,
+    http: Http,
+) -> Result<(Listeners, AdminSocket), StartError> {
+    let bound = serve::bind(&config.listen).await?;
+    let router = router(config, parts, http);
+    let admin = AdminSocket::open(&config.admin_socket_path(), parts.clone())?;
+    Ok((bound.serve(&config.listen, router), admin))
+}
+
+fn router(_config: &Config, _parts: &Parts, _http: Http) -> axum::Router {
+    hearth_http::finish(axum::Router::new())
 }
 
 impl RunningServer {
-    /// The first address that the server listens on, with the real port.
+    /// The addresses that the server listens on, with their real ports.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.addresses.first().copied().unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.listeners.addresses()
     }
 
-    /// Stops: answers waiting syncs, lets running requests end, flushes and closes the store.
+    /// The first of [`Self::addresses`].
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        // A configuration without addresses does not pass its checks.
+        self.addresses().first().copied().unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Stops: answers waiting syncs, lets running requests end, writes what is only in memory and
+    /// closes the store.
     pub async fn shutdown(self) -> Result<(), StartError> {
-        todo!()
+        self.shutdown.request();
+        self.listeners.close().await;
+        self.admin.close().await;
+        self.parts.close().await?;
+        Ok(())
     }
 }

@@ -1,0 +1,220 @@
+//! Administration of the parts: the commands of `hearth user`, and the socket on which a running
+//! server takes them.
+//!
+//! The socket lies in the data folder and only the server's own user may open it; whoever can could
+//! as well write the store. One request and one answer a connection, each a line of JSON.
+
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{SocketAddr as UnixAddr, UnixStream as BlockingStream},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hearth_users::{NewAccount, Secret, UsersError};
+use ruma::{OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::parts::Parts;
+
+/// The longest request, in bytes.
+const MAX_REQUEST_BYTES: u64 = 64 * 1024;
+/// How long the server waits for a request, or to get rid of its answer.
+const SERVER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the command line waits for the answer: a busy server hashes passwords one after another.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// One command.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum AdminRequest {
+    /// Make an account.
+    CreateUser {
+        /// The name before the colon, or the whole user ID.
+        user: String,
+        /// The first password.
+        password: Secret,
+        /// Make the user an administrator?
+        admin: bool,
+    },
+    /// Set another password.
+    SetPassword {
+        /// The name before the colon, or the whole user ID.
+        user: String,
+        /// The new password.
+        password: Secret,
+        /// Leave the user's devices logged in?
+        keep_sessions: bool,
+    },
+    /// Deactivate an account, for good.
+    DeactivateUser {
+        /// The name before the colon, or the whole user ID.
+        user: String,
+        /// Hide the user's messages from those who join later?
+        erase: bool,
+    },
+}
+
+/// The user that a command was about, or what to tell the operator.
+pub type AdminReply = Result<OwnedUserId, String>;
+
+/// Carries out a command.
+pub(crate) async fn execute(parts: &Parts, request: AdminRequest) -> AdminReply {
+    let told = |error: UsersError| error.to_string();
+    match request {
+        AdminRequest::CreateUser { user, password, admin } => {
+            let account = NewAccount {
+                username: user_id(parts, &user)?.localpart().to_owned(),
+                password: Some(password.expose().to_owned()),
+                is_admin: admin,
+                ..NewAccount::default()
+            };
+            parts.users.create_account(account).await.map_err(told)
+        }
+        AdminRequest::SetPassword { user, password, keep_sessions } => {
+            let user_id = user_id(parts, &user)?;
+            let end_sessions = (!keep_sessions).then_some(None);
+            parts
+                .users
+                .change_password(&user_id, password.expose(), end_sessions)
+                .await
+                .map_err(told)?;
+            Ok(user_id)
+        }
+        AdminRequest::DeactivateUser { user, erase } => {
+            let user_id = user_id(parts, &user)?;
+            parts.users.deactivate(&user_id, erase).await.map_err(told)?;
+            Ok(user_id)
+        }
+    }
+}
+
+/// The ID of a user of this server, from their name or their ID.
+fn user_id(parts: &Parts, user: &str) -> Result<OwnedUserId, String> {
+    let server_name = parts.identity.server_name();
+    let user_id = UserId::parse_with_server_name(user, server_name)
+        .map_err(|error| format!("{user:?} is not a user name: {error}"))?;
+    if parts.identity.is_local(&user_id) {
+        Ok(user_id)
+    } else {
+        Err(format!("{user_id} is not a user of {server_name}"))
+    }
+}
+
+/// The socket of a running server. Commands are carried out one after another.
+#[derive(Debug)]
+pub(crate) struct AdminSocket {
+    path: PathBuf,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// The socket cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {}: {error}", path.display())]
+pub struct AdminSocketError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl AdminSocket {
+    /// Listens. A socket that is there already is what a killed server left: the store's lock, which
+    /// the caller holds, admits one server at a time.
+    pub(crate) fn open(path: &Path, parts: Parts) -> Result<Self, AdminSocketError> {
+        let listener =
+            listen(path).map_err(|error| AdminSocketError { path: path.to_owned(), error })?;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            while let Some(accepted) = stopped.run_until_cancelled(listener.accept()).await {
+                let served = match accepted {
+                    Ok((stream, _)) => serve(stream, &parts).await,
+                    Err(error) => {
+                        sleep(SERVER_PATIENCE).await;
+                        Err(error)
+                    }
+                };
+                if let Err(error) = served {
+                    tracing::warn!(%error, "administration socket");
+                }
+            }
+        });
+        Ok(Self { path: path.to_owned(), stop, task })
+    }
+
+    /// Finishes the command under way, and removes the socket.
+    pub(crate) async fn close(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "administration socket");
+        }
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove the socket");
+        }
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    // The folder is private already; this holds even if the operator opens it.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+async fn serve(stream: UnixStream, parts: &Parts) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    let mut reader = tokio::io::BufReader::new(reader).take(MAX_REQUEST_BYTES);
+    timeout(SERVER_PATIENCE, reader.read_line(&mut line)).await??;
+    let reply = match serde_json::from_str(&line) {
+        Ok(request) => {
+            tracing::info!(?request, "administration");
+            execute(parts, request).await
+        }
+        Err(error) => Err(format!("this server does not understand the command: {error}")),
+    };
+    let mut reply = serde_json::to_string(&reply)?;
+    reply.push('\n');
+    timeout(SERVER_PATIENCE, writer.write_all(reply.as_bytes())).await?
+}
+
+/// Has a running server carry out a command; `None` if none runs.
+pub fn ask_running_server(socket: &Path, request: &AdminRequest) -> io::Result<Option<AdminReply>> {
+    let stream =
+        UnixAddr::from_pathname(socket).and_then(|address| BlockingStream::connect_addr(&address));
+    let mut stream = match stream {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    stream.set_read_timeout(Some(CLIENT_PATIENCE))?;
+    stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    let mut reply = String::new();
+    BufReader::new(stream).read_line(&mut reply)?;
+    Ok(Some(serde_json::from_str(&reply)?))
+}

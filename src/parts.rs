@@ -1,0 +1,120 @@
+//! What the server is made of below its surfaces, opened in order and closed in order. The command
+//! line opens the same parts when no server runs.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use hearth_storage::{Store, StoreError, StoreOptions};
+use hearth_types::{Clock, ServerIdentity};
+use hearth_users::{Users, UsersError};
+
+use crate::{
+    Config,
+    keyfile::{self, KeyFileError},
+};
+
+/// The store and everything that stands on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub(crate) identity: Arc<ServerIdentity>,
+    pub(crate) store: Store,
+    pub(crate) users: Users,
+}
+
+/// What is not configuration but enters from outside.
+#[derive(Clone, Debug)]
+pub struct StartOptions {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Whether to make a new signing key for a store whose key is lost.
+    pub replace_lost_key: bool,
+}
+
+/// Why the parts of the server could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data folder cannot be made.
+    #[error("cannot make the data folder {}: {error}", path.display())]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The signing key cannot be read or made.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// There is a store, but not the key that its events are signed with.
+    #[error(
+        "{} is missing, but there is a store beside it: bring the key back from a backup, or go on \
+         with a new key by `hearth --replace-lost-key`",
+        .0.display()
+    )]
+    KeyLost(PathBuf),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The users cannot be opened.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+}
+
+impl Config {
+    fn key_path(&self) -> PathBuf {
+        self.server.data_dir.join("signing.key")
+    }
+
+    fn store_path(&self) -> PathBuf {
+        self.server.data_dir.join("store")
+    }
+
+    /// The socket on which a running server takes commands.
+    #[must_use]
+    pub fn admin_socket_path(&self) -> PathBuf {
+        self.server.data_dir.join("admin.sock")
+    }
+}
+
+impl Parts {
+    /// Makes what is missing (folder, key, store) and opens the rest.
+    pub(crate) async fn open(config: &Config, options: &StartOptions) -> Result<Self, OpenError> {
+        let data_dir = &config.server.data_dir;
+        keyfile::make_private_dir(data_dir)
+            .map_err(|error| OpenError::DataDir { path: data_dir.clone(), error })?;
+        let identity = Arc::new(identity(config, options)?);
+        let store = Store::open(StoreOptions {
+            engine: config.store.engine,
+            path: config.store_path(),
+            keyspaces: [hearth_users::KEYSPACES].concat(),
+            server_name: config.server.name.to_string(),
+        })
+        .await?;
+        let users = Users::open(
+            store.clone(),
+            Arc::clone(&identity),
+            Arc::clone(&options.clock),
+            config.users.clone(),
+        )
+        .await?;
+        Ok(Self { identity, store, users })
+    }
+
+    /// Writes what is only in memory and closes the store. Nothing may be asked of the parts after it.
+    pub(crate) async fn close(self) -> Result<(), OpenError> {
+        self.users.flush().await?;
+        self.store.close().await?;
+        Ok(())
+    }
+}
+
+fn identity(config: &Config, options: &StartOptions) -> Result<ServerIdentity, OpenError> {
+    let (path, name) = (config.key_path(), &config.server.name);
+    if let Some(identity) = keyfile::read(&path, name)? {
+        return Ok(identity);
+    }
+    if config.store_path().exists() && !options.replace_lost_key {
+        return Err(OpenError::KeyLost(path));
+    }
+    let identity = keyfile::create(&path, name)?;
+    tracing::info!(path = %path.display(), "made a signing key");
+    Ok(identity)
+}
