@@ -1,6 +1,6 @@
 //! Request bodies: bounded in size, time and depth before anything parses them.
 
-use std::{error::Error as _, time::Duration};
+use std::{borrow::Cow, collections::HashMap, error::Error, time::Duration};
 
 use axum::body::{Body, to_bytes};
 use bytes::Bytes;
@@ -31,7 +31,7 @@ pub(crate) async fn read(
     }
     match tokio::time::timeout(timeout, to_bytes(body, max_bytes)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if error.source().is_some_and(|source| source.is::<LengthLimitError>()) => {
+        Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
             Err(too_large())
         }
         Ok(Err(_)) => Err(MatrixError::bad_request("The body was cut short")),
@@ -66,6 +66,17 @@ pub(crate) fn object(bytes: Bytes, method: &Method) -> Result<Bytes, MatrixError
         return Err(MatrixError::not_json("The body is not JSON"));
     }
     Ok(bytes)
+}
+
+/// Refuses an object that lacks a field.
+pub(crate) fn require(field: &str, json: &[u8]) -> Result<(), MatrixError> {
+    let fields: HashMap<Cow<'_, str>, IgnoredAny> =
+        serde_json::from_slice(json).map_err(|error| refusal(&error, json))?;
+    if fields.contains_key(field) {
+        Ok(())
+    } else {
+        Err(MatrixError::bad_json(format!("missing field `{field}`")))
+    }
 }
 
 /// The response to a body that its parser refused: the parser may stop at a wrong type before it

@@ -1,6 +1,13 @@
 //! A request as its endpoint's type.
 
-use std::{any::type_name, error::Error as _, fmt, net::IpAddr, ops::Deref};
+use std::{
+    any::type_name,
+    error::Error as _,
+    fmt,
+    net::IpAddr,
+    ops::Deref,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use axum::{
     extract::{FromRequestParts as _, RawPathParams, Request},
@@ -87,12 +94,29 @@ where
             None => body::object(bytes, &T::METHOD)?,
         }
     };
+    if let Some(field) = policy.required_field() {
+        body::require(field, &json)?;
+    }
     let uri = head.uri.clone();
     let params = path_params(&mut head).await?;
     let args: Vec<&str> = params.iter().flatten().map(|(_, value)| value).collect();
-    let body = T::try_from_http_request(http::Request::from_parts(head, &*json), &args)
-        .map_err(|error| refusal(&error, &json))?;
+    let body = parse(http::Request::from_parts(head, &*json), &args)?;
     Ok(Ruma { body, identity, address, json, uri })
+}
+
+/// The request as its endpoint's type. Some of ruma's parsers panic on input that they did not expect
+/// (0.17's login type without a `type`), which is the sender's fault and none of the server's.
+fn parse<T: IncomingRequest>(
+    request: http::Request<&[u8]>,
+    args: &[&str],
+) -> Result<T, MatrixError> {
+    let json = *request.body();
+    let parsed = catch_unwind(AssertUnwindSafe(|| T::try_from_http_request(request, args)));
+    let Ok(parsed) = parsed else {
+        tracing::debug!(endpoint = type_name::<T>(), "the request's parser panicked");
+        return Err(MatrixError::bad_json("The request has an unexpected form"));
+    };
+    parsed.map_err(|error| refusal(&error, json))
 }
 
 /// The decoded path parameters; `None` if the path has none.
