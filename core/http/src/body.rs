@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::LengthLimitError;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use crate::MatrixError;
 
@@ -70,7 +71,7 @@ pub(crate) fn object(bytes: Bytes, method: &Method) -> Result<Bytes, MatrixError
 
 /// Refuses an object that lacks a field.
 pub(crate) fn require(field: &str, json: &[u8]) -> Result<(), MatrixError> {
-    let fields: HashMap<Cow<'_, str>, IgnoredAny> =
+    let fields: HashMap<Cow<'_, str>, &RawValue> =
         serde_json::from_slice(json).map_err(|error| refusal(&error, json))?;
     if fields.contains_key(field) {
         Ok(())
