@@ -111,7 +111,7 @@ open_registration = true
 memory_kib = 8
 iterations = 1
 
-[rate_limits]
+[http.rate_limits]
 enabled = false
 "#,
         // A JSON string is a basic string of TOML.
