@@ -9,7 +9,7 @@ use http_body_util::LengthLimitError;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::MatrixError;
+use crate::{HttpConfig, MatrixError};
 
 /// Greatest nesting of a JSON body. Below the parsers' own bound (128) by enough that an accepted event
 /// can still be read inside a response's envelope.
@@ -67,6 +67,17 @@ pub(crate) fn object(bytes: Bytes, method: &Method) -> Result<Bytes, MatrixError
         return Err(MatrixError::not_json("The body is not JSON"));
     }
     Ok(bytes)
+}
+
+/// Reads a bounded object from a request, by the rules of [`read`] and [`object`].
+pub(crate) async fn read_object(
+    config: &HttpConfig,
+    headers: &HeaderMap,
+    body: Body,
+    method: &Method,
+) -> Result<Bytes, MatrixError> {
+    let bytes = read(headers, body, config.max_json_bytes, config.body_timeout()).await?;
+    object(bytes, method)
 }
 
 /// Refuses an object that lacks a field.

@@ -66,6 +66,12 @@ impl MatrixError {
         &self.message
     }
 
+    /// Why the server failed, for a log line where no HTTP response carries it there. Never send it.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
     /// How long the client is asked to wait.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {

@@ -86,12 +86,10 @@ where
     let json = if T::METHOD == Method::GET {
         Bytes::new()
     } else {
-        let max_bytes = policy.raw_body_bytes().unwrap_or(http.config().max_json_bytes);
-        let bytes =
-            body::read(&head.headers, body, max_bytes, http.config().body_timeout()).await?;
+        let config = http.config();
         match policy.raw_body_bytes() {
-            Some(_) => bytes,
-            None => body::object(bytes, &T::METHOD)?,
+            Some(max) => body::read(&head.headers, body, max, config.body_timeout()).await?,
+            None => body::read_object(config, &head.headers, body, &T::METHOD).await?,
         }
     };
     if let Some(field) = policy.required_field() {

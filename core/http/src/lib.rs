@@ -66,6 +66,7 @@ mod error;
 mod extract;
 mod front;
 mod limit;
+mod plain;
 mod reply;
 mod routes;
 mod shutdown;
@@ -79,6 +80,7 @@ pub use self::{
     extract::Ruma,
     front::finish,
     limit::{Class, Limiter},
+    plain::{Caller, Json},
     reply::{RawJson, RawResponse, Reply},
     routes::{Endpoints, Handler, Policy},
     shutdown::Shutdown,

@@ -177,8 +177,9 @@ impl<S: ApiState> Endpoints<S> {
         self
     }
 
-    /// Registers what is not an endpoint of ruma's. Such a handler limits itself, by
-    /// [`Http::admit`](crate::Http::admit) and [`Http::limiter`](crate::Http::limiter).
+    /// Registers what is not an endpoint of ruma's. Its handler takes a [`Caller`](crate::Caller) and a
+    /// [`Json`](crate::Json) body where it needs them, and bounds itself by
+    /// [`Http::admit`](crate::Http::admit) if it does more than a moment's work.
     ///
     /// # Panics
     ///

@@ -7,11 +7,12 @@ use axum::{
     body::{Body, to_bytes},
     extract::{ConnectInfo, Request},
     response::Response,
+    routing::post,
 };
 use bytes::Bytes;
 use hearth_http::{
-    ApiState, Authenticate, Class, Endpoints, Http, HttpConfig, MatrixError, Policy, RawJson, Ruma,
-    Session, Shutdown, TokenError, finish,
+    ApiState, Authenticate, Caller, Class, Endpoints, Http, HttpConfig, Json, MatrixError, Policy,
+    RawJson, Ruma, Session, Shutdown, TokenError, finish,
 };
 use hearth_types::ManualClock;
 use http::{HeaderMap, StatusCode};
@@ -33,7 +34,7 @@ use ruma::{
     },
     owned_room_id,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use tower::ServiceExt as _;
 
@@ -209,6 +210,20 @@ async fn sync(app: App, _: Ruma<sync_events::v3::Request, LocalUser>) -> Reply<R
     Ok(RawJson(Bytes::from_static(br#"{"next_batch":"s1"}"#)))
 }
 
+/// A route that ruma does not know.
+async fn echo_name(
+    caller: Caller<LocalUser>,
+    Json(body): Json<Named>,
+) -> Result<RawJson, MatrixError> {
+    let body = json!({ "caller": caller.session.user_id, "name": body.name });
+    Ok(body.to_string().into_bytes().into())
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
 /// The API and what a test holds on to.
 pub(crate) struct Fixture {
     router: Router,
@@ -241,6 +256,7 @@ pub(crate) fn fixture_with(config: HttpConfig) -> Fixture {
         .ruma(push_rules)
         .ruma_with(Policy::default().raw_body(10_000), upload)
         .ruma_with(Policy::default().long_poll(), sync)
+        .route("/_matrix/client/unstable/org.example/name", post(echo_name))
         .into_router(App { http: http.clone() });
     Fixture { router: finish(router), http, clock }
 }

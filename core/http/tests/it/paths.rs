@@ -105,6 +105,26 @@ async fn head_is_served_like_get() {
     assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
 }
 
+#[tokio::test]
+async fn routes_without_a_type_follow_the_same_rules() {
+    let app = fixture();
+    let path = "/_matrix/client/unstable/org.example/name";
+    let named = app.ask("POST", path, r#"{"name":"x"}"#).await;
+    assert_eq!(named.json(), json!({ "caller": "@alice:example.org", "name": "x" }));
+    let refusal = async |token, body: &str| {
+        app.send(request("POST", path, token, body.to_owned())).await.error()
+    };
+    assert_eq!(refusal(None, "{}").await, (401, "M_MISSING_TOKEN".to_owned()));
+    assert_eq!(refusal(Some("x"), "{}").await, (401, "M_UNKNOWN_TOKEN".to_owned()));
+    let alice = Some("token_of_alice");
+    assert_eq!(refusal(alice, "{").await, (400, "M_NOT_JSON".to_owned()));
+    assert_eq!(refusal(alice, "[1]").await, (400, "M_BAD_JSON".to_owned()));
+    assert_eq!(refusal(alice, "").await, (400, "M_BAD_JSON".to_owned()));
+    let large = format!(r#"{{"name":"{}"}}"#, "x".repeat(1 << 20));
+    assert_eq!(refusal(alice, &large).await, (413, "M_TOO_LARGE".to_owned()));
+    assert_eq!(app.get(path).await.error(), (405, "M_UNRECOGNIZED".to_owned()));
+}
+
 #[test]
 #[should_panic(expected = "Overlapping method route")]
 fn registering_an_endpoint_twice_is_a_mistake() {
