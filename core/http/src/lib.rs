@@ -56,6 +56,19 @@
 //!     hearth_http::finish(Endpoints::new().ruma(whoami).into_router(app))
 //! }
 //! ```
+//!
+//! # What a handler meets
+//!
+//! - A handler may return its own error type, if that becomes a response through [`MatrixError`]: an API
+//!   crate wraps it once (`struct ApiError(MatrixError)`) and maps its domain errors with `From`.
+//! - Raw parts of a request (`Raw`, `Box<RawValue>`) are valid JSON of at most 100 levels, and nothing
+//!   more: they may hold numbers that no type holds (`1e999`) and the same key twice. Read them into a
+//!   type with an error path; `json!` and `to_value` panic on such numbers.
+//! - [`Policy`] says how an endpoint is admitted: its [`Class`] of rate limits, whether it is a long-poll,
+//!   whether locked accounts may use it, whether its body is JSON.
+//! - Requests are refused in this order: unknown path (404) or method (405), server full (429), address
+//!   limit (429), token (401), account locked (401), user limit (429), body too large (413), body or
+//!   parameters wrong (400).
 
 mod address;
 mod auth;
