@@ -1,0 +1,445 @@
+//! Every row that rooms own: keyspaces, keys and records.
+//!
+//! Inside a room everything is a dense `u32` counted by the room's writer: events ([`EventOrdinal`],
+//! outliers too) and state keys. An event's auth events always have smaller ordinals. Unless it says
+//! otherwise a keyspace's partition is the room.
+
+use bytes::Bytes;
+use hearth_storage::{
+    KeyDecoder, KeyEncoder, KeyError, KeyPart, Keyspace, Record, RecordError, postcard_record,
+};
+use hearth_types::{Pdu, StreamPosition};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId,
+    OwnedTransactionId, OwnedUserId, RoomVersionId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::state::StateRoot;
+
+/// The number of an event within its room.
+pub type EventOrdinal = u32;
+
+/// Where an event stands in its room's timeline: live events by stream position, backfilled ones
+/// before all of them, counted downwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TimelineIndex {
+    /// The `n`-th event to be placed before the room's first position, as its distance from the live
+    /// part: stored so that larger distances sort first.
+    Backfilled(std::cmp::Reverse<u64>),
+    /// An event that arrived in the ordinary way.
+    Live(StreamPosition),
+}
+
+impl TimelineIndex {
+    /// Before every event of any room.
+    pub const START: Self = Self::Backfilled(std::cmp::Reverse(u64::MAX));
+    /// After every event of any room.
+    pub const END: Self = Self::Live(StreamPosition::MAX);
+
+    /// The stream position that a reader must have passed to know this event; zero when backfilled.
+    #[must_use]
+    pub fn position(self) -> StreamPosition {
+        match self {
+            Self::Live(position) => position,
+            Self::Backfilled(_) => StreamPosition::ZERO,
+        }
+    }
+}
+
+impl KeyPart for TimelineIndex {
+    fn encode(&self, out: &mut KeyEncoder) {
+        match self {
+            Self::Backfilled(distance) => {
+                0_u8.encode(out);
+                (u64::MAX - distance.0).encode(out);
+            }
+            Self::Live(position) => {
+                1_u8.encode(out);
+                position.encode(out);
+            }
+        }
+    }
+
+    fn decode(input: &mut KeyDecoder<'_>) -> Result<Self, KeyError> {
+        match u8::decode(input)? {
+            0 => Ok(Self::Backfilled(std::cmp::Reverse(u64::MAX - u64::decode(input)?))),
+            1 => Ok(Self::Live(StreamPosition::decode(input)?)),
+            _ => Err(KeyError("timeline index")),
+        }
+    }
+}
+
+/// The room itself: one small row, rewritten by each commit. What the writer keeps in memory.
+pub const ROOMS: Keyspace<OwnedRoomId, (), RoomHead> = Keyspace::new("rooms");
+/// Events by ordinal: header and canonical bytes.
+pub const EVENTS: Keyspace<OwnedRoomId, EventOrdinal, EventRow> = Keyspace::new("events");
+/// Ordinals by event ID.
+pub const EVENT_IDS: Keyspace<OwnedRoomId, OwnedEventId, EventOrdinalRow> =
+    Keyspace::new("event_ids");
+/// The timeline: what clients may see, in order.
+pub const TIMELINE: Keyspace<OwnedRoomId, TimelineIndex, TimelineRow> = Keyspace::new("timeline");
+/// State-key ordinals by (type, state key). Members are counted apart from the rest.
+pub const STATE_KEYS: Keyspace<OwnedRoomId, (String, String), StateKeyRow> =
+    Keyspace::new("state_keys");
+/// Nodes of the state trees by number.
+pub const STATE_NODES: Keyspace<OwnedRoomId, u32, Bytes> = Keyspace::new("state_nodes");
+/// Current membership by user.
+pub const MEMBERS: Keyspace<OwnedRoomId, OwnedUserId, MemberRow> = Keyspace::new("room_members");
+/// The same by user, local users only: the room's rows under the user's prefix (an effect).
+pub const USER_ROOMS: Keyspace<OwnedUserId, OwnedRoomId, UserRoomRow> = Keyspace::new("user_rooms");
+/// Idempotency: what a device's transaction made, written in the same commit as the event.
+pub const TRANSACTIONS: Keyspace<OwnedRoomId, TransactionKey, TransactionRow> =
+    Keyspace::new("room_transactions");
+/// Children by (parent event ID, rel_type, timeline position of the child).
+pub const RELATIONS: Keyspace<OwnedRoomId, (OwnedEventId, String, TimelineIndex), RelationRow> =
+    Keyspace::new("relations");
+/// Thread summaries by root.
+pub const THREADS: Keyspace<OwnedRoomId, OwnedEventId, ThreadRow> = Keyspace::new("threads");
+/// Roots by the position of their newest reply; one row for each thread.
+pub const THREADS_BY_ACTIVITY: Keyspace<OwnedRoomId, TimelineIndex, EventOrdinalRow> =
+    Keyspace::new("threads_by_activity");
+/// Running totals of notifying events: (scope, position) where scope is the thread root's ordinal, or
+/// [`MAIN_TIMELINE`]. A row stands only at positions of notifying events.
+pub const NOTIFY_TOTALS: Keyspace<OwnedRoomId, (u32, StreamPosition), TotalRow> =
+    Keyspace::new("notify_totals");
+/// The same, counting only one local sender's own: (sender, scope, position).
+pub const OWN_TOTALS: Keyspace<OwnedRoomId, (OwnedUserId, u32, StreamPosition), TotalRow> =
+    Keyspace::new("own_totals");
+/// Notifying events that were redacted after they were counted: (scope, position).
+pub const UNCOUNTED: Keyspace<OwnedRoomId, (u32, StreamPosition), UncountedRow> =
+    Keyspace::new("uncounted");
+/// Highlights of one local user, (room, position): the room's rows under the user's prefix.
+pub const MENTIONS: Keyspace<OwnedUserId, (OwnedRoomId, StreamPosition), MentionRow> =
+    Keyspace::new("mentions");
+/// Highlights of everybody in the room (`@room`, tombstones), by position.
+pub const ROOM_MENTIONS: Keyspace<OwnedRoomId, StreamPosition, MentionRow> =
+    Keyspace::new("room_mentions");
+/// Aliases of this server. Partition: the alias.
+pub const ALIASES: Keyspace<OwnedRoomAliasId, (), AliasRow> = Keyspace::new("aliases");
+/// The same by room (an effect).
+pub const ROOM_ALIASES: Keyspace<OwnedRoomId, OwnedRoomAliasId, ()> = Keyspace::new("room_aliases");
+/// Rooms published in this server's directory. Partition: the server.
+pub const PUBLIC_ROOMS: Keyspace<(), OwnedRoomId, ()> = Keyspace::new("public_rooms");
+
+/// All of them, for the store's opening.
+pub const KEYSPACES: &[&str] = &[
+    ROOMS.name(),
+    EVENTS.name(),
+    EVENT_IDS.name(),
+    TIMELINE.name(),
+    STATE_KEYS.name(),
+    STATE_NODES.name(),
+    MEMBERS.name(),
+    USER_ROOMS.name(),
+    TRANSACTIONS.name(),
+    RELATIONS.name(),
+    THREADS.name(),
+    THREADS_BY_ACTIVITY.name(),
+    NOTIFY_TOTALS.name(),
+    OWN_TOTALS.name(),
+    UNCOUNTED.name(),
+    MENTIONS.name(),
+    ROOM_MENTIONS.name(),
+    ALIASES.name(),
+    ROOM_ALIASES.name(),
+    PUBLIC_ROOMS.name(),
+];
+
+/// The scope of [`NOTIFY_TOTALS`] that is no thread. Ordinal 0 is the create event, which roots none.
+pub const MAIN_TIMELINE: u32 = 0;
+
+/// What the writer must know to go on: the row of [`ROOMS`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RoomHead {
+    /// The room's version.
+    pub version: RoomVersionId,
+    /// Forward extremities.
+    pub extremities: Vec<EventOrdinal>,
+    /// The current state.
+    pub state: StateRoot,
+    /// Greatest depth among the extremities.
+    pub depth: u64,
+    /// The next event's ordinal.
+    pub next_event: EventOrdinal,
+    /// The next ordinal of a membership state key.
+    pub next_member_key: u32,
+    /// The next ordinal of any other state key.
+    pub next_state_key: u32,
+    /// The next state node's number.
+    pub next_node: u32,
+    /// Joined members now.
+    pub joined_members: u64,
+    /// Invited members now.
+    pub invited_members: u64,
+    /// Joined members of this server now.
+    pub joined_local_members: u64,
+    /// Notifying events in the main timeline so far.
+    pub notify_total: u64,
+}
+postcard_record!(RoomHead, version = 1);
+
+/// What is known about an event beside its own bytes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventHeader {
+    /// The event's ID.
+    pub event_id: OwnedEventId,
+    /// State before the event; empty for outliers.
+    pub state_before: StateRoot,
+    /// State after the event.
+    pub state_after: StateRoot,
+    /// Ordinals of its auth events.
+    pub auth_events: Vec<EventOrdinal>,
+    /// Ordinals of its previous events that are known here.
+    pub prev_events: Vec<EventOrdinal>,
+    /// The event it replaced in the state, if it is a state event and there was one.
+    pub replaces_state: Option<EventOrdinal>,
+    /// The redaction that was applied to it; the bytes are then the redacted form.
+    pub redacted_by: Option<EventOrdinal>,
+    /// The local device and transaction that sent it.
+    pub transaction: Option<(OwnedDeviceId, OwnedTransactionId)>,
+    /// How the event stands in the room.
+    pub standing: Standing,
+}
+
+/// How an event stands in its room (SS "Checks performed on receipt of a PDU").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Part of the room's history.
+    Accepted,
+    /// Allowed by its own history, not by the current state: kept, not shown.
+    SoftFailed,
+    /// Not allowed: kept, never used.
+    Rejected,
+    /// Known only because others refer to it; has no state and no place in the timeline.
+    Outlier,
+}
+
+/// The row of [`EVENTS`]: the event's place in the timeline ([`TimelineIndex`] without it for outliers),
+/// the header, then the canonical bytes.
+#[derive(Clone, Debug)]
+pub struct EventRow {
+    /// The place in the timeline; possibly pending while it is written. `None` if it has none.
+    pub index: Option<TimelineIndex>,
+    /// What is known beside the bytes.
+    pub header: EventHeader,
+    /// The event as signed, or as redacted.
+    pub json: Bytes,
+}
+
+impl Record for EventRow {
+    fn encode(&self, _out: &mut KeyEncoder) -> Result<(), RecordError> {
+        todo!("the writer's helper: version byte, index (patched position), header postcard with length, raw bytes")
+    }
+
+    fn decode(_bytes: &Bytes) -> Result<Self, RecordError> {
+        todo!("json must be a slice of the value, not a copy")
+    }
+}
+
+/// An event read from the store, parsed once and shared.
+#[derive(Debug)]
+pub struct StoredEvent {
+    /// Its number in the room.
+    pub ordinal: EventOrdinal,
+    /// Its place in the timeline, if it has one.
+    pub index: Option<TimelineIndex>,
+    /// What is known beside the bytes.
+    pub header: EventHeader,
+    /// The event.
+    pub pdu: Pdu,
+}
+
+/// An ordinal as a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventOrdinalRow(pub EventOrdinal);
+postcard_record!(EventOrdinalRow, version = 1);
+
+/// The row of [`TIMELINE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineRow {
+    /// The event.
+    pub ordinal: EventOrdinal,
+}
+postcard_record!(TimelineRow, version = 1);
+
+/// The row of [`STATE_KEYS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateKeyRow(pub u32);
+postcard_record!(StateKeyRow, version = 1);
+
+/// Membership as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Membership {
+    /// Asked to come.
+    Invite,
+    /// In the room.
+    Join,
+    /// Asked to be let in.
+    Knock,
+    /// Left, or kicked.
+    Leave,
+    /// Kept out.
+    Ban,
+}
+
+/// The row of [`MEMBERS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRow {
+    /// The membership.
+    pub membership: Membership,
+    /// The membership event.
+    pub event: EventOrdinal,
+}
+postcard_record!(MemberRow, version = 1);
+
+/// The row of [`USER_ROOMS`], behind the position of its last change
+/// ([`Positioned`](hearth_storage::Positioned) is part of the record's own encoding).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRoomRow {
+    /// Position of the membership event that wrote this row; possibly pending while it is written.
+    pub position: StreamPosition,
+    /// Since when the user has been joined without a break; meaningful while joined, and kept for the
+    /// leave that ended it. Only events after it count as unread.
+    pub joined_at: StreamPosition,
+    /// Everything else.
+    pub details: UserRoomDetails,
+}
+
+/// The part of [`UserRoomRow`] that is known before the commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRoomDetails {
+    /// The user's membership.
+    pub membership: Membership,
+    /// The membership event.
+    pub event: EventOrdinal,
+    /// Who sent the membership event (for invites: the inviter).
+    pub sender: OwnedUserId,
+    /// State after the membership event: what a user who left may still read.
+    pub state: StateRoot,
+    /// Was the membership before this one `join`?
+    pub was_joined: bool,
+    /// The user has forgotten the room.
+    pub forgotten: bool,
+}
+
+impl Record for UserRoomRow {
+    fn encode(&self, _out: &mut KeyEncoder) -> Result<(), RecordError> {
+        todo!("version byte, position and joined_at as patched 8-byte fields, details as postcard")
+    }
+
+    fn decode(_bytes: &Bytes) -> Result<Self, RecordError> {
+        todo!()
+    }
+}
+
+/// Which request of which device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TransactionKey {
+    /// The sender.
+    pub user_id: OwnedUserId,
+    /// The sending device; transaction IDs are scoped to it.
+    pub device_id: OwnedDeviceId,
+    /// The rest of the path: `send/m.room.message`, `redact/$event`.
+    pub scope: String,
+    /// The client's transaction ID.
+    pub transaction_id: OwnedTransactionId,
+}
+
+impl KeyPart for TransactionKey {
+    fn encode(&self, out: &mut KeyEncoder) {
+        self.user_id.encode(out);
+        self.device_id.encode(out);
+        self.scope.encode(out);
+        self.transaction_id.encode(out);
+    }
+
+    fn decode(input: &mut KeyDecoder<'_>) -> Result<Self, KeyError> {
+        Ok(Self {
+            user_id: KeyPart::decode(input)?,
+            device_id: KeyPart::decode(input)?,
+            scope: KeyPart::decode(input)?,
+            transaction_id: KeyPart::decode(input)?,
+        })
+    }
+}
+
+/// The row of [`TRANSACTIONS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionRow {
+    /// The event that the request made.
+    pub event_id: OwnedEventId,
+    /// When; rows older than a week are swept.
+    pub at: MilliSecondsSinceUnixEpoch,
+}
+postcard_record!(TransactionRow, version = 1);
+
+/// The row of [`RELATIONS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelationRow {
+    /// The child.
+    pub ordinal: EventOrdinal,
+    /// The child's type.
+    pub event_type: String,
+    /// The child's sender.
+    pub sender: OwnedUserId,
+}
+postcard_record!(RelationRow, version = 1);
+
+/// The row of [`THREADS`]: kept up to date by each reply and redaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadRow {
+    /// The newest reply's place; possibly pending while it is written.
+    pub latest_index: TimelineIndex,
+    /// The newest reply.
+    pub latest: EventOrdinal,
+    /// The root's ordinal: the scope of its unread counts.
+    pub root: EventOrdinal,
+    /// Replies.
+    pub count: u64,
+    /// Running total of notifying replies.
+    pub notify_total: u64,
+}
+
+impl Record for ThreadRow {
+    fn encode(&self, _out: &mut KeyEncoder) -> Result<(), RecordError> {
+        todo!()
+    }
+
+    fn decode(_bytes: &Bytes) -> Result<Self, RecordError> {
+        todo!()
+    }
+}
+
+/// The row of [`NOTIFY_TOTALS`] and [`OWN_TOTALS`]: the total including this event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TotalRow(pub u64);
+postcard_record!(TotalRow, version = 1);
+
+/// The row of [`UNCOUNTED`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UncountedRow {
+    /// Who had sent the event; it never counted for them.
+    pub sender: OwnedUserId,
+}
+postcard_record!(UncountedRow, version = 1);
+
+/// The row of [`MENTIONS`] and [`ROOM_MENTIONS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MentionRow {
+    /// The thread root's ordinal, or [`MAIN_TIMELINE`].
+    pub scope: u32,
+    /// Who sent it; it never counts for them.
+    pub sender: OwnedUserId,
+}
+postcard_record!(MentionRow, version = 1);
+
+/// The row of [`ALIASES`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasRow {
+    /// Where the alias leads.
+    pub room_id: OwnedRoomId,
+    /// Who made it.
+    pub creator: OwnedUserId,
+}
+postcard_record!(AliasRow, version = 1);
