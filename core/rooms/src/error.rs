@@ -1,6 +1,13 @@
 //! What can go wrong, in terms that callers act on.
 
 use hearth_storage::{CommitError, StoreError};
+use ruma::{OwnedRoomAliasId, OwnedUserId};
+
+use crate::{
+    resolve::ResolveError,
+    schema::EventOrdinal,
+    state::NodeError,
+};
 
 /// Why a change to a room did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +24,10 @@ pub enum RoomError {
     /// The user is not in the room.
     #[error("you are not in this room")]
     NotJoined,
+    /// The change does not fit what is there, such as the unban of a user who is not banned
+    /// (`M_BAD_STATE`).
+    #[error("{0}")]
+    BadState(String),
     /// A parameter that can never be right.
     #[error("{0}")]
     InvalidParam(String),
@@ -38,9 +49,18 @@ pub enum RoomError {
     /// No such alias.
     #[error("unknown alias")]
     UnknownAlias,
+    /// An `m.room.canonical_alias` names an alias that does not lead to the room (`M_BAD_ALIAS`).
+    #[error("{0} does not lead to this room")]
+    BadAlias(OwnedRoomAliasId),
+    /// The sender has annotated the event with the same key before (`M_DUPLICATE_ANNOTATION`).
+    #[error("you have sent the same annotation before")]
+    DuplicateAnnotation,
     /// A restricted join that no local user can vouch for.
     #[error("{0}")]
     UnableToGrantJoin(String),
+    /// The user lives on a server that this one cannot reach yet.
+    #[error("{0} is on another server, which cannot be reached")]
+    RemoteUser(OwnedUserId),
     /// The room's mailbox or the writer table is full; worth trying again.
     #[error("the room is busy")]
     Busy,
@@ -52,6 +72,33 @@ pub enum RoomError {
 /// Why a question about a room has no answer. The same terms, without those of writing.
 pub type ReadError = RoomError;
 
+/// A room whose rows do not hang together.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DamagedRoom {
+    /// Named by another row, and not there.
+    #[error("event {0} is missing")]
+    MissingEvent(EventOrdinal),
+    /// Bytes in the store that are not an event.
+    #[error("event {0} cannot be read: {1}")]
+    UnreadableEvent(EventOrdinal, String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl RoomError {
+    /// An internal error of this text.
+    pub(crate) fn internal(text: impl Into<String>) -> Self {
+        Self::Internal(Box::new(DamagedRoom::Other(text.into())))
+    }
+}
+
+impl From<DamagedRoom> for RoomError {
+    fn from(error: DamagedRoom) -> Self {
+        Self::Internal(Box::new(error))
+    }
+}
+
 impl From<StoreError> for RoomError {
     fn from(error: StoreError) -> Self {
         Self::Internal(Box::new(error))
@@ -60,6 +107,18 @@ impl From<StoreError> for RoomError {
 
 impl From<CommitError> for RoomError {
     fn from(error: CommitError) -> Self {
+        Self::Internal(Box::new(error))
+    }
+}
+
+impl From<NodeError> for RoomError {
+    fn from(error: NodeError) -> Self {
+        Self::Internal(Box::new(error))
+    }
+}
+
+impl From<ResolveError> for RoomError {
+    fn from(error: ResolveError) -> Self {
         Self::Internal(Box::new(error))
     }
 }

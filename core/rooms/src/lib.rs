@@ -5,26 +5,34 @@
 //! room is the only one to change that room's rows ([`writer`]); everything else here reads.
 //!
 //! Refuses to know: HTTP, users' accounts and settings, sync tokens. Other servers are reached through
-//! [`RemoteRooms`], which the federation crate will implement.
+//! a trait that the federation crate will implement.
 //!
 //! Map: [`schema`] names every row · [`writer`] changes them · [`state`] is the persistent state tree ·
 //! [`resolve`] merges forks · [`read`] answers questions · [`format`] shapes events for clients.
 
+mod aliases;
 mod cache;
 mod config;
+mod directory;
 mod error;
 pub mod format;
+mod membership;
 pub mod read;
+mod redaction;
 pub mod resolve;
+mod rooms;
 pub mod schema;
+mod send;
 pub mod state;
+mod transactions;
+mod unread;
 pub mod writer;
 
-mod rooms;
-
 pub use self::{
-    config::RoomsConfig,
+    config::{RoomsConfig, SUPPORTED_VERSIONS},
     error::{ReadError, RoomError},
-    rooms::Rooms,
+    membership::MemberProfile,
+    rooms::{RoomNodes, Rooms},
     schema::{KEYSPACES, StoredEvent},
+    writer::Draft,
 };

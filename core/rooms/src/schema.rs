@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hearth_storage::{
     KeyDecoder, KeyEncoder, KeyError, KeyPart, Keyspace, Record, RecordError, postcard_record,
 };
-use hearth_types::{Pdu, StreamPosition};
+use hearth_types::{Pdu, PduError, StreamPosition};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId,
     OwnedTransactionId, OwnedUserId, RoomVersionId,
@@ -115,6 +115,13 @@ pub const MENTIONS: Keyspace<OwnedUserId, (OwnedRoomId, StreamPosition), Mention
 /// Highlights of everybody in the room (`@room`, tombstones), by position.
 pub const ROOM_MENTIONS: Keyspace<OwnedRoomId, StreamPosition, MentionRow> =
     Keyspace::new("room_mentions");
+/// Annotations by (target, sender, "type key"), so that a second one alike is found by one look
+/// (CS "Avoiding duplicate annotations").
+pub const ANNOTATIONS: Keyspace<
+    OwnedRoomId,
+    (OwnedEventId, OwnedUserId, String),
+    EventOrdinalRow,
+> = Keyspace::new("annotations");
 /// Aliases of this server. Partition: the alias.
 pub const ALIASES: Keyspace<OwnedRoomAliasId, (), AliasRow> = Keyspace::new("aliases");
 /// The same by room (an effect).
@@ -141,6 +148,7 @@ pub const KEYSPACES: &[&str] = &[
     UNCOUNTED.name(),
     MENTIONS.name(),
     ROOM_MENTIONS.name(),
+    ANNOTATIONS.name(),
     ALIASES.name(),
     ROOM_ALIASES.name(),
     PUBLIC_ROOMS.name(),
@@ -148,6 +156,22 @@ pub const KEYSPACES: &[&str] = &[
 
 /// The scope of [`NOTIFY_TOTALS`] that is no thread. Ordinal 0 is the create event, which roots none.
 pub const MAIN_TIMELINE: u32 = 0;
+
+/// The kind of the log entries that announce a room's event: the topic is the room, the payload
+/// [`log_payload`].
+pub const LOG_ROOM_EVENT: u8 = 1;
+
+/// The payload of a [`LOG_ROOM_EVENT`] entry: the event's ordinal.
+#[must_use]
+pub fn log_payload(ordinal: EventOrdinal) -> Bytes {
+    Bytes::copy_from_slice(&ordinal.to_be_bytes())
+}
+
+/// Reads a [`log_payload`].
+#[must_use]
+pub fn log_ordinal(payload: &[u8]) -> Option<EventOrdinal> {
+    payload.try_into().ok().map(EventOrdinal::from_be_bytes)
+}
 
 /// What the writer must know to go on: the row of [`ROOMS`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -215,6 +239,81 @@ pub enum Standing {
     Outlier,
 }
 
+/// The version byte of the records in this file that are not plain postcard.
+const ROW_VERSION: u8 = 1;
+
+/// An encoding error as the storage crate wants it.
+fn damaged(error: impl std::fmt::Display) -> RecordError {
+    RecordError(error.to_string())
+}
+
+/// A place in the timeline as a field of a record: the committer fills in a pending position.
+fn encode_index(index: Option<TimelineIndex>, out: &mut KeyEncoder) {
+    match index {
+        None => 0_u8.encode(out),
+        Some(TimelineIndex::Backfilled(distance)) => {
+            1_u8.encode(out);
+            distance.0.encode(out);
+        }
+        Some(TimelineIndex::Live(position)) => {
+            2_u8.encode(out);
+            position.encode(out);
+        }
+    }
+}
+
+/// Reads fixed-width fields off the front of a record.
+struct FieldReader<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> FieldReader<'a> {
+    /// Starts behind the version byte.
+    fn new(bytes: &'a [u8]) -> Result<Self, RecordError> {
+        match bytes.first() {
+            Some(&ROW_VERSION) => Ok(Self { bytes, offset: 1 }),
+            Some(other) => Err(RecordError(format!("unknown version {other}"))),
+            None => Err(RecordError("empty".to_owned())),
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], RecordError> {
+        let end = self.offset.saturating_add(length);
+        let taken = self
+            .bytes
+            .get(self.offset..end)
+            .ok_or_else(|| RecordError("too short".to_owned()))?;
+        self.offset = end;
+        Ok(taken)
+    }
+
+    fn rest(self) -> &'a [u8] {
+        self.bytes.get(self.offset..).unwrap_or_default()
+    }
+
+    fn u32(&mut self) -> Result<u32, RecordError> {
+        self.take(4)?.try_into().map(u32::from_be_bytes).map_err(damaged)
+    }
+
+    fn u64(&mut self) -> Result<u64, RecordError> {
+        self.take(8)?.try_into().map(u64::from_be_bytes).map_err(damaged)
+    }
+
+    fn position(&mut self) -> Result<StreamPosition, RecordError> {
+        self.u64().map(StreamPosition::new)
+    }
+
+    fn index(&mut self) -> Result<Option<TimelineIndex>, RecordError> {
+        match self.take(1)? {
+            [0] => Ok(None),
+            [1] => Ok(Some(TimelineIndex::Backfilled(std::cmp::Reverse(self.u64()?)))),
+            [2] => Ok(Some(TimelineIndex::Live(self.position()?))),
+            _ => Err(RecordError("unknown kind of index".to_owned())),
+        }
+    }
+}
+
 /// The row of [`EVENTS`]: the event's place in the timeline ([`TimelineIndex`] without it for outliers),
 /// the header, then the canonical bytes.
 #[derive(Clone, Debug)]
@@ -228,17 +327,26 @@ pub struct EventRow {
 }
 
 impl Record for EventRow {
-    fn encode(&self, _out: &mut KeyEncoder) -> Result<(), RecordError> {
-        todo!("the writer's helper: version byte, index (patched position), header postcard with length, raw bytes")
+    fn encode(&self, out: &mut KeyEncoder) -> Result<(), RecordError> {
+        ROW_VERSION.encode(out);
+        encode_index(self.index, out);
+        let header = postcard::to_stdvec(&self.header).map_err(damaged)?;
+        u32::try_from(header.len()).map_err(damaged)?.encode(out);
+        Record::encode(&Bytes::from(header), out)?;
+        Record::encode(&self.json, out)
     }
 
-    fn decode(_bytes: &Bytes) -> Result<Self, RecordError> {
-        todo!("json must be a slice of the value, not a copy")
+    fn decode(bytes: &Bytes) -> Result<Self, RecordError> {
+        let mut fields = FieldReader::new(bytes)?;
+        let index = fields.index()?;
+        let length = usize::try_from(fields.u32()?).map_err(damaged)?;
+        let header = postcard::from_bytes(fields.take(length)?).map_err(damaged)?;
+        Ok(Self { index, header, json: bytes.slice(fields.offset..) })
     }
 }
 
 /// An event read from the store, parsed once and shared.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StoredEvent {
     /// Its number in the room.
     pub ordinal: EventOrdinal,
@@ -248,6 +356,18 @@ pub struct StoredEvent {
     pub header: EventHeader,
     /// The event.
     pub pdu: Pdu,
+}
+
+impl StoredEvent {
+    /// The event of a row.
+    pub(crate) fn from_row(ordinal: EventOrdinal, row: EventRow) -> Result<Self, PduError> {
+        let pdu = Pdu::parse(row.header.event_id.clone(), row.json)?;
+        let pdu = match row.header.standing {
+            Standing::Rejected => pdu.into_rejected(),
+            Standing::Accepted | Standing::SoftFailed | Standing::Outlier => pdu,
+        };
+        Ok(Self { ordinal, index: row.index, header: row.header, pdu })
+    }
 }
 
 /// An ordinal as a row.
@@ -324,12 +444,20 @@ pub struct UserRoomDetails {
 }
 
 impl Record for UserRoomRow {
-    fn encode(&self, _out: &mut KeyEncoder) -> Result<(), RecordError> {
-        todo!("version byte, position and joined_at as patched 8-byte fields, details as postcard")
+    fn encode(&self, out: &mut KeyEncoder) -> Result<(), RecordError> {
+        ROW_VERSION.encode(out);
+        self.position.encode(out);
+        self.joined_at.encode(out);
+        let details = postcard::to_stdvec(&self.details).map_err(damaged)?;
+        Record::encode(&Bytes::from(details), out)
     }
 
-    fn decode(_bytes: &Bytes) -> Result<Self, RecordError> {
-        todo!()
+    fn decode(bytes: &Bytes) -> Result<Self, RecordError> {
+        let mut fields = FieldReader::new(bytes)?;
+        let position = fields.position()?;
+        let joined_at = fields.position()?;
+        let details = postcard::from_bytes(fields.rest()).map_err(damaged)?;
+        Ok(Self { position, joined_at, details })
     }
 }
 
@@ -386,7 +514,9 @@ pub struct RelationRow {
 }
 postcard_record!(RelationRow, version = 1);
 
-/// The row of [`THREADS`]: kept up to date by each reply and redaction.
+/// The row of [`THREADS`]: kept up to date by each reply and redaction. When all replies were redacted
+/// the row stays with a count of zero, since `notify_total` must never fall: there is no thread to show
+/// then, and no row in [`THREADS_BY_ACTIVITY`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadRow {
     /// The newest reply's place; possibly pending while it is written.
@@ -402,12 +532,25 @@ pub struct ThreadRow {
 }
 
 impl Record for ThreadRow {
-    fn encode(&self, _out: &mut KeyEncoder) -> Result<(), RecordError> {
-        todo!()
+    fn encode(&self, out: &mut KeyEncoder) -> Result<(), RecordError> {
+        ROW_VERSION.encode(out);
+        encode_index(Some(self.latest_index), out);
+        self.latest.encode(out);
+        self.root.encode(out);
+        self.count.encode(out);
+        self.notify_total.encode(out);
+        Ok(())
     }
 
-    fn decode(_bytes: &Bytes) -> Result<Self, RecordError> {
-        todo!()
+    fn decode(bytes: &Bytes) -> Result<Self, RecordError> {
+        let mut fields = FieldReader::new(bytes)?;
+        Ok(Self {
+            latest_index: fields.index()?.ok_or_else(|| RecordError("no index".to_owned()))?,
+            latest: fields.u32()?,
+            root: fields.u32()?,
+            count: fields.u64()?,
+            notify_total: fields.u64()?,
+        })
     }
 }
 

@@ -1,2 +1,50 @@
 //! The only way to change a room: one task for each active room, a bounded mailbox, one commit for all
 //! that it finds there.
+//!
+//! Map: `table` starts and finds writer tasks · `task` is their loop: drain the mailbox, submit, go on
+//! building on the optimistic head while the disk works, answer · `room` is what a writer holds in
+//! memory · `append` makes one event: plan, build, sign, authorize, apply · `effects` are the rows
+//! beside the event · `batch` is the commit being built and what becomes visible with it.
+//!
+//! Invariants: nothing of an event is changed in memory before everything about it that can fail has
+//! been done; nothing is answered or put into the shared caches before its commit is durable; what is
+//! not durable is only in the writer's `Local`.
+
+mod append;
+mod batch;
+mod content;
+mod draft;
+mod effects;
+mod power;
+mod room;
+mod table;
+mod task;
+
+pub use self::draft::Draft;
+pub(crate) use self::{
+    append::NewEvent,
+    batch::Batch,
+    content::{Facts, parse_object, to_object},
+    power::Power,
+    room::{Context, Room},
+    table::WriterTable,
+    task::{Action, Command, Outcome},
+};
+
+use crate::error::RoomError;
+
+/// Why a step of a writer did not happen. Nothing was changed.
+#[derive(Debug)]
+pub(crate) enum StepError {
+    /// The request is refused; the next may be fine.
+    Refused(RoomError),
+    /// The step needs the position of an event that is not durable yet: to be tried again when
+    /// nothing is in flight.
+    Settle,
+}
+
+impl<E: Into<RoomError>> From<E> for StepError {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}

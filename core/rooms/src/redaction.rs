@@ -1,0 +1,223 @@
+//! Applying redactions: the target's row is rewritten in its redacted form, and what its content had
+//! meant to other rows is taken back (CS "Redactions").
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hearth_storage::Direction;
+use hearth_types::Pdu;
+use ruma::{
+    CanonicalJsonObject, OwnedEventId, OwnedUserId,
+    canonical_json::redact_in_place,
+    state_res::events::RoomPowerLevelsIntField,
+};
+
+use crate::{
+    error::RoomError,
+    schema::{
+        self, EventOrdinal, EventOrdinalRow, MAIN_TIMELINE, StoredEvent, ThreadRow, TimelineIndex,
+    },
+    unread::LedgerUndo,
+    writer::{Batch, Context, Facts, NewEvent, Room, StepError, parse_object},
+};
+
+/// The rel_type of a thread's replies.
+const THREAD: &str = "m.thread";
+
+/// What a redaction does to its target.
+pub(crate) struct RedactionEffect {
+    target: StoredEvent,
+    relation: Option<(OwnedEventId, String)>,
+    annotation: Option<(OwnedEventId, OwnedUserId, String)>,
+    thread: Option<ThreadUndo>,
+    ledger: Option<LedgerUndo>,
+}
+
+/// A thread that loses a reply.
+struct ThreadUndo {
+    root_id: OwnedEventId,
+    old_index: TimelineIndex,
+    row: ThreadRow,
+}
+
+impl RedactionEffect {
+    /// Finds the target and checks that the sender may redact it. `None` if it is redacted already.
+    pub(crate) fn plan(
+        room: &mut Room,
+        context: &Context<'_>,
+        batch: &Batch,
+        event: &NewEvent,
+    ) -> Result<Option<Self>, StepError> {
+        let target_id = event
+            .redacts
+            .as_ref()
+            .ok_or_else(|| RoomError::InvalidParam("a redaction must name its target".to_owned()))?;
+        let target = room.event_by_id(context, target_id)?.ok_or(RoomError::UnknownEvent)?;
+        check_allowed(room, context, event, &target)?;
+        if target.header.redacted_by.is_some() {
+            return Ok(None);
+        }
+        let index = room.index_of(batch.number, &target)?;
+        let event_type = target.pdu.kind().to_string();
+        let content = parse_object(target.pdu.content())?;
+        let facts = Facts::of(&event_type, target.pdu.state_key(), &content);
+        let thread = match (&facts.relation, index) {
+            (Some(relation), Some(_)) if relation.is_thread() => {
+                ThreadUndo::plan(room, context, &relation.parent, &target)?
+            }
+            _ => None,
+        };
+        let annotation = facts.relation.as_ref().and_then(|relation| {
+            let key = relation.annotation(&event_type)?;
+            Some((relation.parent.clone(), target.pdu.sender().to_owned(), key))
+        });
+        Ok(Some(Self {
+            ledger: ledger_undo(room, context, &target, index, &facts)?,
+            relation: facts.relation.map(|relation| (relation.parent, relation.rel_type)),
+            target: redacted(room, &target, index)?,
+            annotation,
+            thread,
+        }))
+    }
+
+    /// Writes the rows and announces the new form to the writer's memory.
+    pub(crate) fn apply(mut self, room: &mut Room, batch: &mut Batch, by: EventOrdinal) {
+        self.target.header.redacted_by = Some(by);
+        if let (Some((parent, rel_type)), Some(index)) = (self.relation, self.target.index) {
+            batch.commit.delete(&schema::RELATIONS, &room.id, &(parent, rel_type, index));
+        }
+        if let Some(key) = self.annotation {
+            batch.commit.delete(&schema::ANNOTATIONS, &room.id, &key);
+            room.local.annotations.insert(key, false);
+        }
+        if let Some(thread) = self.thread {
+            thread.apply(room, batch);
+        }
+        if let Some(ledger) = self.ledger {
+            ledger.apply(room, batch);
+        }
+        let target = Arc::new(self.target);
+        batch.replace_event(&room.id, &target);
+        room.replace_remembered(&target);
+        room.local.events.insert(target.ordinal, target);
+    }
+}
+
+/// A sender may redact their own events; those of others need the level.
+fn check_allowed(
+    room: &mut Room,
+    context: &Context<'_>,
+    event: &NewEvent,
+    target: &StoredEvent,
+) -> Result<(), RoomError> {
+    if target.ordinal == 0 {
+        return Err(RoomError::Forbidden("the create event cannot be redacted".to_owned()));
+    }
+    if target.pdu.sender() == event.sender {
+        return Ok(());
+    }
+    let field = RoomPowerLevelsIntField::Redact;
+    if room.with_power(context, |power| power.can(&event.sender, field))? {
+        Ok(())
+    } else {
+        Err(RoomError::Forbidden(
+            "you do not have enough power to redact the events of others".to_owned(),
+        ))
+    }
+}
+
+/// The target in its redacted form (rooms' "Redactions").
+fn redacted(
+    room: &Room,
+    target: &StoredEvent,
+    index: Option<TimelineIndex>,
+) -> Result<StoredEvent, RoomError> {
+    let unreadable = |error: &dyn std::fmt::Display| {
+        RoomError::internal(format!("event {} cannot be redacted: {error}", target.ordinal))
+    };
+    let mut object: CanonicalJsonObject =
+        serde_json::from_slice(target.pdu.json()).map_err(|error| unreadable(&error))?;
+    redact_in_place(&mut object, &room.rules.redaction, None).map_err(|error| unreadable(&error))?;
+    let json = serde_json::to_vec(&object).map_err(|error| unreadable(&error))?;
+    let pdu = Pdu::parse(target.header.event_id.clone(), Bytes::from(json))
+        .map_err(|error| unreadable(&error))?;
+    Ok(StoredEvent { ordinal: target.ordinal, index, header: target.header.clone(), pdu })
+}
+
+/// What the target had added to the ledger.
+fn ledger_undo(
+    room: &Room,
+    context: &Context<'_>,
+    target: &StoredEvent,
+    index: Option<TimelineIndex>,
+    facts: &Facts,
+) -> Result<Option<LedgerUndo>, RoomError> {
+    let (true, Some(TimelineIndex::Live(position))) = (facts.notifies, index) else {
+        return Ok(None);
+    };
+    let scope = match facts.relation.as_ref().filter(|relation| relation.is_thread()) {
+        Some(relation) => match room.thread(context, &relation.parent)? {
+            Some((_, row)) => row.root,
+            None => MAIN_TIMELINE,
+        },
+        None => MAIN_TIMELINE,
+    };
+    let identity = context.rooms.identity();
+    let mentions = facts.mentions.iter().filter(|user_id| identity.is_local(user_id));
+    Ok(Some(LedgerUndo {
+        scope,
+        position,
+        sender: target.pdu.sender().to_owned(),
+        mentions: mentions.cloned().collect(),
+    }))
+}
+
+impl ThreadUndo {
+    fn plan(
+        room: &Room,
+        context: &Context<'_>,
+        root_id: &OwnedEventId,
+        target: &StoredEvent,
+    ) -> Result<Option<Self>, StepError> {
+        if room.local.threads.contains_key(root_id) {
+            // The newest replies may not be in the snapshot: wait until they are.
+            return Err(StepError::Settle);
+        }
+        let Some((_, row)) = room.thread(context, root_id)? else {
+            return Ok(None);
+        };
+        let old_index = row.latest_index;
+        let mut row = ThreadRow { count: row.count.saturating_sub(1), ..row };
+        if row.latest == target.ordinal && row.count > 0 {
+            let all = (root_id.clone(), THREAD.to_owned(), TimelineIndex::START)
+                ..=(root_id.clone(), THREAD.to_owned(), TimelineIndex::END);
+            let page = context.snapshot.page(
+                &schema::RELATIONS,
+                &room.id,
+                all,
+                Direction::Backward,
+                2,
+            )?;
+            let newest = page.into_iter().find(|(_, reply)| reply.ordinal != target.ordinal);
+            match newest {
+                Some((key, reply)) => {
+                    row.latest_index = key.2;
+                    row.latest = reply.ordinal;
+                }
+                None => row.count = 0,
+            }
+        }
+        Ok(Some(Self { root_id: root_id.clone(), old_index, row }))
+    }
+
+    fn apply(self, room: &mut Room, batch: &mut Batch) {
+        batch.commit.delete(&schema::THREADS_BY_ACTIVITY, &room.id, &self.old_index);
+        if self.row.count > 0 {
+            let by_activity = EventOrdinalRow(self.row.root);
+            let index = self.row.latest_index;
+            batch.commit.put(&schema::THREADS_BY_ACTIVITY, &room.id, &index, &by_activity);
+        }
+        batch.commit.put(&schema::THREADS, &room.id, &self.root_id, &self.row);
+        room.local.threads.insert(self.root_id, (batch.number, self.row));
+    }
+}

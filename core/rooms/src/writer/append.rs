@@ -1,0 +1,363 @@
+//! Making one event: plan, build, sign, authorize, apply.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hearth_types::{
+    Pdu,
+    limits::{MAX_DEPTH, MAX_PDU_BYTES, MAX_PREV_EVENTS},
+};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, EventId, Int, MilliSecondsSinceUnixEpoch,
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
+    signatures::{hash_and_sign_event, reference_hash},
+    state_res::{
+        auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules,
+    },
+};
+use serde_json::value::RawValue;
+
+use super::{
+    Batch, Context, Facts, Room, StepError,
+    effects::{Effects, StateChange},
+    room::Tip,
+};
+use crate::{
+    Rooms,
+    error::RoomError,
+    schema::{EventHeader, Standing, StoredEvent, TimelineIndex, TransactionKey},
+    state::StateKeyOrdinal,
+};
+
+/// An event that is about to be built.
+#[derive(Clone, Debug)]
+pub(crate) struct NewEvent {
+    pub(crate) sender: OwnedUserId,
+    pub(crate) event_type: TimelineEventType,
+    pub(crate) state_key: Option<String>,
+    pub(crate) content: CanonicalJsonObject,
+    /// The target of a redaction.
+    pub(crate) redacts: Option<OwnedEventId>,
+    pub(crate) origin_server_ts: MilliSecondsSinceUnixEpoch,
+    /// The request that asked for it.
+    pub(crate) transaction: Option<TransactionKey>,
+}
+
+impl NewEvent {
+    /// A state event of this server's own making.
+    pub(crate) fn state(
+        sender: OwnedUserId,
+        event_type: impl Into<TimelineEventType>,
+        state_key: impl Into<String>,
+        content: CanonicalJsonObject,
+        origin_server_ts: MilliSecondsSinceUnixEpoch,
+    ) -> Self {
+        Self {
+            sender,
+            event_type: event_type.into(),
+            state_key: Some(state_key.into()),
+            content,
+            redacts: None,
+            origin_server_ts,
+            transaction: None,
+        }
+    }
+}
+
+/// Events that authorize another one, with the keys that they stand at.
+type AuthEvents = Vec<((StateEventType, String), Arc<StoredEvent>)>;
+
+/// A signed event that has not been authorized.
+pub(crate) struct SignedEvent {
+    pub(crate) pdu: Pdu,
+}
+
+impl Room {
+    /// Appends an event to the room, in memory and in the batch; or finds that the room's state says
+    /// the same already, and returns the event that says it.
+    ///
+    /// After an error nothing has changed, and `event` is whole if it was [`StepError::Settle`].
+    pub(crate) fn append(
+        &mut self,
+        context: &Context<'_>,
+        batch: &mut Batch,
+        event: &mut NewEvent,
+    ) -> Result<OwnedEventId, StepError> {
+        if let Some(existing) = self.identical_state(context, event)? {
+            return Ok(existing);
+        }
+        let facts = Facts::of(
+            &event.event_type.to_string(),
+            event.state_key.as_deref(),
+            &event.content,
+        );
+        let effects = Effects::plan(self, context, batch, event, facts)?;
+        let auth_events = self.auth_events(context, event)?;
+        let built = self.build(context.rooms, event, &auth_events)?;
+        self.authorize(context, &built.pdu, &auth_events)?;
+        Ok(self.apply(batch, event, built.pdu, &auth_events, effects))
+    }
+
+    /// The current event at the same state key, if it says the same in the name of the same sender.
+    fn identical_state(
+        &mut self,
+        context: &Context<'_>,
+        event: &NewEvent,
+    ) -> Result<Option<OwnedEventId>, StepError> {
+        let Some(state_key) = &event.state_key else {
+            return Ok(None);
+        };
+        let Some(current) = self.state_event(context, &event.event_type.to_string(), state_key)?
+        else {
+            return Ok(None);
+        };
+        let same_content = || -> Option<bool> {
+            let content = serde_json::to_string(&event.content).ok()?;
+            Some(content == current.pdu.content().get())
+        };
+        let same = current.pdu.sender() == event.sender && same_content() == Some(true);
+        Ok(same.then(|| current.header.event_id.clone()))
+    }
+
+    /// Chooses the auth events (SS "Auth events selection").
+    fn auth_events(
+        &mut self,
+        context: &Context<'_>,
+        event: &NewEvent,
+    ) -> Result<AuthEvents, StepError> {
+        let content = if event.event_type == TimelineEventType::RoomMember {
+            let json = serde_json::to_string(&event.content)
+                .map_err(|error| RoomError::BadJson(error.to_string()))?;
+            RawValue::from_string(json).map_err(|error| RoomError::BadJson(error.to_string()))?
+        } else {
+            // Only a membership event's content says anything about its auth events.
+            RawValue::NULL.to_owned()
+        };
+        let types = auth_types_for_event(
+            &event.event_type,
+            &event.sender,
+            event.state_key.as_deref(),
+            &content,
+            &self.rules.authorization,
+        )
+        .map_err(RoomError::BadJson)?;
+        let mut found = AuthEvents::with_capacity(types.len());
+        for (event_type, state_key) in types {
+            if let Some(auth) = self.state_event(context, &event_type.to_string(), &state_key)? {
+                found.push(((event_type, state_key), auth));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Builds and signs the event on top of the forward extremities. Takes the event's content.
+    fn build(
+        &self,
+        rooms: &Rooms,
+        event: &mut NewEvent,
+        auth_events: &AuthEvents,
+    ) -> Result<SignedEvent, StepError> {
+        let auth_ids = auth_events.iter().map(|(_, auth)| auth.header.event_id.as_str());
+        let prev_ids = self.prev_tips().iter().map(|tip| tip.event_id.as_str());
+        let links = Links { room_id: Some(&self.id), depth: self.next_depth() };
+        let object = event_object(event, &links, auth_ids, prev_ids, &self.rules);
+        Ok(sign(rooms, object, &self.rules)?)
+    }
+
+    /// The extremities that the next event follows: all, or the deepest of too many.
+    fn prev_tips(&self) -> &[Tip] {
+        self.tips.get(..self.tips.len().min(MAX_PREV_EVENTS)).unwrap_or_default()
+    }
+
+    fn next_depth(&self) -> u64 {
+        self.tips.iter().map(|tip| tip.depth + 1).max().unwrap_or(1).min(MAX_DEPTH)
+    }
+
+    /// Checks the authorization rules against the event's auth events, which for a local event are
+    /// the current state.
+    fn authorize(
+        &mut self,
+        context: &Context<'_>,
+        pdu: &Pdu,
+        auth_events: &AuthEvents,
+    ) -> Result<(), StepError> {
+        let create = self.create_event(context)?;
+        let by_id = |event_id: &EventId| {
+            auth_events
+                .iter()
+                .map(|(_, auth)| auth)
+                .chain([&create])
+                .find(|auth| auth.header.event_id == event_id)
+                .map(|auth| &auth.pdu)
+        };
+        let by_key = |event_type: &StateEventType, state_key: &str| {
+            if *event_type == StateEventType::RoomCreate {
+                return Some(&create.pdu);
+            }
+            auth_events
+                .iter()
+                .find(|((auth_type, auth_key), _)| auth_type == event_type && auth_key == state_key)
+                .map(|(_, auth)| &auth.pdu)
+        };
+        let rules = &self.rules.authorization;
+        check_state_independent_auth_rules(rules, pdu, by_id)
+            .and_then(|()| check_state_dependent_auth_rules(rules, pdu, by_key))
+            .map_err(|reason| StepError::Refused(RoomError::Forbidden(reason)))
+    }
+
+    /// Makes the event part of the room: cannot fail.
+    pub(crate) fn apply(
+        &mut self,
+        batch: &mut Batch,
+        event: &NewEvent,
+        pdu: Pdu,
+        auth_events: &AuthEvents,
+        effects: Effects,
+    ) -> OwnedEventId {
+        let ordinal = self.head.next_event;
+        let position = batch.commit.next_position();
+        let index = TimelineIndex::Live(position);
+        let state_before = self.head.state;
+        let state_after = effects.state.as_ref().map_or(state_before, |state| state.root);
+        let prev_tips = self.prev_tips();
+        let header = EventHeader {
+            event_id: pdu.id().to_owned(),
+            state_before,
+            state_after,
+            auth_events: auth_events.iter().map(|(_, auth)| auth.ordinal).collect(),
+            prev_events: prev_tips.iter().map(|tip| tip.ordinal).collect(),
+            replaces_state: effects.state.as_ref().and_then(|state| state.replaces),
+            redacted_by: None,
+            transaction: event
+                .transaction
+                .as_ref()
+                .map(|key| (key.device_id.clone(), key.transaction_id.clone())),
+            standing: Standing::Accepted,
+        };
+        let merged = prev_tips.len();
+        let event_id = header.event_id.clone();
+        let depth = pdu.depth();
+        let stored = StoredEvent { ordinal, index: Some(index), header, pdu };
+        let stored = batch.add_event(&self.id, position, stored);
+
+        self.head.next_event += 1;
+        self.head.depth = depth;
+        self.tips.drain(..merged);
+        self.tips.push(Tip { ordinal, event_id: event_id.clone(), depth });
+        self.head.extremities = self.tips.iter().map(|tip| tip.ordinal).collect();
+        self.local.places.insert(ordinal, (batch.number, position));
+        self.local.event_ids.insert(event_id.clone(), ordinal);
+        self.local.events.insert(ordinal, Arc::clone(&stored));
+        effects.apply(self, batch, &stored, position);
+        event_id
+    }
+
+    /// Applies the change of state that an event makes.
+    pub(super) fn apply_state(
+        &mut self,
+        batch: &mut Batch,
+        change: StateChange,
+        stored: &Arc<StoredEvent>,
+    ) {
+        if let Some((key, ordinal)) = change.new_key {
+            match ordinal {
+                StateKeyOrdinal::Member(number) => self.head.next_member_key = number + 1,
+                StateKeyOrdinal::Rest(number) => self.head.next_state_key = number + 1,
+            }
+            self.local.state_keys.insert(key.clone(), ordinal);
+            batch.add_state_key(&self.id, key, ordinal);
+        }
+        batch.add_nodes(&self.id, &change.nodes);
+        self.local.nodes.extend(change.nodes);
+        self.head.next_node = change.next_node;
+        self.head.state = change.root;
+        let state_key = stored.pdu.state_key().unwrap_or_default();
+        self.remember_state(&stored.pdu.kind().to_string(), state_key, Some(stored));
+    }
+}
+
+/// Where an event goes.
+pub(crate) struct Links<'a> {
+    /// `None` for create events of room version 12 and later.
+    pub(crate) room_id: Option<&'a RoomId>,
+    pub(crate) depth: u64,
+}
+
+/// The event as an object without hashes and signatures. Takes the content out of the event.
+pub(crate) fn event_object<'a>(
+    event: &mut NewEvent,
+    links: &Links<'_>,
+    auth_events: impl Iterator<Item = &'a str>,
+    prev_events: impl Iterator<Item = &'a str>,
+    rules: &RoomVersionRules,
+) -> CanonicalJsonObject {
+    let ids = |ids: &mut dyn Iterator<Item = &'a str>| {
+        CanonicalJsonValue::Array(ids.map(|id| CanonicalJsonValue::String(id.to_owned())).collect())
+    };
+    let (mut auth_events, mut prev_events) = (auth_events, prev_events);
+    let mut content = std::mem::take(&mut event.content);
+    let mut object = CanonicalJsonObject::new();
+    if event.event_type == TimelineEventType::RoomRedaction && event.state_key.is_none() {
+        // Room version 11 moved the target into the content.
+        content.remove("redacts");
+        if let Some(target) = event.redacts.as_ref().map(ToString::to_string) {
+            let holder =
+                if rules.redaction.content_field_redacts { &mut content } else { &mut object };
+            holder.insert("redacts".to_owned(), target.into());
+        }
+    }
+    object.insert("auth_events".to_owned(), ids(&mut auth_events));
+    object.insert("content".to_owned(), CanonicalJsonValue::Object(content));
+    object.insert("depth".to_owned(), integer(links.depth));
+    object.insert("origin_server_ts".to_owned(), integer(event.origin_server_ts.get().into()));
+    object.insert("prev_events".to_owned(), ids(&mut prev_events));
+    if let Some(room_id) = links.room_id {
+        object.insert("room_id".to_owned(), room_id.as_str().to_owned().into());
+    }
+    object.insert("sender".to_owned(), event.sender.as_str().to_owned().into());
+    if let Some(state_key) = &event.state_key {
+        object.insert("state_key".to_owned(), state_key.clone().into());
+    }
+    object.insert("type".to_owned(), event.event_type.to_string().into());
+    object
+}
+
+fn integer(number: u64) -> CanonicalJsonValue {
+    CanonicalJsonValue::Integer(Int::try_from(number).unwrap_or(Int::MAX))
+}
+
+/// Hashes and signs an event; its ID is its reference hash.
+pub(crate) fn sign(
+    rooms: &Rooms,
+    mut object: CanonicalJsonObject,
+    rules: &RoomVersionRules,
+) -> Result<SignedEvent, RoomError> {
+    let identity = rooms.identity();
+    // What can fail here is only the size: the object is of this server's own making.
+    let too_large = |_| RoomError::TooLarge;
+    hash_and_sign_event(
+        identity.server_name().as_str(),
+        identity.key_pair(),
+        &mut object,
+        &rules.redaction,
+    )
+    .map_err(too_large)?;
+    let hash = reference_hash(&object, rules).map_err(too_large)?;
+    let event_id = EventId::parse(format!("${hash}"))
+        .map_err(|error| RoomError::internal(error.to_string()))?;
+    let json = serde_json::to_vec(&object).map_err(|error| RoomError::internal(error.to_string()))?;
+    if json.len() > MAX_PDU_BYTES {
+        return Err(RoomError::TooLarge);
+    }
+    let pdu = Pdu::parse(event_id, Bytes::from(json))
+        .map_err(|error| RoomError::BadJson(error.to_string()))?;
+    Ok(SignedEvent { pdu })
+}
+
+/// The ID of the room that a create event makes, where the event decides it (room version 12).
+pub(crate) fn room_id_of_create(event_id: &EventId) -> Result<OwnedRoomId, RoomError> {
+    let hash = event_id.as_str().trim_start_matches('$');
+    RoomId::parse(format!("!{hash}")).map_err(|error| RoomError::internal(error.to_string()))
+}

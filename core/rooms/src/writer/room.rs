@@ -1,0 +1,506 @@
+//! What a writer holds in memory of its room, and how it reads the rest.
+
+use std::{collections::HashMap, sync::Arc};
+
+use hearth_storage::{Committed, Direction, Snapshot};
+use hearth_types::StreamPosition;
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    room_version_rules::RoomVersionRules,
+};
+
+use super::{Power, StepError};
+use crate::{
+    Rooms,
+    cache::Caches,
+    error::RoomError,
+    rooms::{lookup, parse_row, state_key_ordinal},
+    schema::{
+        self, EventOrdinal, MemberRow, Membership, RoomHead, StoredEvent, ThreadRow, TimelineIndex,
+        TransactionKey, UserRoomRow,
+    },
+    state::{Node, NodeError, NodeId, NodeSource, StateKeyOrdinal},
+};
+
+/// Memberships that a writer remembers between two batches.
+const KEPT_MEMBERS: usize = 512;
+/// Senders' own totals that a writer remembers between two batches.
+const KEPT_TOTALS: usize = 1_024;
+/// Events that may be only in a writer's memory before it waits for the disk.
+pub(super) const MAX_LOCAL_EVENTS: usize = 4_096;
+
+/// What a batch is built from: the crate, and a view of the store taken when nothing that it misses
+/// was outside the writer's memory.
+pub(crate) struct Context<'a> {
+    pub(crate) rooms: &'a Rooms,
+    pub(crate) snapshot: Snapshot,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(rooms: &'a Rooms) -> Self {
+        Self { rooms, snapshot: rooms.store().snapshot() }
+    }
+
+    fn caches(&self) -> &Caches {
+        self.rooms.caches()
+    }
+}
+
+/// A forward extremity.
+#[derive(Clone, Debug)]
+pub(crate) struct Tip {
+    pub(crate) ordinal: EventOrdinal,
+    pub(crate) event_id: OwnedEventId,
+    pub(crate) depth: u64,
+}
+
+/// A row together with the batch that wrote it; batch 0 means that the store has it.
+pub(crate) type InBatch<T> = (u64, T);
+
+/// Everything that is newer than the context's snapshot, and small things worth remembering.
+#[derive(Default)]
+pub(crate) struct Local {
+    pub(crate) events: HashMap<EventOrdinal, Arc<StoredEvent>>,
+    pub(crate) places: HashMap<EventOrdinal, InBatch<StreamPosition>>,
+    pub(crate) event_ids: HashMap<OwnedEventId, EventOrdinal>,
+    pub(crate) nodes: HashMap<NodeId, Arc<Node>>,
+    pub(crate) state_keys: HashMap<(String, String), StateKeyOrdinal>,
+    pub(crate) members: HashMap<OwnedUserId, MemberRow>,
+    pub(crate) user_rooms: HashMap<OwnedUserId, InBatch<UserRoomRow>>,
+    pub(crate) threads: HashMap<OwnedEventId, InBatch<ThreadRow>>,
+    pub(crate) own_totals: HashMap<(OwnedUserId, u32), u64>,
+    pub(crate) annotations: HashMap<(OwnedEventId, OwnedUserId, String), bool>,
+    pub(crate) transactions: HashMap<TransactionKey, OwnedEventId>,
+    /// Where the batches landed that have become durable.
+    pub(crate) settled: HashMap<u64, Committed>,
+}
+
+impl Local {
+    /// Forgets what the store has by now: called when nothing is in flight.
+    fn clear(&mut self) {
+        let mut own_totals = std::mem::take(&mut self.own_totals);
+        if own_totals.len() > KEPT_TOTALS {
+            own_totals.clear();
+        }
+        *self = Self { own_totals, ..Self::default() };
+    }
+}
+
+/// The state events that every authorization asks for.
+#[derive(Default)]
+struct AuthState {
+    create: Option<Arc<StoredEvent>>,
+    power_levels: Option<Option<Arc<StoredEvent>>>,
+    join_rules: Option<Option<Arc<StoredEvent>>>,
+    members: HashMap<OwnedUserId, Option<Arc<StoredEvent>>>,
+}
+
+/// A room in its writer's memory: ahead of the store by what is in flight.
+pub(crate) struct Room {
+    pub(crate) id: OwnedRoomId,
+    pub(crate) rules: RoomVersionRules,
+    pub(crate) head: RoomHead,
+    pub(crate) tips: Vec<Tip>,
+    pub(crate) local: Local,
+    auth: AuthState,
+}
+
+impl Room {
+    /// A room that has no event yet.
+    pub(crate) fn empty(id: OwnedRoomId, rules: RoomVersionRules, head: RoomHead) -> Self {
+        Self { id, rules, head, tips: Vec::new(), local: Local::default(), auth: AuthState::default() }
+    }
+
+    /// Reads a room's head; `None` if there is no such room.
+    pub(crate) fn load(context: &Context<'_>, id: &RoomId) -> Result<Option<Self>, RoomError> {
+        let id = id.to_owned();
+        let Some(head) = context.snapshot.get(&schema::ROOMS, &id, &())? else {
+            return Ok(None);
+        };
+        let rules = head
+            .version
+            .rules()
+            .ok_or_else(|| RoomError::UnsupportedVersion(head.version.to_string()))?;
+        let extremities = head.extremities.clone();
+        let mut room = Self::empty(id, rules, head);
+        for ordinal in extremities {
+            let event = room.event(context, ordinal)?;
+            room.tips.push(Tip {
+                ordinal,
+                event_id: event.header.event_id.clone(),
+                depth: event.pdu.depth(),
+            });
+        }
+        Ok(Some(room))
+    }
+
+    /// Forgets what is in the store; only while nothing is in flight.
+    pub(crate) fn forget_settled(&mut self) {
+        self.local.clear();
+        if self.auth.members.len() > KEPT_MEMBERS {
+            self.auth.members.clear();
+        }
+    }
+
+    /// Where a batch's pending position is known to have landed.
+    ///
+    /// [`StepError::Settle`] while the batch that it belongs to is in flight.
+    pub(crate) fn real_position(
+        &self,
+        current_batch: u64,
+        (batch, position): InBatch<StreamPosition>,
+    ) -> Result<StreamPosition, StepError> {
+        let Some(index) = position.pending_index() else {
+            return Ok(position);
+        };
+        if batch == current_batch {
+            return Ok(position);
+        }
+        let committed = self.local.settled.get(&batch).ok_or(StepError::Settle)?;
+        Ok(committed.first.plus(index))
+    }
+
+    /// An event's place in the timeline as it must be written in the current batch.
+    pub(crate) fn index_of(
+        &self,
+        current_batch: u64,
+        event: &StoredEvent,
+    ) -> Result<Option<TimelineIndex>, StepError> {
+        match self.local.places.get(&event.ordinal) {
+            Some(place) => {
+                self.real_position(current_batch, *place).map(|at| Some(TimelineIndex::Live(at)))
+            }
+            None => Ok(event.index),
+        }
+    }
+
+    /// An event that must be there.
+    pub(crate) fn event(
+        &self,
+        context: &Context<'_>,
+        ordinal: EventOrdinal,
+    ) -> Result<Arc<StoredEvent>, RoomError> {
+        if let Some(event) = self.local.events.get(&ordinal) {
+            return Ok(Arc::clone(event));
+        }
+        if let Some(event) = context.caches().event(&self.id, ordinal) {
+            return Ok(event);
+        }
+        // Only this writer replaces events, and what it replaced is in `local`: no mark is needed
+        // against itself, but readers share the cache.
+        let mark = context.caches().mark();
+        let row = context.snapshot.get(&schema::EVENTS, &self.id, &ordinal)?;
+        let event = parse_row(ordinal, row)?;
+        context.caches().keep_event(&self.id, &event, mark);
+        Ok(event)
+    }
+
+    /// An event by ID.
+    pub(crate) fn event_by_id(
+        &self,
+        context: &Context<'_>,
+        event_id: &EventId,
+    ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
+        let known = self.local.event_ids.get(event_id).copied();
+        let known = known.or_else(|| context.caches().ordinal(&self.id, event_id));
+        let ordinal = match known {
+            Some(ordinal) => ordinal,
+            None => {
+                let key = event_id.to_owned();
+                match context.snapshot.get(&schema::EVENT_IDS, &self.id, &key)? {
+                    Some(row) => row.0,
+                    None => return Ok(None),
+                }
+            }
+        };
+        self.event(context, ordinal).map(Some)
+    }
+
+    /// The state tree's nodes, those in flight included.
+    pub(crate) fn nodes<'a>(&'a self, context: &'a Context<'_>) -> LocalNodes<'a> {
+        LocalNodes { room: self, caches: context.caches(), snapshot: &context.snapshot }
+    }
+
+    /// The ordinal of a state key, if the room ever had it.
+    pub(crate) fn state_key(
+        &self,
+        context: &Context<'_>,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<StateKeyOrdinal>, RoomError> {
+        if let Some(ordinal) = context.caches().state_key(&self.id, event_type, state_key) {
+            return Ok(Some(ordinal));
+        }
+        let key = (event_type.to_owned(), state_key.to_owned());
+        if let Some(ordinal) = self.local.state_keys.get(&key) {
+            return Ok(Some(*ordinal));
+        }
+        let row = context.snapshot.get(&schema::STATE_KEYS, &self.id, &key)?;
+        Ok(row.map(|row| state_key_ordinal(event_type, row.0)))
+    }
+
+    /// The current event at a state key, whatever the key.
+    fn read_state(
+        &self,
+        context: &Context<'_>,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
+        let Some(key) = self.state_key(context, event_type, state_key)? else {
+            return Ok(None);
+        };
+        match lookup(&self.nodes(context), self.head.state, key)? {
+            Some(ordinal) => self.event(context, ordinal).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The current event at a state key, from memory where every authorization looks.
+    pub(crate) fn state_event(
+        &mut self,
+        context: &Context<'_>,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
+        if event_type == "m.room.member" {
+            return match <&UserId>::try_from(state_key) {
+                Ok(user_id) => self.member_event(context, user_id),
+                Err(_) => Ok(None),
+            };
+        }
+        let remembered = match (event_type, state_key) {
+            ("m.room.create", "") => return self.create_event(context).map(Some),
+            ("m.room.power_levels", "") => self.auth.power_levels.as_ref(),
+            ("m.room.join_rules", "") => self.auth.join_rules.as_ref(),
+            _ => None,
+        };
+        if let Some(event) = remembered {
+            return Ok(event.clone());
+        }
+        let event = self.read_state(context, event_type, state_key)?;
+        self.remember_state(event_type, state_key, event.as_ref());
+        Ok(event)
+    }
+
+    /// Keeps the events that authorization asks for.
+    pub(crate) fn remember_state(
+        &mut self,
+        event_type: &str,
+        state_key: &str,
+        event: Option<&Arc<StoredEvent>>,
+    ) {
+        match (event_type, state_key) {
+            ("m.room.create", "") => self.auth.create = event.cloned(),
+            ("m.room.power_levels", "") => self.auth.power_levels = Some(event.cloned()),
+            ("m.room.join_rules", "") => self.auth.join_rules = Some(event.cloned()),
+            ("m.room.member", user_id) => {
+                if let Ok(user_id) = UserId::parse(user_id) {
+                    self.auth.members.insert(user_id, event.cloned());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts the redacted form of a current state event in the place of the original.
+    pub(crate) fn replace_remembered(&mut self, event: &Arc<StoredEvent>) {
+        let slots = [
+            self.auth.create.as_mut(),
+            self.auth.power_levels.as_mut().and_then(Option::as_mut),
+            self.auth.join_rules.as_mut().and_then(Option::as_mut),
+        ];
+        let members = self.auth.members.values_mut().filter_map(Option::as_mut);
+        for slot in slots.into_iter().flatten().chain(members) {
+            if slot.ordinal == event.ordinal {
+                *slot = Arc::clone(event);
+            }
+        }
+    }
+
+    /// The create event: every room has one.
+    pub(crate) fn create_event(
+        &mut self,
+        context: &Context<'_>,
+    ) -> Result<Arc<StoredEvent>, RoomError> {
+        if let Some(create) = &self.auth.create {
+            return Ok(Arc::clone(create));
+        }
+        let create = self
+            .read_state(context, "m.room.create", "")?
+            .ok_or_else(|| RoomError::internal("a room without a create event"))?;
+        self.auth.create = Some(Arc::clone(&create));
+        Ok(create)
+    }
+
+    /// A user's current membership event.
+    pub(crate) fn member_event(
+        &mut self,
+        context: &Context<'_>,
+        user_id: &UserId,
+    ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
+        if let Some(event) = self.auth.members.get(user_id) {
+            return Ok(event.clone());
+        }
+        let event = self.read_state(context, "m.room.member", user_id.as_str())?;
+        self.auth.members.insert(user_id.to_owned(), event.clone());
+        Ok(event)
+    }
+
+    /// A user's current membership.
+    pub(crate) fn membership(
+        &mut self,
+        context: &Context<'_>,
+        user_id: &UserId,
+    ) -> Result<Option<Membership>, RoomError> {
+        Ok(self.member_event(context, user_id)?.and_then(|event| membership_of(&event)))
+    }
+
+    /// Is a user joined? Looks at the rows, which is cheaper than the state for users that are not
+    /// about to be remembered.
+    pub(crate) fn is_joined(
+        &self,
+        context: &Context<'_>,
+        user_id: &UserId,
+    ) -> Result<bool, RoomError> {
+        let row = match self.local.members.get(user_id) {
+            Some(row) => Some(row.clone()),
+            None => context.snapshot.get(&schema::MEMBERS, &self.id, &user_id.to_owned())?,
+        };
+        Ok(row.is_some_and(|row| row.membership == Membership::Join))
+    }
+
+    /// The power levels as they stand.
+    pub(crate) fn with_power<T>(
+        &mut self,
+        context: &Context<'_>,
+        ask: impl FnOnce(&Power<'_>) -> Result<T, RoomError>,
+    ) -> Result<T, RoomError> {
+        let create = self.create_event(context)?;
+        let levels = self.state_event(context, "m.room.power_levels", "")?;
+        let levels = levels.as_ref().map(|event| &event.pdu);
+        ask(&Power::new(&self.rules.authorization, &create.pdu, levels)?)
+    }
+
+    /// A thread's row, and the batch that wrote it.
+    pub(crate) fn thread(
+        &self,
+        context: &Context<'_>,
+        root: &OwnedEventId,
+    ) -> Result<Option<InBatch<ThreadRow>>, RoomError> {
+        if let Some(row) = self.local.threads.get(root) {
+            return Ok(Some(row.clone()));
+        }
+        Ok(context.snapshot.get(&schema::THREADS, &self.id, root)?.map(|row| (0, row)))
+    }
+
+    /// A local user's row about this room, and the batch that wrote it.
+    pub(crate) fn user_room(
+        &self,
+        context: &Context<'_>,
+        user_id: &OwnedUserId,
+    ) -> Result<Option<InBatch<UserRoomRow>>, RoomError> {
+        if let Some(row) = self.local.user_rooms.get(user_id) {
+            return Ok(Some(row.clone()));
+        }
+        Ok(context.snapshot.get(&schema::USER_ROOMS, user_id, &self.id)?.map(|row| (0, row)))
+    }
+
+    /// How many notifying events a local user has sent to a scope so far.
+    pub(crate) fn own_total(
+        &mut self,
+        context: &Context<'_>,
+        user_id: &UserId,
+        scope: u32,
+    ) -> Result<u64, RoomError> {
+        let key = (user_id.to_owned(), scope);
+        if let Some(total) = self.local.own_totals.get(&key) {
+            return Ok(*total);
+        }
+        let range = (key.0.clone(), scope, StreamPosition::ZERO)
+            ..=(key.0.clone(), scope, StreamPosition::MAX);
+        let page = context.snapshot.page(
+            &schema::OWN_TOTALS,
+            &self.id,
+            range,
+            Direction::Backward,
+            1,
+        )?;
+        let total = page.first().map_or(0, |(_, row)| row.0);
+        self.local.own_totals.insert(key, total);
+        Ok(total)
+    }
+
+    /// Has the sender annotated the event with this key, and not taken it back?
+    pub(crate) fn has_annotated(
+        &self,
+        context: &Context<'_>,
+        key: &(OwnedEventId, OwnedUserId, String),
+    ) -> Result<bool, RoomError> {
+        if let Some(present) = self.local.annotations.get(key) {
+            return Ok(*present);
+        }
+        Ok(context.snapshot.get(&schema::ANNOTATIONS, &self.id, key)?.is_some())
+    }
+
+    /// The event that a transaction has already made.
+    pub(crate) fn transaction(
+        &self,
+        context: &Context<'_>,
+        key: &TransactionKey,
+    ) -> Result<Option<OwnedEventId>, RoomError> {
+        if let Some(event_id) = self.local.transactions.get(key) {
+            return Ok(Some(event_id.clone()));
+        }
+        let row = context.snapshot.get(&schema::TRANSACTIONS, &self.id, key)?;
+        Ok(row.map(|row| row.event_id))
+    }
+}
+
+/// The membership that a membership event gives.
+pub(crate) fn membership_of(event: &StoredEvent) -> Option<Membership> {
+    #[derive(serde::Deserialize)]
+    struct Content<'a> {
+        #[serde(borrow)]
+        membership: std::borrow::Cow<'a, str>,
+    }
+    let content: Content<'_> = event.pdu.content_as().ok()?;
+    membership_from(&content.membership)
+}
+
+/// The membership of this name.
+pub(crate) fn membership_from(name: &str) -> Option<Membership> {
+    Some(match name {
+        "join" => Membership::Join,
+        "invite" => Membership::Invite,
+        "knock" => Membership::Knock,
+        "leave" => Membership::Leave,
+        "ban" => Membership::Ban,
+        _ => return None,
+    })
+}
+
+/// Nodes in flight, then the cache, then the snapshot.
+pub(crate) struct LocalNodes<'a> {
+    room: &'a Room,
+    caches: &'a Caches,
+    snapshot: &'a Snapshot,
+}
+
+impl NodeSource for LocalNodes<'_> {
+    fn node(&self, id: NodeId) -> Result<Arc<Node>, NodeError> {
+        if let Some(node) = self.room.local.nodes.get(&id) {
+            return Ok(Arc::clone(node));
+        }
+        if let Some(node) = self.caches.node(&self.room.id, id) {
+            return Ok(node);
+        }
+        let bytes = self
+            .snapshot
+            .get(&schema::STATE_NODES, &self.room.id, &id.0)
+            .map_err(|error| NodeError(error.to_string()))?
+            .ok_or_else(|| NodeError(format!("node {} is missing", id.0)))?;
+        let node = Node::decode(&bytes)?;
+        self.caches.keep_node(&self.room.id, id, Arc::clone(&node));
+        Ok(node)
+    }
+}

@@ -1,0 +1,362 @@
+//! The loop of a writer: drain the mailbox into one commit, hand it over, go on building while the
+//! disk works, answer in order.
+
+use std::{collections::VecDeque, pin::Pin, time::Duration};
+
+use hearth_storage::{CommitError, Committed};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Batch, Context, NewEvent, Room, StepError,
+    batch::{Reply, SealedBatch},
+    room::MAX_LOCAL_EVENTS,
+};
+use crate::{
+    Rooms,
+    error::RoomError,
+    membership::MemberRequest,
+    schema::{self, Membership, TransactionKey},
+};
+
+/// Commands that wait in a room's mailbox; further ones are refused as busy.
+pub(super) const MAILBOX_CAPACITY: usize = 1_024;
+/// Commits of one room that may wait for the disk at a time.
+const MAX_IN_FLIGHT: usize = 4;
+/// After this long without a command a writer leaves.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// What shall be done to a room.
+pub(crate) enum Action {
+    /// Append an event that is no membership event.
+    Append(NewEvent),
+    /// Change a membership.
+    Member(MemberRequest),
+    /// Let a user forget the room that they left.
+    Forget(OwnedUserId),
+    /// Remove transactions that are too old to be repeated.
+    Sweep(Vec<TransactionKey>),
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// This event says it: a new one, or one that was there.
+    Event(OwnedEventId),
+    /// Done, without an event.
+    Done,
+}
+
+/// A request in a mailbox.
+pub(crate) struct Command {
+    pub(crate) action: Action,
+    pub(crate) reply: oneshot::Sender<Result<Outcome, RoomError>>,
+}
+
+impl Rooms {
+    /// Has a room's writer do something, and waits until it is durable.
+    pub(crate) async fn act(
+        &self,
+        room_id: &ruma::RoomId,
+        action: Action,
+    ) -> Result<Outcome, RoomError> {
+        if self.head(room_id).await?.is_none() {
+            return Err(RoomError::UnknownRoom);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.writers().send(self, room_id, Command { action, reply })?;
+        answer.await.map_err(|_| RoomError::internal("the room's writer ended"))?
+    }
+
+    /// The same for what makes an event.
+    pub(crate) async fn act_event(
+        &self,
+        room_id: &ruma::RoomId,
+        action: Action,
+    ) -> Result<OwnedEventId, RoomError> {
+        match self.act(room_id, action).await? {
+            Outcome::Event(event_id) => Ok(event_id),
+            Outcome::Done => Err(RoomError::internal("the writer made no event")),
+        }
+    }
+
+    /// Lets every writer finish its mailbox and end: for an orderly shutdown, before the store is
+    /// closed.
+    pub fn close(&self) {
+        self.writers().close();
+    }
+}
+
+type Landing = Pin<Box<dyn Future<Output = Result<Committed, CommitError>> + Send>>;
+
+/// A commit that waits for the disk.
+struct InFlight {
+    landing: Landing,
+    batch: SealedBatch,
+}
+
+/// One room's writer.
+pub(super) struct WriterTask {
+    rooms: Rooms,
+    room_id: OwnedRoomId,
+    mailbox: mpsc::Receiver<Command>,
+    /// `None` until it is first needed, and after a failure.
+    room: Option<Room>,
+    in_flight: VecDeque<InFlight>,
+    next_batch: u64,
+    /// A command that must wait until nothing is in flight.
+    deferred: Option<Command>,
+}
+
+impl WriterTask {
+    pub(super) fn new(
+        rooms: Rooms,
+        room_id: OwnedRoomId,
+        mailbox: mpsc::Receiver<Command>,
+    ) -> Self {
+        Self {
+            rooms,
+            room_id,
+            mailbox,
+            room: None,
+            in_flight: VecDeque::with_capacity(MAX_IN_FLIGHT),
+            next_batch: 1,
+            deferred: None,
+        }
+    }
+
+    /// Runs until the writer has been idle for long, or its mailbox is closed.
+    pub(super) async fn run(mut self) {
+        loop {
+            let must_settle = self.deferred.is_some() || self.room_is_heavy();
+            if must_settle {
+                self.settle().await;
+            }
+            let command = match self.deferred.take() {
+                Some(command) => command,
+                None => match self.next().await {
+                    Next::Command(command) => command,
+                    Next::Landed => continue,
+                    Next::End => break,
+                },
+            };
+            let batch = self.fill_batch(command);
+            if let Some(batch) = batch {
+                self.submit(batch).await;
+            }
+        }
+        self.settle().await;
+    }
+
+    fn room_is_heavy(&self) -> bool {
+        self.room.as_ref().is_some_and(|room| room.local.events.len() >= MAX_LOCAL_EVENTS)
+    }
+
+    /// Waits for a command, or for the oldest commit in flight, or for the end.
+    async fn next(&mut self) -> Next {
+        let may_build = self.in_flight.len() < MAX_IN_FLIGHT;
+        let idle = self.in_flight.is_empty();
+        let landing = async {
+            match self.in_flight.front_mut() {
+                Some(first) => first.landing.as_mut().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            result = landing => {
+                self.landed(result);
+                Next::Landed
+            }
+            command = self.mailbox.recv(), if may_build => match command {
+                Some(command) => Next::Command(command),
+                None => Next::End,
+            },
+            () = tokio::time::sleep(IDLE), if idle => {
+                if self.rooms.writers().retire(&self.room_id, &self.mailbox) {
+                    Next::End
+                } else {
+                    Next::Landed
+                }
+            }
+        }
+    }
+
+    /// The oldest commit in flight is done or has failed.
+    fn landed(&mut self, result: Result<Committed, CommitError>) {
+        let Some(InFlight { batch, .. }) = self.in_flight.pop_front() else {
+            return;
+        };
+        match result {
+            Ok(committed) => {
+                if let Some(room) = &mut self.room {
+                    room.local.settled.insert(batch.number, committed);
+                }
+                batch.publish(&self.room_id, self.rooms.caches(), committed);
+            }
+            Err(error) => {
+                tracing::error!(room_id = %self.room_id, %error, "a room's commit failed");
+                batch.fail();
+                // What was built on it never happened either: start again from the store.
+                self.room = None;
+            }
+        }
+    }
+
+    /// Waits until nothing is in flight.
+    async fn settle(&mut self) {
+        while let Some(first) = self.in_flight.front_mut() {
+            let result = first.landing.as_mut().await;
+            self.landed(result);
+        }
+        if let Some(room) = &mut self.room {
+            room.forget_settled();
+        }
+    }
+
+    /// Does the command and what else is in the mailbox, up to a commit's worth. `None` if there is
+    /// nothing to write.
+    fn fill_batch(&mut self, first: Command) -> Option<Batch> {
+        let rooms = self.rooms.clone();
+        let context = Context::new(&rooms);
+        if let Err(error) = self.load(&context) {
+            drop(first.reply.send(Err(error)));
+            return None;
+        }
+        let mut room = self.room.take()?;
+        if self.in_flight.is_empty() {
+            room.forget_settled();
+        }
+        let mut batch = Batch::new(&self.room_id, self.next_batch);
+        self.next_batch += 1;
+        let mut command = first;
+        loop {
+            match step(&mut room, &context, &mut batch, &mut command.action) {
+                Ok(outcome) => batch.answer_later(command.reply, outcome),
+                Err(StepError::Refused(error)) => drop(command.reply.send(Err(error))),
+                Err(StepError::Settle) if batch.is_empty() && self.in_flight.is_empty() => {
+                    let error = RoomError::internal("a position of a commit is lost");
+                    drop(command.reply.send(Err(error)));
+                }
+                Err(StepError::Settle) => {
+                    self.deferred = Some(command);
+                    break;
+                }
+            }
+            if batch.is_full() {
+                break;
+            }
+            match self.mailbox.try_recv() {
+                Ok(next) => command = next,
+                Err(_) => break,
+            }
+        }
+        self.room = Some(room);
+        if batch.is_empty() {
+            self.answer_without_commit(batch.take_answers());
+            return None;
+        }
+        Some(batch)
+    }
+
+    /// Reads the room into memory if it is not there.
+    fn load(&mut self, context: &Context<'_>) -> Result<(), RoomError> {
+        if self.room.is_some() {
+            return Ok(());
+        }
+        // A room is only dropped while commits are in flight if one of them has failed.
+        if !self.in_flight.is_empty() {
+            return Err(RoomError::Busy);
+        }
+        let room = Room::load(context, &self.room_id).inspect_err(|error| {
+            tracing::error!(room_id = %self.room_id, ?error, "a room cannot be loaded");
+        })?;
+        self.room = Some(room.ok_or(RoomError::UnknownRoom)?);
+        Ok(())
+    }
+
+    /// Answers that needed no write, but may speak of events that are in flight.
+    fn answer_without_commit(&mut self, answers: Vec<(Reply, Outcome)>) {
+        if let Some(last) = self.in_flight.back_mut() {
+            last.batch.add_answers(answers);
+            return;
+        }
+        for (reply, outcome) in answers {
+            drop(reply.send(Ok(outcome)));
+        }
+    }
+
+    /// Hands the batch to the committer.
+    async fn submit(&mut self, batch: Batch) {
+        let Some(room) = &self.room else {
+            return;
+        };
+        let (commit, batch) = batch.seal(room);
+        match self.rooms.store().submit(commit).await {
+            Ok(ticket) => {
+                self.in_flight.push_back(InFlight { landing: Box::pin(ticket.done()), batch });
+            }
+            Err(error) => {
+                tracing::error!(room_id = %self.room_id, %error, "a room's commit was refused");
+                batch.fail();
+                self.room = None;
+                self.settle().await;
+            }
+        }
+    }
+}
+
+/// What a writer wakes up for.
+enum Next {
+    Command(Command),
+    Landed,
+    End,
+}
+
+/// Does one thing to the room, in memory and in the batch.
+fn step(
+    room: &mut Room,
+    context: &Context<'_>,
+    batch: &mut Batch,
+    action: &mut Action,
+) -> Result<Outcome, StepError> {
+    match action {
+        Action::Append(event) => {
+            if let Some(event_id) = repeated(room, context, event.transaction.as_ref())? {
+                return Ok(Outcome::Event(event_id));
+            }
+            if room.membership(context, &event.sender)? != Some(Membership::Join) {
+                return Err(RoomError::NotJoined.into());
+            }
+            room.append(context, batch, event).map(Outcome::Event)
+        }
+        Action::Member(request) => {
+            if let Some(event_id) = repeated(room, context, request.transaction.as_ref())? {
+                return Ok(Outcome::Event(event_id));
+            }
+            room.change_member(context, batch, request).map(Outcome::Event)
+        }
+        Action::Forget(user_id) => {
+            room.forget(context, batch, user_id)?;
+            Ok(Outcome::Done)
+        }
+        Action::Sweep(keys) => {
+            for key in keys {
+                batch.commit.delete(&schema::TRANSACTIONS, &room.id, key);
+            }
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+/// The event that the same request made before, if it is a repeated one.
+fn repeated(
+    room: &Room,
+    context: &Context<'_>,
+    transaction: Option<&TransactionKey>,
+) -> Result<Option<OwnedEventId>, StepError> {
+    match transaction {
+        Some(key) => Ok(room.transaction(context, key)?),
+        None => Ok(None),
+    }
+}
