@@ -129,7 +129,11 @@ impl Rooms {
 
     /// Deletes an alias: its creator may, and who may send the room's `m.room.canonical_alias`. The
     /// room's canonical alias event stops naming it where the user may change that.
-    pub async fn delete_alias(&self, alias: &RoomAliasId, user_id: &UserId) -> Result<(), RoomError> {
+    pub async fn delete_alias(
+        &self,
+        alias: &RoomAliasId,
+        user_id: &UserId,
+    ) -> Result<(), RoomError> {
         let owned = alias.to_owned();
         let row = self.store().get(&schema::ALIASES, &owned, &()).await?;
         let row = row.ok_or(RoomError::UnknownAlias)?;

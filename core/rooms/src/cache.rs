@@ -135,7 +135,11 @@ impl Caches {
         ReadMark(self.replacements.load(Ordering::SeqCst))
     }
 
-    pub(crate) fn event(&self, room_id: &RoomId, ordinal: EventOrdinal) -> Option<Arc<StoredEvent>> {
+    pub(crate) fn event(
+        &self,
+        room_id: &RoomId,
+        ordinal: EventOrdinal,
+    ) -> Option<Arc<StoredEvent>> {
         self.events.get(&InRoom(room_id, ordinal))
     }
 
@@ -149,10 +153,8 @@ impl Caches {
 
     /// Puts in a new event that has become durable.
     pub(crate) fn publish_event(&self, room_id: &RoomId, event: Arc<StoredEvent>) {
-        self.event_ids.insert(
-            InRoom(room_id.to_owned(), event.header.event_id.clone()),
-            event.ordinal,
-        );
+        self.event_ids
+            .insert(InRoom(room_id.to_owned(), event.header.event_id.clone()), event.ordinal);
         self.events.insert(InRoom(room_id.to_owned(), event.ordinal), event);
     }
 

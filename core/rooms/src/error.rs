@@ -3,11 +3,7 @@
 use hearth_storage::{CommitError, StoreError};
 use ruma::{OwnedRoomAliasId, OwnedUserId};
 
-use crate::{
-    resolve::ResolveError,
-    schema::EventOrdinal,
-    state::NodeError,
-};
+use crate::{resolve::ResolveError, schema::EventOrdinal, state::NodeError};
 
 /// Why a change to a room did not happen.
 #[derive(Debug, thiserror::Error)]

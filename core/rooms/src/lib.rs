@@ -13,6 +13,7 @@
 mod aliases;
 mod cache;
 mod config;
+mod create;
 mod directory;
 mod error;
 pub mod format;
@@ -26,10 +27,13 @@ mod send;
 pub mod state;
 mod transactions;
 mod unread;
+mod upgrade;
 pub mod writer;
 
 pub use self::{
     config::{RoomsConfig, SUPPORTED_VERSIONS},
+    create::{CreateRoomOptions, InitialState, Invitee, Preset, json_object},
+    directory::{DirectoryPage, DirectoryQuery, PublicRoom},
     error::{ReadError, RoomError},
     membership::MemberProfile,
     rooms::{RoomNodes, Rooms},

@@ -441,9 +441,7 @@ impl Room {
     }
 
     fn may_vouch(&mut self, context: &Context<'_>, user_id: &UserId) -> Result<bool, RoomError> {
-        if !context.rooms.identity().is_local(user_id)
-            || !self.is_joined(context, user_id)?
-        {
+        if !context.rooms.identity().is_local(user_id) || !self.is_joined(context, user_id)? {
             return Ok(false);
         }
         self.with_power(context, |power| power.can(user_id, RoomPowerLevelsIntField::Invite))

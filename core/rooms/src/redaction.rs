@@ -7,8 +7,7 @@ use bytes::Bytes;
 use hearth_storage::Direction;
 use hearth_types::Pdu;
 use ruma::{
-    CanonicalJsonObject, OwnedEventId, OwnedUserId,
-    canonical_json::redact_in_place,
+    CanonicalJsonObject, OwnedEventId, OwnedUserId, canonical_json::redact_in_place,
     state_res::events::RoomPowerLevelsIntField,
 };
 
@@ -48,10 +47,9 @@ impl RedactionEffect {
         batch: &Batch,
         event: &NewEvent,
     ) -> Result<Option<Self>, StepError> {
-        let target_id = event
-            .redacts
-            .as_ref()
-            .ok_or_else(|| RoomError::InvalidParam("a redaction must name its target".to_owned()))?;
+        let target_id = event.redacts.as_ref().ok_or_else(|| {
+            RoomError::InvalidParam("a redaction must name its target".to_owned())
+        })?;
         let target = room.event_by_id(context, target_id)?.ok_or(RoomError::UnknownEvent)?;
         check_allowed(room, context, event, &target)?;
         if target.header.redacted_by.is_some() {
@@ -137,7 +135,8 @@ fn redacted(
     };
     let mut object: CanonicalJsonObject =
         serde_json::from_slice(target.pdu.json()).map_err(|error| unreadable(&error))?;
-    redact_in_place(&mut object, &room.rules.redaction, None).map_err(|error| unreadable(&error))?;
+    redact_in_place(&mut object, &room.rules.redaction, None)
+        .map_err(|error| unreadable(&error))?;
     let json = serde_json::to_vec(&object).map_err(|error| unreadable(&error))?;
     let pdu = Pdu::parse(target.header.event_id.clone(), Bytes::from(json))
         .map_err(|error| unreadable(&error))?;
@@ -191,13 +190,8 @@ impl ThreadUndo {
         if row.latest == target.ordinal && row.count > 0 {
             let all = (root_id.clone(), THREAD.to_owned(), TimelineIndex::START)
                 ..=(root_id.clone(), THREAD.to_owned(), TimelineIndex::END);
-            let page = context.snapshot.page(
-                &schema::RELATIONS,
-                &room.id,
-                all,
-                Direction::Backward,
-                2,
-            )?;
+            let page =
+                context.snapshot.page(&schema::RELATIONS, &room.id, all, Direction::Backward, 2)?;
             let newest = page.into_iter().find(|(_, reply)| reply.ordinal != target.ordinal);
             match newest {
                 Some((key, reply)) => {

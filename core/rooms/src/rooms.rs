@@ -11,9 +11,7 @@ use crate::{
     cache::{CachedHead, Caches},
     directory::Directory,
     error::{DamagedRoom, RoomError},
-    schema::{
-        self, EventOrdinal, EventRow, MemberRow, RoomHead, StoredEvent, UserRoomRow,
-    },
+    schema::{self, EventOrdinal, EventRow, MemberRow, RoomHead, StoredEvent, UserRoomRow},
     state::{self, Node, NodeError, NodeId, NodeSource, StateKeyOrdinal, StateRoot},
     writer::WriterTable,
 };
@@ -165,13 +163,17 @@ impl Rooms {
         } else {
             let wanted = missing.clone();
             let read = move |snapshot: &Snapshot| {
-                wanted.iter().map(|ordinal| snapshot.get(&schema::EVENTS, &owned_id, ordinal)).collect()
+                wanted
+                    .iter()
+                    .map(|ordinal| snapshot.get(&schema::EVENTS, &owned_id, ordinal))
+                    .collect()
             };
             self.store().bulk(read).await?
         };
         let mut read = missing.into_iter().zip(rows);
         for slot in found.iter_mut().filter(|slot| slot.is_none()) {
-            let (ordinal, row) = read.next().ok_or_else(|| RoomError::internal("a row is missing"))?;
+            let (ordinal, row) =
+                read.next().ok_or_else(|| RoomError::internal("a row is missing"))?;
             let event = parse_row(ordinal, row)?;
             self.caches().keep_event(room_id, &event, mark);
             *slot = Some(event);
@@ -188,10 +190,8 @@ impl Rooms {
         if let Some(ordinal) = self.caches().ordinal(room_id, event_id) {
             return Ok(Some(ordinal));
         }
-        let row = self
-            .store()
-            .get(&schema::EVENT_IDS, &room_id.to_owned(), &event_id.to_owned())
-            .await?;
+        let row =
+            self.store().get(&schema::EVENT_IDS, &room_id.to_owned(), &event_id.to_owned()).await?;
         Ok(row.map(|row| {
             self.caches().keep_ordinal(room_id, event_id, row.0);
             row.0
@@ -273,10 +273,7 @@ impl Rooms {
         room_id: &RoomId,
         user_id: &UserId,
     ) -> Result<Option<MemberRow>, RoomError> {
-        Ok(self
-            .store()
-            .get(&schema::MEMBERS, &room_id.to_owned(), &user_id.to_owned())
-            .await?)
+        Ok(self.store().get(&schema::MEMBERS, &room_id.to_owned(), &user_id.to_owned()).await?)
     }
 
     /// All rooms that a local user has or had a membership in.
@@ -304,10 +301,7 @@ impl Rooms {
         user_id: &UserId,
         room_id: &RoomId,
     ) -> Result<Option<UserRoomRow>, RoomError> {
-        Ok(self
-            .store()
-            .get(&schema::USER_ROOMS, &user_id.to_owned(), &room_id.to_owned())
-            .await?)
+        Ok(self.store().get(&schema::USER_ROOMS, &user_id.to_owned(), &room_id.to_owned()).await?)
     }
 }
 

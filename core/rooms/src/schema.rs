@@ -56,7 +56,7 @@ impl KeyPart for TimelineIndex {
             }
             Self::Live(position) => {
                 1_u8.encode(out);
-                position.encode(out);
+                KeyPart::encode(position, out);
             }
         }
     }
@@ -64,7 +64,7 @@ impl KeyPart for TimelineIndex {
     fn decode(input: &mut KeyDecoder<'_>) -> Result<Self, KeyError> {
         match u8::decode(input)? {
             0 => Ok(Self::Backfilled(std::cmp::Reverse(u64::MAX - u64::decode(input)?))),
-            1 => Ok(Self::Live(StreamPosition::decode(input)?)),
+            1 => Ok(Self::Live(<StreamPosition as KeyPart>::decode(input)?)),
             _ => Err(KeyError("timeline index")),
         }
     }
@@ -117,11 +117,8 @@ pub const ROOM_MENTIONS: Keyspace<OwnedRoomId, StreamPosition, MentionRow> =
     Keyspace::new("room_mentions");
 /// Annotations by (target, sender, "type key"), so that a second one alike is found by one look
 /// (CS "Avoiding duplicate annotations").
-pub const ANNOTATIONS: Keyspace<
-    OwnedRoomId,
-    (OwnedEventId, OwnedUserId, String),
-    EventOrdinalRow,
-> = Keyspace::new("annotations");
+pub const ANNOTATIONS: Keyspace<OwnedRoomId, (OwnedEventId, OwnedUserId, String), EventOrdinalRow> =
+    Keyspace::new("annotations");
 /// Aliases of this server. Partition: the alias.
 pub const ALIASES: Keyspace<OwnedRoomAliasId, (), AliasRow> = Keyspace::new("aliases");
 /// The same by room (an effect).
@@ -257,7 +254,7 @@ fn encode_index(index: Option<TimelineIndex>, out: &mut KeyEncoder) {
         }
         Some(TimelineIndex::Live(position)) => {
             2_u8.encode(out);
-            position.encode(out);
+            KeyPart::encode(&position, out);
         }
     }
 }
@@ -280,10 +277,8 @@ impl<'a> FieldReader<'a> {
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], RecordError> {
         let end = self.offset.saturating_add(length);
-        let taken = self
-            .bytes
-            .get(self.offset..end)
-            .ok_or_else(|| RecordError("too short".to_owned()))?;
+        let taken =
+            self.bytes.get(self.offset..end).ok_or_else(|| RecordError("too short".to_owned()))?;
         self.offset = end;
         Ok(taken)
     }
@@ -446,8 +441,8 @@ pub struct UserRoomDetails {
 impl Record for UserRoomRow {
     fn encode(&self, out: &mut KeyEncoder) -> Result<(), RecordError> {
         ROW_VERSION.encode(out);
-        self.position.encode(out);
-        self.joined_at.encode(out);
+        KeyPart::encode(&self.position, out);
+        KeyPart::encode(&self.joined_at, out);
         let details = postcard::to_stdvec(&self.details).map_err(damaged)?;
         Record::encode(&Bytes::from(details), out)
     }

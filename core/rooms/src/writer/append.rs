@@ -88,11 +88,8 @@ impl Room {
         if let Some(existing) = self.identical_state(context, event)? {
             return Ok(existing);
         }
-        let facts = Facts::of(
-            &event.event_type.to_string(),
-            event.state_key.as_deref(),
-            &event.content,
-        );
+        let facts =
+            Facts::of(&event.event_type.to_string(), event.state_key.as_deref(), &event.content);
         let effects = Effects::plan(self, context, batch, event, facts)?;
         let auth_events = self.auth_events(context, event)?;
         let built = self.build(context.rooms, event, &auth_events)?;
@@ -347,7 +344,8 @@ pub(crate) fn sign(
     let hash = reference_hash(&object, rules).map_err(too_large)?;
     let event_id = EventId::parse(format!("${hash}"))
         .map_err(|error| RoomError::internal(error.to_string()))?;
-    let json = serde_json::to_vec(&object).map_err(|error| RoomError::internal(error.to_string()))?;
+    let json =
+        serde_json::to_vec(&object).map_err(|error| RoomError::internal(error.to_string()))?;
     if json.len() > MAX_PDU_BYTES {
         return Err(RoomError::TooLarge);
     }

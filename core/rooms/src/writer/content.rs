@@ -132,10 +132,12 @@ impl Facts {
     }
 
     fn read_mentions(&mut self, content: &CanonicalJsonObject) {
-        let Some(mentions) = content.get("m.mentions").and_then(CanonicalJsonValue::as_object) else {
+        let Some(mentions) = content.get("m.mentions").and_then(CanonicalJsonValue::as_object)
+        else {
             return;
         };
-        self.mentions_room = mentions.get("room").and_then(CanonicalJsonValue::as_bool) == Some(true);
+        self.mentions_room =
+            mentions.get("room").and_then(CanonicalJsonValue::as_bool) == Some(true);
         let users = mentions.get("user_ids").and_then(CanonicalJsonValue::as_array);
         for user in users.unwrap_or_default().iter().take(MAX_MENTIONS) {
             if let Some(user_id) = user.as_str().and_then(|user| UserId::parse(user).ok())
@@ -176,7 +178,8 @@ mod tests {
 
     #[test]
     fn mentions_are_read_once_each() {
-        let content = json!({ "m.mentions": { "user_ids": ["@a:x", "@a:x", 5, "nobody"], "room": true } });
+        let content =
+            json!({ "m.mentions": { "user_ids": ["@a:x", "@a:x", 5, "nobody"], "room": true } });
         let facts = facts("m.room.message", content);
         assert_eq!(facts.mentions, ["@a:x"]);
         assert!(facts.mentions_room);

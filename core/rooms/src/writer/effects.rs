@@ -13,9 +13,7 @@ use ruma::{
 };
 
 use super::{
-    Batch, Context, Facts, NewEvent, Room, StepError,
-    content::Relation,
-    room::membership_from,
+    Batch, Context, Facts, NewEvent, Room, StepError, content::Relation, room::membership_from,
 };
 use crate::{
     error::RoomError,
@@ -51,11 +49,8 @@ impl Effects {
     ) -> Result<Self, StepError> {
         let is_redaction =
             event.event_type == TimelineEventType::RoomRedaction && event.state_key.is_none();
-        let redaction = if is_redaction {
-            RedactionEffect::plan(room, context, batch, event)?
-        } else {
-            None
-        };
+        let redaction =
+            if is_redaction { RedactionEffect::plan(room, context, batch, event)? } else { None };
         let thread = ThreadChange::plan(room, context, batch, &facts)?;
         let ledger =
             LedgerEffect::plan(room, context, event, &facts, thread.as_ref().map(|t| &t.row))?;
@@ -66,10 +61,7 @@ impl Effects {
             thread,
             ledger,
             redaction,
-            transaction: event
-                .transaction
-                .clone()
-                .map(|key| (key, context.rooms.clock().now())),
+            transaction: event.transaction.clone().map(|key| (key, context.rooms.clock().now())),
         })
     }
 
@@ -310,9 +302,9 @@ impl ThreadChange {
         if let Some((written, row)) = room.thread(context, &root_id)? {
             let old_index = match row.latest_index {
                 _ if row.count == 0 => None,
-                TimelineIndex::Live(position) => {
-                    Some(TimelineIndex::Live(room.real_position(batch.number, (written, position))?))
-                }
+                TimelineIndex::Live(position) => Some(TimelineIndex::Live(
+                    room.real_position(batch.number, (written, position))?,
+                )),
                 backfilled @ TimelineIndex::Backfilled(_) => Some(backfilled),
             };
             return Ok(Some(Self { root_id, old_index, row, notifies }));

@@ -13,9 +13,6 @@ use ruma::{
 
 use crate::error::RoomError;
 
-/// The level that a creator has while a room has no power levels.
-const CREATOR_LEVEL: Int = int!(100);
-
 /// The power levels of a room at one moment.
 pub(crate) struct Power<'a> {
     rules: &'a AuthorizationRules,
@@ -46,7 +43,8 @@ impl<'a> Power<'a> {
         }
         let level = match &self.levels {
             Some(levels) => levels.user_power_level(user_id, self.rules).map_err(malformed)?,
-            None if self.creators.contains(user_id) => CREATOR_LEVEL,
+            // While a room has no power levels its creator has 100.
+            None if self.creators.contains(user_id) => int!(100),
             None => int!(0),
         };
         Ok(UserPowerLevel::Int(level))

@@ -108,7 +108,14 @@ pub(crate) struct Room {
 impl Room {
     /// A room that has no event yet.
     pub(crate) fn empty(id: OwnedRoomId, rules: RoomVersionRules, head: RoomHead) -> Self {
-        Self { id, rules, head, tips: Vec::new(), local: Local::default(), auth: AuthState::default() }
+        Self {
+            id,
+            rules,
+            head,
+            tips: Vec::new(),
+            local: Local::default(),
+            auth: AuthState::default(),
+        }
     }
 
     /// Reads a room's head; `None` if there is no such room.
@@ -418,13 +425,8 @@ impl Room {
         }
         let range = (key.0.clone(), scope, StreamPosition::ZERO)
             ..=(key.0.clone(), scope, StreamPosition::MAX);
-        let page = context.snapshot.page(
-            &schema::OWN_TOTALS,
-            &self.id,
-            range,
-            Direction::Backward,
-            1,
-        )?;
+        let page =
+            context.snapshot.page(&schema::OWN_TOTALS, &self.id, range, Direction::Backward, 1)?;
         let total = page.first().map_or(0, |(_, row)| row.0);
         self.local.own_totals.insert(key, total);
         Ok(total)
