@@ -1,0 +1,108 @@
+//! The state of a room, whole or in part.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use ruma::{RoomId, UserId};
+
+use crate::{
+    ReadError, RoomError, Rooms,
+    schema::{EventOrdinal, StoredEvent},
+    state::{Change, NodeId, StateRoot, diff, walk},
+};
+
+/// Which part of a state a reader wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatePart {
+    /// Everything.
+    All,
+    /// Memberships only.
+    Members,
+    /// Everything but memberships.
+    Rest,
+}
+
+impl Rooms {
+    /// The state that a user sees: the current one, or that at their leave (`GET /state`).
+    pub async fn readable_state(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
+        let root = self.readable_root(room_id, user_id).await?;
+        self.state_events(room_id, root, StatePart::All).await
+    }
+
+    /// One event of the state that a user sees (`GET /state/{type}/{key}`).
+    pub async fn readable_state_event(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Arc<StoredEvent>, ReadError> {
+        let root = self.readable_root(room_id, user_id).await?;
+        self.state_event(room_id, root, event_type, state_key)
+            .await?
+            .ok_or(RoomError::UnknownEvent)
+    }
+
+    /// The root of the state that a user sees.
+    pub async fn readable_root(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<StateRoot, ReadError> {
+        let access = self.access(room_id, user_id).await?;
+        let head = self.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
+        Ok(access.state(&head))
+    }
+
+    /// The events of a state. Costs what it returns.
+    pub async fn state_events(
+        &self,
+        room_id: &RoomId,
+        root: StateRoot,
+        part: StatePart,
+    ) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
+        let mut ordinals = Vec::new();
+        if part != StatePart::Members {
+            self.collect(room_id, root.rest, &mut ordinals)?;
+        }
+        if part != StatePart::Rest {
+            self.collect(room_id, root.members, &mut ordinals)?;
+        }
+        self.events(room_id, &ordinals).await
+    }
+
+    /// What the second state has that the first had not, with the events that it replaced.
+    pub fn state_changes(
+        &self,
+        room_id: &RoomId,
+        before: StateRoot,
+        after: StateRoot,
+        part: StatePart,
+    ) -> Result<Vec<Change>, ReadError> {
+        let nodes = self.nodes(room_id);
+        let mut changes = Vec::new();
+        if part != StatePart::Members && before.rest != after.rest {
+            changes = diff(&nodes, before.rest, after.rest)?;
+        }
+        if part != StatePart::Rest && before.members != after.members {
+            changes.extend(diff(&nodes, before.members, after.members)?);
+        }
+        Ok(changes)
+    }
+
+    fn collect(
+        &self,
+        room_id: &RoomId,
+        tree: NodeId,
+        ordinals: &mut Vec<EventOrdinal>,
+    ) -> Result<(), ReadError> {
+        walk(&self.nodes(room_id), tree, 0, &mut |_, ordinal| {
+            ordinals.push(ordinal);
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,350 @@
+//! Unread counts from the ledger: differences of running totals.
+//!
+//! The writer keeps, per scope (the main timeline or one thread), how many events so far notify by the
+//! default push rules, how many of them each local sender sent, which were redacted since, and who was
+//! mentioned where. A user's count is what came after their read mark, less their own. It costs a few
+//! look-ups, however much is unread.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
+
+use hearth_storage::Direction;
+use hearth_types::StreamPosition;
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+
+use crate::{
+    ReadError, Rooms,
+    schema::{
+        MAIN_TIMELINE, MENTIONS, MentionRow, NOTIFY_TOTALS, OWN_TOTALS, ROOM_MENTIONS,
+        THREADS_BY_ACTIVITY, TimelineIndex, UNCOUNTED,
+    },
+};
+
+/// Threads with news that are told apart; older ones count as read.
+const MAX_THREADS: usize = 200;
+/// Highlights and uncounted events that are looked at for one user in one room: counts stop growing
+/// there.
+const MAX_ROWS: usize = 1_000;
+const PAGE: usize = 100;
+
+/// How far a user has read a room, as stream positions of timeline events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadMarks {
+    /// Since when the user has been in the room: nothing before it counts.
+    pub joined_at: StreamPosition,
+    /// What an unthreaded receipt covers: every thread and the main timeline.
+    pub unthreaded: StreamPosition,
+    /// What a receipt for the main timeline covers.
+    pub main: StreamPosition,
+    /// What receipts for threads cover, by root.
+    pub threads: BTreeMap<OwnedEventId, StreamPosition>,
+}
+
+impl ReadMarks {
+    /// Nothing up to here is unread in any scope.
+    #[must_use]
+    pub fn floor(&self) -> StreamPosition {
+        self.joined_at.max(self.unthreaded)
+    }
+
+    /// How far the main timeline is read.
+    #[must_use]
+    pub fn main_timeline(&self) -> StreamPosition {
+        self.floor().max(self.main)
+    }
+
+    /// How far a thread is read.
+    #[must_use]
+    pub fn thread(&self, root: &EventId) -> StreamPosition {
+        self.floor().max(self.threads.get(root).copied().unwrap_or_default())
+    }
+}
+
+/// Unread events of one scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnreadCounts {
+    /// Events that notify.
+    pub notifications: u64,
+    /// Events that notify loudly.
+    pub highlights: u64,
+}
+
+impl UnreadCounts {
+    /// Is there none?
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Both scopes together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            notifications: self.notifications.saturating_add(other.notifications),
+            highlights: self.highlights.saturating_add(other.highlights),
+        }
+    }
+}
+
+/// Unread events of one room.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnreadTotals {
+    /// Outside of threads.
+    pub main: UnreadCounts,
+    /// Threads with unread events, by root.
+    pub threads: BTreeMap<OwnedEventId, UnreadCounts>,
+}
+
+impl UnreadTotals {
+    /// All scopes together.
+    #[must_use]
+    pub fn sum(&self) -> UnreadCounts {
+        self.threads.values().fold(self.main, |sum, counts| sum.plus(*counts))
+    }
+}
+
+/// One scope while it is counted.
+struct Scope {
+    number: u32,
+    root: Option<OwnedEventId>,
+    from: StreamPosition,
+    counts: UnreadCounts,
+}
+
+impl Rooms {
+    /// What is unread for a local user, judged by the default push rules, with everything up to
+    /// `until` known to them.
+    pub async fn unread(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        marks: &ReadMarks,
+        until: StreamPosition,
+    ) -> Result<UnreadTotals, ReadError> {
+        let ledger = Ledger {
+            rooms: self,
+            room_id: room_id.to_owned(),
+            user_id: user_id.to_owned(),
+            until,
+        };
+        let mut scopes = vec![Scope {
+            number: MAIN_TIMELINE,
+            root: None,
+            from: marks.main_timeline(),
+            counts: UnreadCounts::default(),
+        }];
+        scopes.extend(ledger.threads(marks).await?);
+        for scope in &mut scopes {
+            scope.counts.notifications = ledger.notifications(scope.number, scope.from).await?;
+        }
+        ledger.highlights(marks.floor(), &mut scopes).await?;
+        let mut totals = UnreadTotals::default();
+        for scope in scopes {
+            match scope.root {
+                None => totals.main = scope.counts,
+                Some(root) if !scope.counts.is_zero() => {
+                    totals.threads.insert(root, scope.counts);
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(totals)
+    }
+}
+
+/// One room's ledger as one user reads it.
+struct Ledger<'a> {
+    rooms: &'a Rooms,
+    room_id: OwnedRoomId,
+    user_id: OwnedUserId,
+    until: StreamPosition,
+}
+
+impl Ledger<'_> {
+    /// The threads with replies that the user has not read, newest activity first.
+    async fn threads(&self, marks: &ReadMarks) -> Result<Vec<Scope>, ReadError> {
+        let mut scopes = Vec::new();
+        let mut range = (
+            Bound::Excluded(TimelineIndex::Live(marks.floor())),
+            Bound::Included(TimelineIndex::END),
+        );
+        while scopes.len() < MAX_THREADS {
+            let rows = self
+                .rooms
+                .store()
+                .page(&THREADS_BY_ACTIVITY, &self.room_id, range, Direction::Backward, PAGE)
+                .await?;
+            for (index, row) in &rows {
+                let root = self.rooms.event(&self.room_id, row.0).await?;
+                let from = marks.thread(root.pdu.id());
+                if TimelineIndex::Live(from) < *index {
+                    scopes.push(Scope {
+                        number: row.0,
+                        root: Some(root.pdu.id().to_owned()),
+                        from,
+                        counts: UnreadCounts::default(),
+                    });
+                }
+            }
+            match rows.last() {
+                Some((index, _)) if rows.len() == PAGE => range.1 = Bound::Excluded(*index),
+                _ => break,
+            }
+        }
+        scopes.truncate(MAX_THREADS);
+        Ok(scopes)
+    }
+
+    /// Events of a scope after `from` that notify this user by the default rules.
+    async fn notifications(&self, scope: u32, from: StreamPosition) -> Result<u64, ReadError> {
+        let Some((last, total)) = self.total(scope, self.until).await? else { return Ok(0) };
+        if last <= from {
+            return Ok(0);
+        }
+        let earlier = self.total(scope, from).await?.map_or(0, |(_, total)| total);
+        let own = match self.own_total(scope, self.until).await? {
+            Some((last, own)) if last > from => {
+                own.saturating_sub(self.own_total(scope, from).await?.map_or(0, |(_, own)| own))
+            }
+            _ => 0,
+        };
+        let others = total.saturating_sub(earlier).saturating_sub(own);
+        if others == 0 {
+            return Ok(0);
+        }
+        Ok(others.saturating_sub(self.uncounted(scope, from).await?))
+    }
+
+    /// The newest running total of a scope up to a position, and where it stands.
+    async fn total(
+        &self,
+        scope: u32,
+        until: StreamPosition,
+    ) -> Result<Option<(StreamPosition, u64)>, ReadError> {
+        let range = (scope, StreamPosition::ZERO)..=(scope, until);
+        let rows = self
+            .rooms
+            .store()
+            .page(&NOTIFY_TOTALS, &self.room_id, range, Direction::Backward, 1)
+            .await?;
+        Ok(rows.first().map(|((_, position), row)| (*position, row.0)))
+    }
+
+    /// The same for what the user sent.
+    async fn own_total(
+        &self,
+        scope: u32,
+        until: StreamPosition,
+    ) -> Result<Option<(StreamPosition, u64)>, ReadError> {
+        let key = |position| (self.user_id.clone(), scope, position);
+        let rows = self
+            .rooms
+            .store()
+            .page(
+                &OWN_TOTALS,
+                &self.room_id,
+                key(StreamPosition::ZERO)..=key(until),
+                Direction::Backward,
+                1,
+            )
+            .await?;
+        Ok(rows.first().map(|((_, _, position), row)| (*position, row.0)))
+    }
+
+    /// Others' events after `from` that were counted and then redacted.
+    async fn uncounted(&self, scope: u32, from: StreamPosition) -> Result<u64, ReadError> {
+        let mut uncounted = 0;
+        let mut start = Bound::Excluded((scope, from));
+        let end = Bound::Included((scope, self.until));
+        for _ in 0..MAX_ROWS / PAGE {
+            let rows = self
+                .rooms
+                .store()
+                .page(&UNCOUNTED, &self.room_id, (start, end), Direction::Forward, PAGE)
+                .await?;
+            let others = rows.iter().filter(|(_, row)| row.sender != self.user_id).count();
+            uncounted += u64::try_from(others).unwrap_or(u64::MAX);
+            match rows.last() {
+                Some((key, _)) if rows.len() == PAGE => start = Bound::Excluded(*key),
+                _ => break,
+            }
+        }
+        Ok(uncounted)
+    }
+
+    /// Adds the highlights after each scope's mark.
+    async fn highlights(
+        &self,
+        floor: StreamPosition,
+        scopes: &mut [Scope],
+    ) -> Result<(), ReadError> {
+        let own = self.own_mentions(floor).await?;
+        let room = self.room_mentions(floor).await?;
+        let by_number: HashMap<u32, usize> =
+            scopes.iter().enumerate().map(|(at, scope)| (scope.number, at)).collect();
+        let mut counted = std::collections::HashSet::new();
+        for (position, row) in own.into_iter().chain(room) {
+            let scope = by_number.get(&row.scope).and_then(|at| scopes.get_mut(*at));
+            // Somebody mentioned by name in a message to the whole room is highlighted once.
+            if let Some(scope) = scope
+                && position > scope.from
+                && row.sender != self.user_id
+                && counted.insert(position)
+            {
+                scope.counts.highlights += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn own_mentions(
+        &self,
+        floor: StreamPosition,
+    ) -> Result<Vec<(StreamPosition, MentionRow)>, ReadError> {
+        let mut mentions = Vec::new();
+        let mut start = Bound::Excluded((self.room_id.clone(), floor));
+        let end = Bound::Included((self.room_id.clone(), self.until));
+        while mentions.len() < MAX_ROWS {
+            let range = (start, end.clone());
+            let rows = self
+                .rooms
+                .store()
+                .page(&MENTIONS, &self.user_id, range, Direction::Forward, PAGE)
+                .await?;
+            let full = rows.len() == PAGE;
+            mentions.extend(rows.into_iter().map(|((_, position), row)| (position, row)));
+            match mentions.last() {
+                Some((position, _)) if full => {
+                    start = Bound::Excluded((self.room_id.clone(), *position));
+                }
+                _ => break,
+            }
+        }
+        Ok(mentions)
+    }
+
+    async fn room_mentions(
+        &self,
+        floor: StreamPosition,
+    ) -> Result<Vec<(StreamPosition, MentionRow)>, ReadError> {
+        let mut mentions: Vec<(StreamPosition, MentionRow)> = Vec::new();
+        let mut start = Bound::Excluded(floor);
+        while mentions.len() < MAX_ROWS {
+            let range = (start, Bound::Included(self.until));
+            let rows = self
+                .rooms
+                .store()
+                .page(&ROOM_MENTIONS, &self.room_id, range, Direction::Forward, PAGE)
+                .await?;
+            let full = rows.len() == PAGE;
+            mentions.extend(rows);
+            match mentions.last() {
+                Some((position, _)) if full => start = Bound::Excluded(*position),
+                _ => break,
+            }
+        }
+        Ok(mentions)
+    }
+}

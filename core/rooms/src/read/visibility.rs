@@ -1,0 +1,316 @@
+//! Who may see which event (CS "Room History Visibility").
+//!
+//! An event is judged with the state right before it; changes of the visibility itself and of the
+//! reader's own membership are judged with the state after them as well, and the kinder answer counts.
+//! Events in one stretch of history share their state's tree roots, so a page of 50 messages costs one
+//! look-up in each tree.
+
+use std::{collections::HashMap, sync::Arc};
+
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::TimelineEventType};
+use serde::Deserialize;
+
+use crate::{
+    ReadError, RoomError, Rooms,
+    schema::{EventOrdinal, Membership, RoomHead, StoredEvent, TimelineIndex, UserRoomRow},
+    state::{NodeId, StateKeyOrdinal, StateRoot, get},
+};
+
+/// The room's `m.room.history_visibility`, `shared` when unset or unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryVisibility {
+    /// Anybody may read.
+    WorldReadable,
+    /// Members may read all that was sent while this held.
+    Shared,
+    /// From the moment of the invitation.
+    Invited,
+    /// From the moment of joining.
+    Joined,
+}
+
+/// On what ground a user reads a room.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// They are in the room.
+    Joined(UserRoomRow),
+    /// They were, or were asked to come; they see what was there until then.
+    Former(UserRoomRow),
+    /// The room is world-readable now.
+    Peeking(Option<UserRoomRow>),
+}
+
+impl Access {
+    /// The last index that this user may ask about.
+    #[must_use]
+    pub fn end(&self) -> TimelineIndex {
+        match self {
+            Self::Joined(_) | Self::Peeking(_) => TimelineIndex::END,
+            Self::Former(row) => TimelineIndex::Live(row.position),
+        }
+    }
+
+    /// The state that this user sees as the room's latest.
+    #[must_use]
+    pub fn state(&self, head: &RoomHead) -> StateRoot {
+        match self {
+            Self::Joined(_) | Self::Peeking(_) => head.state,
+            Self::Former(row) => row.details.state,
+        }
+    }
+
+    /// The user's own row, if they ever had a membership and did not forget the room.
+    #[must_use]
+    pub fn row(&self) -> Option<&UserRoomRow> {
+        match self {
+            Self::Joined(row) | Self::Former(row) => Some(row),
+            Self::Peeking(row) => row.as_ref(),
+        }
+    }
+}
+
+/// Judges events of one room for one user.
+#[derive(Debug)]
+pub struct Visibility {
+    rooms: Rooms,
+    room_id: OwnedRoomId,
+    user_id: OwnedUserId,
+    row: Option<UserRoomRow>,
+    member_key: Option<u32>,
+    visibility_key: Option<u32>,
+    by_rest: HashMap<NodeId, HistoryVisibility>,
+    by_members: HashMap<NodeId, Option<Membership>>,
+}
+
+/// Remembered roots of each tree. More than this and the memory starts anew: pages are long stretches.
+const REMEMBERED_ROOTS: usize = 256;
+
+impl Rooms {
+    /// On what ground a user may read this room's timeline and state. [`RoomError::Forbidden`] if on
+    /// none, also when there is no such room, so that nobody learns which rooms exist.
+    pub async fn access(&self, room_id: &RoomId, user_id: &UserId) -> Result<Access, ReadError> {
+        let row = self.user_room(user_id, room_id).await?.filter(|row| !row.details.forgotten);
+        if let Some(row) = &row
+            && row.details.membership == Membership::Join
+        {
+            return Ok(Access::Joined(row.clone()));
+        }
+        let refused =
+            || RoomError::Forbidden("You are not in this room and it is not world-readable".into());
+        let head = self.head(room_id).await?.ok_or_else(refused)?;
+        if self.history_visibility(room_id, head.state).await? == HistoryVisibility::WorldReadable {
+            return Ok(Access::Peeking(row));
+        }
+        match row {
+            Some(row) if was_inside(&row) => Ok(Access::Former(row)),
+            _ => Err(refused()),
+        }
+    }
+
+    /// The history visibility in this state.
+    pub async fn history_visibility(
+        &self,
+        room_id: &RoomId,
+        root: StateRoot,
+    ) -> Result<HistoryVisibility, ReadError> {
+        let event = self.state_event(room_id, root, "m.room.history_visibility", "").await?;
+        Ok(event.map_or(HistoryVisibility::Shared, |event| visibility_of(&event)))
+    }
+
+    /// A judge of this room's events for this user.
+    pub async fn visibility(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<Visibility, ReadError> {
+        let row = self.user_room(user_id, room_id).await?.filter(|row| !row.details.forgotten);
+        self.visibility_with(room_id, user_id, row).await
+    }
+
+    /// The same for a caller who has the user's row already.
+    pub async fn visibility_with(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        row: Option<UserRoomRow>,
+    ) -> Result<Visibility, ReadError> {
+        let member_key = match self.state_key(room_id, "m.room.member", user_id.as_str()).await? {
+            Some(StateKeyOrdinal::Member(key)) => Some(key),
+            _ => None,
+        };
+        let visibility_key = match self.state_key(room_id, "m.room.history_visibility", "").await? {
+            Some(StateKeyOrdinal::Rest(key)) => Some(key),
+            _ => None,
+        };
+        Ok(Visibility {
+            rooms: self.clone(),
+            room_id: room_id.to_owned(),
+            user_id: user_id.to_owned(),
+            row,
+            member_key,
+            visibility_key,
+            by_rest: HashMap::new(),
+            by_members: HashMap::new(),
+        })
+    }
+}
+
+impl Visibility {
+    /// May the user see this event? Events that are in no timeline are seen by nobody.
+    pub async fn can_see(&mut self, event: &StoredEvent) -> Result<bool, ReadError> {
+        let Some(index) = event.index else { return Ok(false) };
+        let before = event.header.state_before;
+        let after = event.header.state_after;
+        let mut visibility = self.history_visibility(before.rest).await?;
+        // The create event is preceded by nothing: what the room set up at once judges it.
+        if *event.pdu.kind() == TimelineEventType::RoomHistoryVisibility && before != after {
+            visibility = kinder(visibility, self.history_visibility(after.rest).await?);
+        }
+        match visibility {
+            HistoryVisibility::WorldReadable => return Ok(true),
+            HistoryVisibility::Shared if self.joined_at_or_after(index) => return Ok(true),
+            _ => {}
+        }
+        let mut memberships = [self.membership(before.members).await?, None];
+        if *event.pdu.kind() == TimelineEventType::RoomMember
+            && event.pdu.state_key() == Some(self.user_id.as_str())
+        {
+            // One's own leave, kick and invitation are one's own business.
+            memberships[1] = self.membership(after.members).await?;
+            if self.row.is_some() {
+                return Ok(true);
+            }
+        }
+        let is = |wanted| memberships.contains(&Some(wanted));
+        Ok(is(Membership::Join)
+            || (visibility == HistoryVisibility::Invited && is(Membership::Invite)))
+    }
+
+    /// The user's membership after this event; `None` if they had none then, or if the event has no
+    /// place in the room's history.
+    pub async fn membership_after(
+        &mut self,
+        event: &StoredEvent,
+    ) -> Result<Option<Membership>, ReadError> {
+        self.membership(event.header.state_after.members).await
+    }
+
+    /// Those of these events that the user may see, in their order.
+    pub async fn filter(
+        &mut self,
+        events: Vec<Arc<StoredEvent>>,
+    ) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
+        let mut visible = Vec::with_capacity(events.len());
+        for event in events {
+            if self.can_see(&event).await? {
+                visible.push(event);
+            }
+        }
+        Ok(visible)
+    }
+
+    /// Was the user in the room at this place, or at a later one?
+    fn joined_at_or_after(&self, index: TimelineIndex) -> bool {
+        self.row.as_ref().is_some_and(|row| match row.details.membership {
+            Membership::Join => true,
+            Membership::Leave | Membership::Ban => {
+                row.details.was_joined && index <= TimelineIndex::Live(row.position)
+            }
+            Membership::Invite | Membership::Knock => false,
+        })
+    }
+
+    async fn history_visibility(&mut self, rest: NodeId) -> Result<HistoryVisibility, ReadError> {
+        if let Some(known) = self.by_rest.get(&rest) {
+            return Ok(*known);
+        }
+        let ordinal = match self.visibility_key {
+            Some(key) => get(&self.rooms.nodes(&self.room_id), rest, key)?,
+            None => None,
+        };
+        let visibility = match ordinal {
+            Some(ordinal) => visibility_of(&*self.event(ordinal).await?),
+            None => HistoryVisibility::Shared,
+        };
+        if self.by_rest.len() >= REMEMBERED_ROOTS {
+            self.by_rest.clear();
+        }
+        self.by_rest.insert(rest, visibility);
+        Ok(visibility)
+    }
+
+    async fn membership(&mut self, members: NodeId) -> Result<Option<Membership>, ReadError> {
+        if let Some(known) = self.by_members.get(&members) {
+            return Ok(*known);
+        }
+        let ordinal = match self.member_key {
+            Some(key) => get(&self.rooms.nodes(&self.room_id), members, key)?,
+            None => None,
+        };
+        let membership = match ordinal {
+            Some(ordinal) => membership_of(&*self.event(ordinal).await?),
+            None => None,
+        };
+        if self.by_members.len() >= REMEMBERED_ROOTS {
+            self.by_members.clear();
+        }
+        self.by_members.insert(members, membership);
+        Ok(membership)
+    }
+
+    async fn event(&self, ordinal: EventOrdinal) -> Result<Arc<StoredEvent>, ReadError> {
+        self.rooms.event(&self.room_id, ordinal).await
+    }
+}
+
+/// Did this user who is not joined have a place in the room that lets them read what was there?
+fn was_inside(row: &UserRoomRow) -> bool {
+    match row.details.membership {
+        Membership::Leave | Membership::Ban => row.details.was_joined,
+        Membership::Join => true,
+        Membership::Invite | Membership::Knock => false,
+    }
+}
+
+fn kinder(one: HistoryVisibility, other: HistoryVisibility) -> HistoryVisibility {
+    let rank = |visibility| match visibility {
+        HistoryVisibility::WorldReadable => 3,
+        HistoryVisibility::Shared => 2,
+        HistoryVisibility::Invited => 1,
+        HistoryVisibility::Joined => 0,
+    };
+    if rank(one) >= rank(other) { one } else { other }
+}
+
+fn visibility_of(event: &StoredEvent) -> HistoryVisibility {
+    #[derive(Deserialize)]
+    struct Content<'a> {
+        #[serde(borrow)]
+        history_visibility: std::borrow::Cow<'a, str>,
+    }
+    match event.pdu.content_as::<Content<'_>>().as_ref().map(|c| c.history_visibility.as_ref()) {
+        Ok("world_readable") => HistoryVisibility::WorldReadable,
+        Ok("invited") => HistoryVisibility::Invited,
+        Ok("joined") => HistoryVisibility::Joined,
+        _ => HistoryVisibility::Shared,
+    }
+}
+
+/// The membership that a member event states; `None` for one that states none known.
+#[must_use]
+pub fn membership_of(event: &StoredEvent) -> Option<Membership> {
+    #[derive(Deserialize)]
+    struct Content<'a> {
+        #[serde(borrow)]
+        membership: std::borrow::Cow<'a, str>,
+    }
+    let content: Content<'_> = event.pdu.content_as().ok()?;
+    match content.membership.as_ref() {
+        "join" => Some(Membership::Join),
+        "invite" => Some(Membership::Invite),
+        "leave" => Some(Membership::Leave),
+        "ban" => Some(Membership::Ban),
+        "knock" => Some(Membership::Knock),
+        _ => None,
+    }
+}
