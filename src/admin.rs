@@ -33,7 +33,7 @@ const MAX_REQUEST_BYTES: u64 = 64 * 1024;
 /// How long the server waits for a request, or to get rid of its answer.
 const SERVER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the command line waits for the answer: a busy server hashes passwords one after another.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
+const CLIENT_PATIENCE: Duration = Duration::from_mins(1);
 
 /// One command.
 #[derive(Debug, Serialize, Deserialize)]

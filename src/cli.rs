@@ -129,7 +129,7 @@ enum CliError {
 /// Runs the command that the process's arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let mut stderr = io::stderr();
@@ -141,10 +141,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<(), CliError> {
+fn run(cli: &Cli) -> Result<(), CliError> {
     match &cli.command {
-        None | Some(Command::Serve) => serve(&cli),
-        Some(Command::User(command)) => user(&cli, command),
+        None | Some(Command::Serve) => serve(cli),
+        Some(Command::User(command)) => user(cli, command),
         Some(Command::Config(ConfigCommand::Check)) => {
             let path = cli.existing_config()?;
             cli.load(&path)?;

@@ -73,6 +73,7 @@ pub fn all() -> impl Iterator<Item = &'static Field> {
 }
 
 /// The setting with this key.
+#[must_use]
 pub fn find(key: &str) -> Option<&'static Field> {
     all().find(|field| field.key == key)
 }

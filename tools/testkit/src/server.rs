@@ -129,7 +129,7 @@ impl TestServer {
         let answer = if challenge.get("access_token").is_some() {
             challenge
         } else {
-            let auth = json!({ "type": "m.login.dummy", "session": challenge["session"] });
+            let auth = json!({ "type": "m.login.dummy", "session": challenge.get("session") });
             self.client.post_ok(path, request(auth)).await
         };
         TestUser::from_answer(&self.client, localpart, &answer)
