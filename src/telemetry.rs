@@ -4,11 +4,14 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::Subscr
 
 use crate::config::{LogConfig, LogFormat};
 
+/// The engines tell about their own housekeeping; theirs is shown from warnings on, unless asked for.
+const QUIET: &str = "fjall=warn,lsm_tree=warn,sled=warn";
+
 /// Installs the process's subscriber. `RUST_LOG` wins over the configured level. Does nothing if
 /// one is installed already.
 pub fn init(config: &LogConfig) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&config.level));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("{QUIET},{}", config.level)));
     let registry = tracing_subscriber::registry().with(filter);
     let installed = match config.format {
         LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
