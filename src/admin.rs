@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use hearth_rooms::{RoomError, schema::Membership};
 use hearth_users::{NewAccount, Secret, UsersError};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
@@ -95,9 +96,26 @@ pub(crate) async fn execute(parts: &Parts, request: AdminRequest) -> AdminReply 
         AdminRequest::DeactivateUser { user, erase } => {
             let user_id = user_id(parts, &user)?;
             parts.users.deactivate(&user_id, erase).await.map_err(told)?;
+            leave_rooms(parts, &user_id).await?;
             Ok(user_id)
         }
     }
+}
+
+/// Takes a deactivated user out of every room. What fails is tried again with the next deactivation.
+async fn leave_rooms(parts: &Parts, user_id: &UserId) -> Result<(), String> {
+    let told = |error: RoomError| {
+        format!("{user_id} is deactivated, but has not left all rooms ({error}): run this again")
+    };
+    for (room_id, row) in parts.rooms.user_rooms(user_id).await.map_err(told)? {
+        if matches!(
+            row.details.membership,
+            Membership::Join | Membership::Invite | Membership::Knock
+        ) {
+            parts.rooms.leave(&room_id, user_id, None).await.map_err(told)?;
+        }
+    }
+    Ok(())
 }
 
 /// The ID of a user of this server, from their name or their ID.

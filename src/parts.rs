@@ -3,6 +3,7 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
+use hearth_rooms::{RoomError, Rooms};
 use hearth_storage::{Store, StoreError, StoreOptions};
 use hearth_types::{Clock, ServerIdentity};
 use hearth_users::{Users, UsersError};
@@ -18,6 +19,7 @@ pub(crate) struct Parts {
     pub(crate) identity: Arc<ServerIdentity>,
     pub(crate) store: Store,
     pub(crate) users: Users,
+    pub(crate) rooms: Rooms,
 }
 
 /// What is not configuration but enters from outside.
@@ -56,6 +58,9 @@ pub enum OpenError {
     /// The users cannot be opened.
     #[error(transparent)]
     Users(#[from] UsersError),
+    /// The rooms cannot be opened.
+    #[error(transparent)]
+    Rooms(#[from] RoomError),
 }
 
 impl Config {
@@ -84,7 +89,7 @@ impl Parts {
         let store = Store::open(StoreOptions {
             engine: config.store.engine,
             path: config.store_path(),
-            keyspaces: [hearth_users::KEYSPACES].concat(),
+            keyspaces: [hearth_users::KEYSPACES, hearth_rooms::KEYSPACES].concat(),
             server_name: config.server.name.to_string(),
         })
         .await?;
@@ -95,7 +100,14 @@ impl Parts {
             config.users.clone(),
         )
         .await?;
-        Ok(Self { identity, store, users })
+        let rooms = Rooms::open(
+            store.clone(),
+            Arc::clone(&identity),
+            Arc::clone(&options.clock),
+            config.rooms.clone(),
+        )
+        .await?;
+        Ok(Self { identity, store, users, rooms })
     }
 
     /// Writes what is only in memory and closes the store. Nothing may be asked of the parts after it.

@@ -91,6 +91,7 @@ pub const SECTIONS: &[Section] = &[
     RATE_LIMITS_GENERAL,
     USERS,
     ARGON2,
+    ROOMS,
     STORE,
     LOG,
 ];
@@ -316,6 +317,34 @@ const ARGON2: Section = Section {
             Kind::Integer,
             "Hashes computed at the same time, 1 to 64; further logins wait. Bounds memory and CPU \
              under a storm of logins.",
+        ),
+    ],
+};
+
+const ROOMS: Section = Section {
+    name: "rooms",
+    about: "How rooms are made and kept.",
+    fields: &[
+        field(
+            "rooms.default_version",
+            Kind::Text,
+            "The version of rooms whose creator does not ask for one, \"6\" to \"12\".",
+        ),
+        field(
+            "rooms.cache_mib",
+            Kind::Integer,
+            "Memory for recently used events and state, in MiB, over all rooms.",
+        ),
+        field(
+            "rooms.max_active_rooms",
+            Kind::Integer,
+            "Rooms that may be written to at the same time, at least 1. A room that nobody has \
+             written to for five minutes does not count.",
+        ),
+        field(
+            "rooms.allow_publishing",
+            Kind::Boolean,
+            "Whether users may list rooms that they administer in the public directory.",
         ),
     ],
 };

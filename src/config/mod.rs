@@ -13,6 +13,7 @@ pub mod render;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use hearth_http::HttpConfig;
+use hearth_rooms::RoomsConfig;
 use hearth_storage::EngineKind;
 use hearth_users::UsersConfig;
 use ruma::OwnedServerName;
@@ -35,6 +36,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Accounts, registration, sessions, presence.
     pub users: UsersConfig,
+    /// How rooms are made and kept.
+    pub rooms: RoomsConfig,
     /// How rows are kept.
     pub store: StoreConfig,
     /// What is logged.
@@ -146,6 +149,8 @@ impl Config {
         self.client.validate()?;
         self.http.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         self.users.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        let in_rooms = |reason| ConfigError::Invalid(format!("rooms.{reason}"));
+        self.rooms.validate().map_err(in_rooms)?;
         self.log.validate()
     }
 }
