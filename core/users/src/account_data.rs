@@ -1,12 +1,23 @@
 //! Account data, global and per room (CS "Client Config").
 
-use hearth_storage::{Keyspace, Positioned, postcard_record};
-use hearth_types::StreamPosition;
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use std::ops::Bound;
 
-use crate::{Users, UsersError};
+use hearth_storage::{Commit, Keyspace, Positioned, Topic, postcard_record};
+use hearth_types::{StreamPosition, limits::MAX_ID_BYTES};
+use ruma::{EventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json, value::RawValue};
+
+use crate::{LogKind, Users, UsersError, log::user_entry};
+
+/// One content.
+pub(crate) const MAX_CONTENT_BYTES: usize = 64 * 1024;
+/// Rows read or deleted at once.
+const BATCH: usize = 100;
+
+pub(crate) const FULLY_READ: &str = "m.fully_read";
+pub(crate) const PUSH_RULES: &str = "m.push_rules";
+pub(crate) const IGNORED_USERS: &str = "m.ignored_user_list";
 
 /// Clustering: the room's ID or nothing, then the type.
 pub(crate) const ACCOUNT_DATA: Keyspace<OwnedUserId, (String, String), Positioned<ContentRow>> =
@@ -50,6 +61,32 @@ pub struct AccountDataEntry {
     pub content: Box<RawValue>,
 }
 
+impl AccountDataScope<'_> {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Global => "",
+            Self::Room(room_id) => room_id.as_str(),
+        }
+    }
+}
+
+impl AccountDataEntry {
+    fn from_row(
+        (scope, event_type): (String, String),
+        row: Positioned<ContentRow>,
+    ) -> Result<Self, UsersError> {
+        let damaged = |error: &dyn std::fmt::Display| {
+            UsersError::Internal(format!("stored account data {event_type}: {error}"))
+        };
+        let room_id = match &*scope {
+            "" => None,
+            room_id => Some(RoomId::parse(room_id).map_err(|error| damaged(&error))?),
+        };
+        let content = RawValue::from_string(row.record.json).map_err(|error| damaged(&error))?;
+        Ok(Self { position: row.position, room_id, event_type, content })
+    }
+}
+
 impl Users {
     /// Sets account data for a client. `m.fully_read` and `m.push_rules` are refused with
     /// [`UsersError::ManagedAccountData`]. The content must be a JSON object of at most 64 KiB.
@@ -60,7 +97,71 @@ impl Users {
         event_type: &str,
         content: &RawValue,
     ) -> Result<StreamPosition, UsersError> {
-        todo!()
+        if matches!(event_type, FULLY_READ | PUSH_RULES) {
+            return Err(UsersError::ManagedAccountData);
+        }
+        if event_type.is_empty() || event_type.len() > MAX_ID_BYTES {
+            return Err(UsersError::InvalidName("account data types have 1 to 255 bytes"));
+        }
+        let json = content.get().trim().to_owned();
+        if !json.starts_with('{') {
+            return Err(UsersError::InvalidContent("account data must be an object".to_owned()));
+        }
+        self.write_account_data(user_id, scope, event_type, json).await
+    }
+
+    pub(crate) async fn write_account_data(
+        &self,
+        user_id: &UserId,
+        scope: AccountDataScope<'_>,
+        event_type: &str,
+        json: String,
+    ) -> Result<StreamPosition, UsersError> {
+        let key = (scope.as_str().to_owned(), event_type.to_owned());
+        self.exclusive(user_id, move |users, user_id| async move {
+            users.write_account_data_now(&user_id, key, json).await
+        })
+        .await
+    }
+
+    /// Under the user's lock.
+    pub(crate) async fn write_account_data_now(
+        &self,
+        user_id: &OwnedUserId,
+        key: (String, String),
+        json: String,
+    ) -> Result<StreamPosition, UsersError> {
+        if json.len() > MAX_CONTENT_BYTES {
+            return Err(UsersError::TooLarge { max_bytes: MAX_CONTENT_BYTES });
+        }
+        let old = self.store().get(&ACCOUNT_DATA, user_id, &key).await?;
+        let mut commit = Commit::new(user_id);
+        let position = commit.next_position();
+        if let Some(old) = old {
+            commit.delete(&ACCOUNT_DATA_CHANGES, user_id, &old.position);
+        }
+        let row = Positioned { position, record: ContentRow { json } };
+        commit.put(&ACCOUNT_DATA, user_id, &key, &row);
+        let payload = format!("{}\0{}", key.0, key.1);
+        commit.log(position, user_entry(LogKind::AccountData, user_id, payload.as_bytes()));
+        let (scope, event_type) = key;
+        let change = ChangeRow { scope, event_type };
+        commit.put(&ACCOUNT_DATA_CHANGES, user_id, &position, &change);
+        commit.touch(Topic::new(user_id.as_str()));
+        let committed = self.store().commit(commit).await?;
+        if change.scope.is_empty() {
+            self.forget_parsed(user_id, &change.event_type);
+        }
+        Ok(committed.first)
+    }
+
+    /// What memory holds of this type is no longer so.
+    fn forget_parsed(&self, user_id: &UserId, event_type: &str) {
+        match event_type {
+            IGNORED_USERS => self.inner.ignored.remove(user_id),
+            PUSH_RULES => self.inner.push_rules.remove(user_id),
+            _ => {}
+        }
     }
 
     /// One content. Global `m.push_rules` is there even if it was never changed.
@@ -70,7 +171,27 @@ impl Users {
         scope: AccountDataScope<'_>,
         event_type: &str,
     ) -> Result<Option<Box<RawValue>>, UsersError> {
-        todo!()
+        if scope == AccountDataScope::Global && event_type == PUSH_RULES {
+            return self.push_rules_content(user_id).await.map(Some);
+        }
+        let key = (scope.as_str().to_owned(), event_type.to_owned());
+        let row = self.store().get(&ACCOUNT_DATA, &user_id.to_owned(), &key).await?;
+        Ok(row
+            .map(|row| AccountDataEntry::from_row(key, row))
+            .transpose()?
+            .map(|entry| entry.content))
+    }
+
+    /// A content as a JSON object; empty if it was never set.
+    pub(crate) async fn account_data_object(
+        &self,
+        user_id: &UserId,
+        scope: AccountDataScope<'_>,
+        event_type: &str,
+    ) -> Result<Map<String, Value>, UsersError> {
+        let key = (scope.as_str().to_owned(), event_type.to_owned());
+        let row = self.store().get(&ACCOUNT_DATA, &user_id.to_owned(), &key).await?;
+        Ok(row.and_then(|row| serde_json::from_str(&row.record.json).ok()).unwrap_or_default())
     }
 
     /// All global account data, the default push rules included.
@@ -78,7 +199,18 @@ impl Users {
         &self,
         user_id: &UserId,
     ) -> Result<Vec<AccountDataEntry>, UsersError> {
-        todo!()
+        let mut entries = self.account_data_of(user_id, "").await?;
+        let content = self.push_rules_content(user_id).await?;
+        match entries.iter_mut().find(|entry| entry.event_type == PUSH_RULES) {
+            Some(entry) => entry.content = content,
+            None => entries.push(AccountDataEntry {
+                position: StreamPosition::ZERO,
+                room_id: None,
+                event_type: PUSH_RULES.to_owned(),
+                content,
+            }),
+        }
+        Ok(entries)
     }
 
     /// All of the user's account data for a room, tags and `m.fully_read` included.
@@ -87,7 +219,21 @@ impl Users {
         user_id: &UserId,
         room_id: &RoomId,
     ) -> Result<Vec<AccountDataEntry>, UsersError> {
-        todo!()
+        self.account_data_of(user_id, room_id.as_str()).await
+    }
+
+    async fn account_data_of(
+        &self,
+        user_id: &UserId,
+        scope: &str,
+    ) -> Result<Vec<AccountDataEntry>, UsersError> {
+        // The next possible scope ends the range: no room ID holds a zero byte.
+        let range = (
+            Bound::Included((scope.to_owned(), String::new())),
+            Bound::Excluded((format!("{scope}\0"), String::new())),
+        );
+        let rows = self.page_all(&ACCOUNT_DATA, &user_id.to_owned(), range).await?;
+        rows.into_iter().map(|(key, row)| AccountDataEntry::from_row(key, row)).collect()
     }
 
     /// The account data, global and of any room, that changed after `since` and up to `until`, oldest
@@ -99,7 +245,24 @@ impl Users {
         since: StreamPosition,
         until: StreamPosition,
     ) -> Result<Vec<AccountDataEntry>, UsersError> {
-        todo!()
+        if since >= until {
+            return Ok(Vec::new());
+        }
+        let owner = user_id.to_owned();
+        let range = (Bound::Excluded(since), Bound::Included(until));
+        let changes = self.page_all(&ACCOUNT_DATA_CHANGES, &owner, range).await?;
+        let mut entries = Vec::with_capacity(changes.len());
+        let keys: Vec<_> =
+            changes.into_iter().map(|(_, change)| (change.scope, change.event_type)).collect();
+        for chunk in keys.chunks(BATCH) {
+            let rows = self.store().get_many(&ACCOUNT_DATA, &owner, chunk).await?;
+            for (key, row) in chunk.iter().zip(rows) {
+                if let Some(row) = row.filter(|row| row.position <= until) {
+                    entries.push(AccountDataEntry::from_row(key.clone(), row)?);
+                }
+            }
+        }
+        Ok(entries)
     }
 
     /// Sets `m.fully_read` of a room (CS "Fully read markers").
@@ -107,8 +270,32 @@ impl Users {
         &self,
         user_id: &UserId,
         room_id: &RoomId,
-        event_id: &ruma::EventId,
+        event_id: &EventId,
     ) -> Result<StreamPosition, UsersError> {
-        todo!()
+        let json = json!({ "event_id": event_id }).to_string();
+        self.write_account_data(user_id, AccountDataScope::Room(room_id), FULLY_READ, json).await
+    }
+
+    /// Under the user's lock: all account data of a deactivated user.
+    pub(crate) async fn delete_account_data_now(
+        &self,
+        user_id: &OwnedUserId,
+    ) -> Result<(), UsersError> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let rows = self.page_all(&ACCOUNT_DATA, user_id, all).await?;
+        for chunk in rows.chunks(BATCH) {
+            let mut commit = Commit::new(user_id);
+            for (key, row) in chunk {
+                commit.delete(&ACCOUNT_DATA, user_id, key);
+                commit.delete(&ACCOUNT_DATA_CHANGES, user_id, &row.position);
+            }
+            self.store().commit(commit).await?;
+        }
+        self.inner.ignored.remove(user_id);
+        self.inner.push_rules.remove(user_id);
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

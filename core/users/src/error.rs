@@ -113,7 +113,16 @@ pub enum AuthError {
         /// Did it merely expire, so that the client may refresh or log in again and keep its state?
         soft_logout: bool,
     },
-    /// The store could not be read.
-    #[error("users: {0}")]
-    Store(#[from] StoreError),
+    /// The store could not answer.
+    #[error(transparent)]
+    Internal(Box<UsersError>),
+}
+
+impl From<UsersError> for AuthError {
+    fn from(error: UsersError) -> Self {
+        match error {
+            UsersError::UnknownToken { soft_logout } => Self::UnknownToken { soft_logout },
+            other => Self::Internal(Box::new(other)),
+        }
+    }
 }

@@ -16,6 +16,7 @@ mod config;
 mod devices;
 mod directory;
 mod error;
+mod expiring;
 mod filters;
 mod ignored;
 mod log;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hearth_storage::{LogEntry, Topic};
-use ruma::{OwnedEventId, OwnedUserId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
 /// Kinds of log entries that this crate writes: 32 to 63 are its share of the numbers.
@@ -28,6 +28,8 @@ pub enum LogKind {
 /// What consumers of the log learn about a receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiptLog {
+    /// In which room.
+    pub room_id: OwnedRoomId,
     /// Whose receipt.
     pub user_id: OwnedUserId,
     /// `m.read` and the like.

@@ -1,26 +1,36 @@
 //! Receipts (CS "Receipts"): one row per room, user, type and thread; never moving backwards.
 //!
-//! One task writes them: it gathers what arrives while its last commits are under way, so that a
-//! storm costs few commits. They are lazily durable.
+//! One task writes them ([`writer`]): it gathers what arrives while its last commits are under way, so
+//! that a storm costs few commits. They are lazily durable. What changed lately in each room is kept in
+//! memory ([`recent`]), for syncs.
 
-use std::collections::BTreeMap;
+mod recent;
+mod writer;
 
-use hearth_storage::{Keyspace, Positioned, postcard_record};
-use hearth_types::StreamPosition;
+use std::{collections::BTreeMap, ops::Bound};
+
+use hearth_storage::{Direction, Keyspace, Positioned, postcard_record};
+use hearth_types::{StreamPosition, limits::MAX_ID_BYTES};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
     events::receipt::{ReceiptThread, ReceiptType},
 };
 use serde::{Deserialize, Serialize};
 
+use self::recent::Recent;
+pub(crate) use self::writer::ReceiptLine;
 use crate::{Users, UsersError};
 
 /// Clustering: user, receipt type, thread (empty: unthreaded; `main`; or the root's event ID).
-pub(crate) const RECEIPTS: Keyspace<
-    OwnedRoomId,
-    (OwnedUserId, String, String),
-    Positioned<ReceiptRow>,
-> = Keyspace::new("receipts");
+pub(crate) const RECEIPTS: Keyspace<OwnedRoomId, ReceiptKey, Positioned<ReceiptRow>> =
+    Keyspace::new("receipts");
+
+pub(crate) type ReceiptKey = (OwnedUserId, String, String);
+
+/// Rows of one user in one room that are read at once.
+const OWN_ROWS: usize = 100;
+/// Rows of one user in one room that are looked at, at most: as many threads can be told apart.
+const MAX_OWN_ROWS: usize = 50_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReceiptRow {
@@ -95,6 +105,30 @@ impl ReadPositions {
     }
 }
 
+impl ReceiptEntry {
+    fn new(
+        (user_id, receipt_type, thread): ReceiptKey,
+        position: StreamPosition,
+        row: ReceiptRow,
+    ) -> Self {
+        let thread = Some(thread).filter(|thread| !thread.is_empty());
+        Self {
+            position,
+            user_id,
+            receipt_type: ReceiptType::from(receipt_type),
+            // Checked when it was written.
+            thread: ReceiptThread::try_from(thread).unwrap_or_default(),
+            event_id: row.event_id,
+            ts_ms: row.ts_ms,
+            timeline_position: row.timeline_position,
+        }
+    }
+}
+
+fn is_visible(key: &ReceiptKey, viewer: &UserId) -> bool {
+    key.1 != ReceiptType::ReadPrivate.as_str() || key.0 == viewer
+}
+
 impl Users {
     /// Sets a receipt; `None` if it would move backwards or stand still, and so nothing happened.
     /// Returns after it is applied and visible.
@@ -102,7 +136,21 @@ impl Users {
         &self,
         update: ReceiptUpdate,
     ) -> Result<Option<StreamPosition>, UsersError> {
-        todo!()
+        let receipt_type = update.receipt_type.as_str();
+        if receipt_type.is_empty()
+            || receipt_type.len() > MAX_ID_BYTES
+            || !receipt_type.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(UsersError::InvalidName(
+                "receipt types have 1 to 255 visible ASCII letters",
+            ));
+        }
+        if update.thread.as_str().is_some_and(|thread| {
+            thread.is_empty() || thread.len() > MAX_ID_BYTES || thread.contains('\0')
+        }) {
+            return Err(UsersError::InvalidName("thread IDs have 1 to 255 bytes"));
+        }
+        self.inner.receipts.set(update).await
     }
 
     /// All receipts of a room that `viewer` may see (others' private ones are not among them), written
@@ -113,7 +161,7 @@ impl Users {
         viewer: &UserId,
         until: StreamPosition,
     ) -> Result<Vec<ReceiptEntry>, UsersError> {
-        todo!()
+        self.scan_receipts(room_id, viewer, StreamPosition::ZERO, until).await
     }
 
     /// The receipts of a room that `viewer` may see and that were written after `since` and up to
@@ -125,7 +173,54 @@ impl Users {
         since: StreamPosition,
         until: StreamPosition,
     ) -> Result<Vec<ReceiptEntry>, UsersError> {
-        todo!()
+        if since >= until {
+            return Ok(Vec::new());
+        }
+        let seen = |key: &ReceiptKey| is_visible(key, viewer);
+        let found = self.inner.receipts.recent().lock().changes(room_id, since, until, seen);
+        let Some(Recent { mut entries, unsettled }) = found else {
+            return self.scan_receipts(room_id, viewer, since, until).await;
+        };
+        if unsettled.is_empty() {
+            return Ok(entries);
+        }
+        // Being committed at this moment, perhaps already visible: the store knows.
+        let rows = self.store().get_many(&RECEIPTS, &room_id.to_owned(), &unsettled).await?;
+        for (key, row) in unsettled.into_iter().zip(rows) {
+            let Some(Positioned { position, record }) = row else { continue };
+            let thread = Some(&*key.2).filter(|thread| !thread.is_empty());
+            entries.retain(|entry| {
+                entry.user_id != key.0
+                    || entry.receipt_type.as_str() != key.1
+                    || entry.thread.as_str() != thread
+            });
+            if since < position && position <= until {
+                entries.push(ReceiptEntry::new(key, position, record));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Has any receipt of the room, private ones of others included, been written after `since`? From
+    /// memory; "yes" when memory does not reach back so far.
+    #[must_use]
+    pub fn receipts_changed_since(&self, room_id: &RoomId, since: StreamPosition) -> bool {
+        self.inner.receipts.recent().lock().changed_since(room_id, since)
+    }
+
+    async fn scan_receipts(
+        &self,
+        room_id: &RoomId,
+        viewer: &UserId,
+        since: StreamPosition,
+        until: StreamPosition,
+    ) -> Result<Vec<ReceiptEntry>, UsersError> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let rows = self.page_all(&RECEIPTS, &room_id.to_owned(), all).await?;
+        let seen = rows.into_iter().filter(|(key, row)| {
+            since < row.position && row.position <= until && is_visible(key, viewer)
+        });
+        Ok(seen.map(|(key, row)| ReceiptEntry::new(key, row.position, row.record)).collect())
     }
 
     /// How far a user has read a room.
@@ -134,6 +229,46 @@ impl Users {
         user_id: &UserId,
         room_id: &RoomId,
     ) -> Result<ReadPositions, UsersError> {
-        todo!()
+        let (user_id, room_id) = (user_id.to_owned(), room_id.to_owned());
+        let forward = Direction::Forward;
+        let mut rows = self
+            .store()
+            .page_prefix(&RECEIPTS, &room_id, &(user_id.clone(),), forward, OWN_ROWS)
+            .await?;
+        if rows.len() >= OWN_ROWS {
+            rows = self
+                .store()
+                .bulk(move |view| {
+                    view.page_prefix(&RECEIPTS, &room_id, &(user_id,), forward, MAX_OWN_ROWS)
+                })
+                .await?;
+        }
+        let mut read = ReadPositions::default();
+        for ((_, receipt_type, thread), row) in rows {
+            read.advance(&receipt_type, &thread, row.record.timeline_position);
+        }
+        Ok(read)
     }
 }
+
+impl ReadPositions {
+    fn advance(&mut self, receipt_type: &str, thread: &str, position: u64) {
+        let reads = [ReceiptType::Read, ReceiptType::ReadPrivate];
+        if !reads.iter().any(|read| read.as_str() == receipt_type) {
+            return;
+        }
+        let position = Some(position);
+        match ReceiptThread::try_from(Some(thread).filter(|thread| !thread.is_empty())) {
+            Ok(ReceiptThread::Unthreaded) => self.unthreaded = self.unthreaded.max(position),
+            Ok(ReceiptThread::Main) => self.main = self.main.max(position),
+            Ok(ReceiptThread::Thread(root)) => {
+                let known = self.threads.get(&root).copied();
+                self.threads.extend(known.max(position).map(|position| (root, position)));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

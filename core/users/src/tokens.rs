@@ -21,14 +21,6 @@ impl TokenHash {
     pub fn of(token: &str) -> Self {
         Self(Sha256::digest(token.as_bytes()).into())
     }
-
-    fn words(self) -> [u64; 4] {
-        let mut words = [0; 4];
-        for (word, bytes) in words.iter_mut().zip(self.0.as_chunks::<8>().0) {
-            *word = u64::from_be_bytes(*bytes);
-        }
-        words
-    }
 }
 
 impl fmt::Debug for TokenHash {
@@ -39,11 +31,11 @@ impl fmt::Debug for TokenHash {
 
 impl KeyPart for TokenHash {
     fn encode(&self, out: &mut KeyEncoder) {
-        todo!()
+        KeyPart::encode(&self.0, out);
     }
 
     fn decode(input: &mut KeyDecoder<'_>) -> Result<Self, KeyError> {
-        todo!()
+        <[u8; 32] as KeyPart>::decode(input).map(Self)
     }
 }
 
@@ -65,4 +57,25 @@ pub(crate) fn new_token(prefix: &str) -> Result<String, UsersError> {
 pub(crate) fn new_device_id() -> Result<String, UsersError> {
     let letters = random_bytes::<10>()?.map(|byte| char::from(b'A' + byte % 26));
     Ok(letters.iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_differ_and_hash_alike() {
+        let (one, other) = (new_token("ha_").unwrap(), new_token("ha_").unwrap());
+        assert_ne!(one, other);
+        assert!(one.starts_with("ha_") && one.len() == 46);
+        assert_eq!(TokenHash::of(&one), TokenHash::of(&one.clone()));
+        assert_ne!(TokenHash::of(&one), TokenHash::of(&other));
+    }
+
+    #[test]
+    fn device_ids_are_capital_letters() {
+        let device_id = new_device_id().unwrap();
+        assert_eq!(device_id.len(), 10);
+        assert!(device_id.bytes().all(|byte| byte.is_ascii_uppercase()));
+    }
 }

@@ -1,12 +1,67 @@
 //! User-interactive authentication: sessions in memory, bounded, expiring, each tied to one request
 //! (CS "User-Interactive Authentication API").
 
+use std::time::Duration;
+
 use ruma::{
     UserId,
-    api::client::uiaa::{AuthData, AuthType},
+    api::client::uiaa::{AuthData, AuthType, UserIdentifier},
 };
+use sha2::{Digest, Sha256};
 
-use crate::{Users, UsersError};
+use crate::{Users, UsersError, expiring::Expiring, tokens::new_token};
+
+/// How long a session is good for.
+const LIFETIME: Duration = Duration::from_secs(15 * 60);
+/// Sessions at a time; older ones make room.
+const MAX_SESSIONS: usize = 20_000;
+/// Failed attempts after which a session ends.
+const MAX_FAILURES: u32 = 20;
+
+#[derive(Debug)]
+struct UiaSession {
+    request: UiaRequest,
+    flows: Vec<UiaFlow>,
+    proof: UiaProof,
+    failures: u32,
+}
+
+/// The sessions under way, by ID.
+#[derive(Debug)]
+pub(crate) struct UiaSessions(Expiring<String, UiaSession>);
+
+impl UiaSessions {
+    pub(crate) fn new() -> Self {
+        Self(Expiring::new(LIFETIME, MAX_SESSIONS))
+    }
+
+    pub(crate) fn expire(&mut self, now_ms: u64) {
+        self.0.expire(now_ms);
+    }
+}
+
+impl UiaSession {
+    /// Is this stage the next one of a flow that the completed stages began?
+    fn expects(&self, stage: &AuthType) -> bool {
+        let done = &self.proof.completed;
+        self.flows.iter().any(|flow| {
+            flow.strip_prefix(done.as_slice()).is_some_and(|rest| rest.first() == Some(stage))
+        })
+    }
+
+    fn is_done(&self) -> bool {
+        self.flows.contains(&self.proof.completed)
+    }
+
+    fn challenge(&self, session: &str, error: Option<UiaError>) -> UiaChallenge {
+        UiaChallenge {
+            session: session.to_owned(),
+            flows: self.flows.clone(),
+            completed: self.proof.completed.clone(),
+            error,
+        }
+    }
+}
 
 /// What request a session is tied to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +125,13 @@ impl UiaRequest {
     /// clients complete the body while they pass the stages (`register`).
     #[must_use]
     pub fn new(method: &str, path: &str, user_id: Option<&UserId>, body: &[u8]) -> Self {
-        todo!()
+        let mut digest = Sha256::new();
+        for part in [method, path, user_id.map_or("", UserId::as_str)] {
+            digest.update(part.as_bytes());
+            digest.update([0]);
+        }
+        digest.update(body);
+        Self(digest.finalize().into())
     }
 }
 
@@ -84,18 +145,158 @@ impl Users {
         user_id: Option<&UserId>,
         auth: Option<&AuthData>,
     ) -> Result<UiaOutcome, UsersError> {
-        todo!()
+        if flows.iter().any(Vec::is_empty) {
+            return Ok(UiaOutcome::Done(UiaProof::default()));
+        }
+        let Some(auth) = auth else {
+            return self.uia_start(request, flows, None);
+        };
+        let session = match auth.session() {
+            Some(session) => {
+                if !self.uia_matches(session, request) {
+                    return self.uia_start(request, flows, Some(UiaError::UnknownSession));
+                }
+                session.to_owned()
+            }
+            // Clients that know the flows beforehand begin with a stage.
+            None => self.uia_insert(request, flows)?,
+        };
+        let Some(stage) = auth.auth_type() else {
+            // A fallback page has passed stages meanwhile, or not.
+            return self.uia_settle(request, flows, &session, None);
+        };
+        let checked = if self.uia_expects(&session, &stage) {
+            self.uia_check(user_id, auth).await?
+        } else {
+            Err(UiaError::UnexpectedStage)
+        };
+        self.uia_settle(request, flows, &session, Some((stage, checked)))
     }
 
     /// Does a session of this ID exist? For the fallback pages.
     #[must_use]
     pub fn uia_session_exists(&self, session: &str) -> bool {
-        todo!()
+        self.inner.uia.lock().0.get_mut(self.now_ms(), &session.to_owned()).is_some()
     }
 
     /// Passes a stage out of band (the dummy stage of a fallback page); `false`: no such session, or
     /// not its next stage.
     pub fn uia_complete_stage(&self, session: &str, stage: &AuthType) -> bool {
-        todo!()
+        let mut sessions = self.inner.uia.lock();
+        let found = sessions.0.get_mut(self.now_ms(), &session.to_owned());
+        let Some(entry) = found.filter(|entry| entry.expects(stage)) else { return false };
+        entry.proof.completed.push(stage.clone());
+        true
+    }
+
+    fn uia_insert(&self, request: &UiaRequest, flows: &[UiaFlow]) -> Result<String, UsersError> {
+        let session = new_token("")?;
+        let entry = UiaSession {
+            request: request.clone(),
+            flows: flows.to_vec(),
+            proof: UiaProof::default(),
+            failures: 0,
+        };
+        self.inner.uia.lock().0.insert(self.now_ms(), session.clone(), entry);
+        Ok(session)
+    }
+
+    fn uia_start(
+        &self,
+        request: &UiaRequest,
+        flows: &[UiaFlow],
+        error: Option<UiaError>,
+    ) -> Result<UiaOutcome, UsersError> {
+        Ok(UiaOutcome::Challenge(UiaChallenge {
+            session: self.uia_insert(request, flows)?,
+            flows: flows.to_vec(),
+            completed: Vec::new(),
+            error,
+        }))
+    }
+
+    fn uia_matches(&self, session: &str, request: &UiaRequest) -> bool {
+        let mut sessions = self.inner.uia.lock();
+        let entry = sessions.0.get_mut(self.now_ms(), &session.to_owned());
+        entry.is_some_and(|entry| entry.request == *request)
+    }
+
+    fn uia_expects(&self, session: &str, stage: &AuthType) -> bool {
+        let mut sessions = self.inner.uia.lock();
+        let entry = sessions.0.get_mut(self.now_ms(), &session.to_owned());
+        entry.is_some_and(|entry| entry.expects(stage))
+    }
+
+    /// Checks what was brought for a stage; says which registration token it was, if one.
+    async fn uia_check(
+        &self,
+        user_id: Option<&UserId>,
+        auth: &AuthData,
+    ) -> Result<Result<Option<String>, UiaError>, UsersError> {
+        match auth {
+            AuthData::Dummy(_) => Ok(Ok(None)),
+            AuthData::Password(password) => {
+                let UserIdentifier::Matrix(named) = &password.identifier else {
+                    return Ok(Err(UiaError::WrongCredentials));
+                };
+                let Some(user_id) = user_id else { return Ok(Err(UiaError::WrongCredentials)) };
+                let same = self.local_user_id(&named.user).as_deref() == Some(user_id);
+                if same && self.verify_password(user_id, &password.password).await? {
+                    return Ok(Ok(None));
+                }
+                Ok(Err(UiaError::WrongCredentials))
+            }
+            AuthData::RegistrationToken(shown) => {
+                if self.is_registration_token_valid(&shown.token).await? {
+                    return Ok(Ok(Some(shown.token.clone())));
+                }
+                Ok(Err(UiaError::InvalidRegistrationToken))
+            }
+            _ => Ok(Err(UiaError::UnexpectedStage)),
+        }
+    }
+
+    /// Counts a checked stage and says how the session stands now.
+    fn uia_settle(
+        &self,
+        request: &UiaRequest,
+        flows: &[UiaFlow],
+        session: &str,
+        attempt: Option<(AuthType, Result<Option<String>, UiaError>)>,
+    ) -> Result<UiaOutcome, UsersError> {
+        let (now_ms, key) = (self.now_ms(), session.to_owned());
+        let mut sessions = self.inner.uia.lock();
+        let Some(entry) = sessions.0.get_mut(now_ms, &key) else {
+            drop(sessions);
+            return self.uia_start(request, flows, Some(UiaError::UnknownSession));
+        };
+        let error = match attempt {
+            None => None,
+            // Somebody else may have passed the stage while this one was checked.
+            Some((stage, Ok(token))) if entry.expects(&stage) => {
+                entry.proof.completed.push(stage);
+                entry.proof.registration_token =
+                    token.or_else(|| entry.proof.registration_token.take());
+                None
+            }
+            Some((_, Ok(_))) => Some(UiaError::UnexpectedStage),
+            Some((_, Err(error))) => {
+                entry.failures += 1;
+                Some(error)
+            }
+        };
+        if entry.is_done() {
+            let proof = std::mem::take(&mut entry.proof);
+            sessions.0.take(now_ms, &key);
+            return Ok(UiaOutcome::Done(proof));
+        }
+        let challenge = entry.challenge(session, error);
+        if entry.failures >= MAX_FAILURES {
+            sessions.0.take(now_ms, &key);
+        }
+        Ok(UiaOutcome::Challenge(challenge))
     }
 }
+
+#[cfg(test)]
+mod tests;

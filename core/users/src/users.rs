@@ -1,11 +1,37 @@
 //! [`Users`]: what all modules of this crate share.
 
-use std::sync::Arc;
+use std::{collections::HashMap, future::Future, ops::Bound, sync::Arc, time::Duration};
 
-use hearth_storage::Store;
+use hearth_storage::{Direction, KeyPart, Keyspace, OwnerLocks, Record, Store, StoreError, Topic};
 use hearth_types::{Clock, ServerIdentity};
+use parking_lot::{Mutex, RwLock};
+use ruma::{OwnedUserId, UserId};
+use tokio::time::MissedTickBehavior;
 
-use crate::{UsersConfig, UsersError};
+use crate::{
+    UsersConfig, UsersError,
+    devices::SeenTable,
+    directory::DirectoryIndex,
+    filters::FilterCache,
+    ignored::IgnoredCache,
+    openid::OpenIdSweep,
+    passwords::PasswordHasher,
+    presence::PresenceTable,
+    push_rules::PushRulesCache,
+    receipts::ReceiptLine,
+    registration::RegistrationDesk,
+    sessions::{LoginTokens, SessionCache},
+    tokens::random_bytes,
+    typing::TypingTable,
+    uia::UiaSessions,
+};
+
+/// How often timers are moved.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+/// Rows that are read inline, on the async threads.
+const INLINE_ROWS: usize = 100;
+/// Rows of one partition that one question may read.
+const MAX_ROWS: usize = 100_000;
 
 /// Everything about this server's users. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,6 +45,22 @@ pub(crate) struct Inner {
     pub(crate) identity: Arc<ServerIdentity>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: UsersConfig,
+    pub(crate) boot_id: u32,
+    pub(crate) passwords: PasswordHasher,
+    pub(crate) sessions: SessionCache,
+    pub(crate) login_tokens: Mutex<LoginTokens>,
+    pub(crate) seen: Mutex<SeenTable>,
+    pub(crate) uia: Mutex<UiaSessions>,
+    pub(crate) registration: RegistrationDesk,
+    pub(crate) push_rules: PushRulesCache,
+    pub(crate) ignored: IgnoredCache,
+    pub(crate) filters: FilterCache,
+    pub(crate) openid: OpenIdSweep,
+    pub(crate) directory: RwLock<DirectoryIndex>,
+    pub(crate) presence: PresenceTable,
+    pub(crate) typing: Mutex<TypingTable>,
+    pub(crate) receipts: ReceiptLine,
+    locks: OwnerLocks,
 }
 
 impl Users {
@@ -30,7 +72,33 @@ impl Users {
         clock: Arc<dyn Clock>,
         config: UsersConfig,
     ) -> Result<Self, UsersError> {
-        todo!()
+        let directory = DirectoryIndex::load(&store).await?;
+        let inner = Inner {
+            boot_id: u32::from_be_bytes(random_bytes()?),
+            passwords: PasswordHasher::new(&config.argon2)?,
+            sessions: SessionCache::new(),
+            login_tokens: Mutex::new(LoginTokens::new()),
+            seen: Mutex::new(HashMap::new()),
+            uia: Mutex::new(UiaSessions::new()),
+            registration: RegistrationDesk::load(&store).await?,
+            push_rules: PushRulesCache::new(),
+            ignored: IgnoredCache::new(),
+            filters: FilterCache::new(),
+            openid: OpenIdSweep::default(),
+            directory: RwLock::new(directory),
+            presence: PresenceTable::new(clock.now_ms()),
+            typing: Mutex::new(TypingTable::default()),
+            receipts: ReceiptLine::start(store.clone(), Arc::clone(&clock)),
+            locks: OwnerLocks::new(),
+            store,
+            identity,
+            clock,
+            config,
+        };
+        let users = Self { inner: Arc::new(inner) };
+        users.start_ticking();
+        users.start_presence_wakes();
+        Ok(users)
     }
 
     /// The configuration that this was opened with.
@@ -43,11 +111,166 @@ impl Users {
     /// authentication and nonces expire, the devices' last-seen times are written. A task does this
     /// every second; tests with a clock of their own call it.
     pub async fn tick(&self) {
-        todo!()
+        self.expire_typing();
+        self.age_presence();
+        self.inner.uia.lock().expire(self.now_ms());
+        self.inner.login_tokens.lock().expire(self.now_ms());
+        self.inner.registration.expire(self.now_ms());
+        let written = async {
+            self.write_seen(false).await?;
+            self.write_presence(false).await?;
+            self.sweep_openid_tokens().await
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(%error, "what users keep in memory could not be written");
+        }
     }
 
     /// Writes what is only in memory (last-seen times, presence) for an orderly shutdown.
     pub async fn flush(&self) -> Result<(), UsersError> {
-        todo!()
+        self.write_seen(true).await?;
+        self.write_presence(true).await
+    }
+
+    fn start_ticking(&self) {
+        let weak = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            let mut interval = tokio::time::interval(TICK);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                interval.tick().await;
+                let Some(inner) = weak.upgrade() else { return };
+                Self { inner }.tick().await;
+            }
+        });
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.inner.clock.now_ms()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn poke(&self, topic: &str) {
+        self.inner.store.notifier().poke(&Topic::new(topic));
+    }
+
+    /// Runs a change of this user's rows as the only one, in a task of its own: a caller that goes
+    /// away does not interrupt it between the store and what memory holds of it.
+    pub(crate) async fn exclusive<T, F, Fut>(
+        &self,
+        user_id: &UserId,
+        work: F,
+    ) -> Result<T, UsersError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Self, OwnedUserId) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, UsersError>> + Send + 'static,
+    {
+        let users = self.clone();
+        let user_id = user_id.to_owned();
+        detached(async move {
+            let inner = Arc::clone(&users.inner);
+            let _turn = inner.locks.lock(user_id.as_str()).await;
+            work(users, user_id.clone()).await
+        })
+        .await
+    }
+
+    /// All rows of a range: the first ones inline, more as one blocking job.
+    pub(crate) async fn page_all<P, C, V>(
+        &self,
+        keyspace: &'static Keyspace<P, C, V>,
+        partition: &P,
+        range: (Bound<C>, Bound<C>),
+    ) -> Result<Vec<(C, V)>, StoreError>
+    where
+        P: KeyPart + Clone + Send + 'static,
+        C: KeyPart + Clone + Send + Sync + 'static,
+        V: Record + Send + 'static,
+    {
+        let store = self.store();
+        let first =
+            store.page(keyspace, partition, range.clone(), Direction::Forward, INLINE_ROWS).await?;
+        if first.len() < INLINE_ROWS {
+            return Ok(first);
+        }
+        let partition = partition.clone();
+        store
+            .bulk(move |view| view.page(keyspace, &partition, range, Direction::Forward, MAX_ROWS))
+            .await
+    }
+}
+
+/// Runs a future to its end even if the caller goes away.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, UsersError>> + Send + 'static,
+) -> Result<T, UsersError> {
+    tokio::spawn(work)
+        .await
+        .map_err(|error| UsersError::Internal(format!("a task did not finish: {error}")))?
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Users over a store in memory, with a clock that tests move.
+
+    use hearth_types::ManualClock;
+    use ruma::owned_server_name;
+
+    use super::*;
+    use crate::NewAccount;
+
+    pub(crate) struct Bench {
+        pub(crate) users: Users,
+        pub(crate) clock: Arc<ManualClock>,
+        pub(crate) store: Store,
+        identity: Arc<ServerIdentity>,
+    }
+
+    impl Bench {
+        pub(crate) async fn new() -> Self {
+            Self::with(UsersConfig::for_tests()).await
+        }
+
+        pub(crate) async fn with(config: UsersConfig) -> Self {
+            let store = Store::memory_for_tests(crate::KEYSPACES);
+            let key = ServerIdentity::generate_key();
+            let identity = Arc::new(
+                ServerIdentity::from_der(owned_server_name!("hearth.test"), &key, "1".to_owned())
+                    .unwrap(),
+            );
+            let clock = Arc::new(ManualClock::new(1_000_000));
+            let users = Users::open(store.clone(), Arc::clone(&identity), clock.clone(), config)
+                .await
+                .unwrap();
+            Self { users, clock, store, identity }
+        }
+
+        /// The same store under a new process, so to speak.
+        pub(crate) async fn reopen(self) -> Self {
+            let Self { users, clock, store, identity } = self;
+            let config = users.config().clone();
+            drop(users);
+            let users = Users::open(store.clone(), Arc::clone(&identity), clock.clone(), config)
+                .await
+                .unwrap();
+            Self { users, clock, store, identity }
+        }
+
+        pub(crate) async fn user(&self, username: &str) -> OwnedUserId {
+            let account = NewAccount {
+                username: username.to_owned(),
+                password: Some("correct horse".to_owned()),
+                ..NewAccount::default()
+            };
+            self.users.create_account(account).await.unwrap()
+        }
+
+        pub(crate) fn advance_s(&self, seconds: u64) {
+            self.clock.advance(Duration::from_secs(seconds));
+        }
     }
 }

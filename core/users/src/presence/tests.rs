@@ -1,0 +1,141 @@
+use ruma::user_id;
+
+use super::*;
+use crate::{UsersConfig, users::testing::Bench};
+
+#[tokio::test]
+async fn people_age_from_online_to_idle_to_offline() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    let users = &bench.users;
+    let now = async || {
+        users.tick().await;
+        let presence = users.presence(&alice).await.unwrap();
+        (presence.state, presence.currently_active)
+    };
+    assert_eq!(now().await, (PresenceState::Offline, false));
+    let guard = users.presence_syncing(&alice, PresenceState::Online);
+    assert_eq!(now().await, (PresenceState::Online, true));
+    bench.advance_s(60);
+    assert_eq!(now().await, (PresenceState::Online, false));
+    users.presence_active(&alice);
+    assert_eq!(now().await, (PresenceState::Online, true));
+    bench.advance_s(300);
+    assert_eq!(now().await, (PresenceState::Unavailable, false));
+    drop(guard);
+    bench.advance_s(29);
+    assert_eq!(now().await, (PresenceState::Unavailable, false));
+    bench.advance_s(5);
+    assert_eq!(now().await, (PresenceState::Offline, false));
+}
+
+#[tokio::test]
+async fn the_last_of_several_syncs_counts() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    let users = &bench.users;
+    let one = users.presence_syncing(&alice, PresenceState::Online);
+    let two = users.presence_syncing(&alice, PresenceState::Online);
+    drop(one);
+    bench.advance_s(60);
+    users.tick().await;
+    assert_eq!(users.presence(&alice).await.unwrap().state, PresenceState::Online);
+    drop(two);
+    bench.advance_s(60);
+    users.tick().await;
+    assert_eq!(users.presence(&alice).await.unwrap().state, PresenceState::Offline);
+}
+
+#[tokio::test]
+async fn a_sync_with_offline_shows_nothing() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    let _guard = bench.users.presence_syncing(&alice, PresenceState::Offline);
+    assert_eq!(bench.users.presence(&alice).await.unwrap().state, PresenceState::Offline);
+    assert_eq!(bench.users.presence_serial(), 0);
+}
+
+#[tokio::test]
+async fn changes_are_found_by_serial() {
+    let bench = Bench::new().await;
+    let (alice, bob) = (bench.user("alice").await, bench.user("bob").await);
+    let users = &bench.users;
+    let everybody = [&*alice, &*bob, user_id!("@far:away")];
+    let changed = |since| {
+        let changes = users.presence_changes(everybody, since).into_iter();
+        changes.map(|(user_id, _)| user_id).collect::<Vec<_>>()
+    };
+    assert!(changed(0).is_empty());
+    users.set_presence(&alice, PresenceState::Online, None).await.unwrap();
+    let before = users.presence_serial();
+    let message = Some("at lunch".to_owned());
+    users.set_presence(&bob, PresenceState::Unavailable, message.clone()).await.unwrap();
+    assert_eq!(changed(0), [alice.clone(), bob.clone()]);
+    assert_eq!(changed(before), [bob.clone()]);
+    let serial = users.presence_serial();
+    // The same again is no change, nor is a moment's more activity.
+    users.set_presence(&bob, PresenceState::Unavailable, message.clone()).await.unwrap();
+    bench.advance_s(1);
+    users.presence_active(&alice);
+    assert_eq!(users.presence_serial(), serial);
+    assert_eq!(users.presence(&bob).await.unwrap().status_msg, message);
+}
+
+#[tokio::test]
+async fn message_and_time_outlive_the_process() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    let message = Some("hello".to_owned());
+    bench.users.set_presence(&alice, PresenceState::Online, message.clone()).await.unwrap();
+    bench.users.flush().await.unwrap();
+    let bench = bench.reopen().await;
+    let presence = bench.users.presence(&alice).await.unwrap();
+    assert_eq!((presence.state, presence.serial), (PresenceState::Offline, 0));
+    assert_eq!(presence.last_active_ms, Some(1_000_000));
+    assert_eq!(presence.status_msg, message);
+    // Coming back does not lose the message.
+    let _guard = bench.users.presence_syncing(&alice, PresenceState::Online);
+    assert_eq!(bench.users.presence(&alice).await.unwrap().status_msg, message);
+}
+
+#[tokio::test]
+async fn switched_off_it_does_nothing() {
+    let config = UsersConfig { presence_enabled: false, ..UsersConfig::for_tests() };
+    let bench = Bench::with(config).await;
+    let alice = bench.user("alice").await;
+    bench.users.set_presence(&alice, PresenceState::Online, None).await.unwrap();
+    let _guard = bench.users.presence_syncing(&alice, PresenceState::Online);
+    bench.users.presence_active(&alice);
+    assert_eq!(bench.users.presence(&alice).await.unwrap().state, PresenceState::Offline);
+}
+
+#[derive(Debug)]
+struct OneRoom;
+
+#[async_trait::async_trait]
+impl PresenceAudience for OneRoom {
+    async fn topics(&self, _user_id: &UserId) -> Vec<Topic> {
+        vec![Topic::new("!room:hearth.test")]
+    }
+}
+
+#[derive(Debug, Default)]
+struct Woken(Notify);
+
+impl hearth_storage::Listener for Woken {
+    fn changed(&self, _topic: &Topic, _position: hearth_types::StreamPosition) {
+        self.0.notify_one();
+    }
+}
+
+#[tokio::test]
+async fn the_audience_is_woken() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    bench.users.set_presence_audience(Arc::new(OneRoom));
+    let woken = Arc::new(Woken::default());
+    let listener: Arc<dyn hearth_storage::Listener> = woken.clone();
+    bench.store.notifier().subscribe(&Topic::new("!room:hearth.test"), &listener);
+    bench.users.set_presence(&alice, PresenceState::Online, None).await.unwrap();
+    woken.0.notified().await;
+}
