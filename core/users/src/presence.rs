@@ -14,7 +14,7 @@ use ruma::{OwnedUserId, UserId, presence::PresenceState};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::{Users, UsersError};
+use crate::{Users, UsersError, users::TICK};
 
 pub(crate) const PRESENCE: Keyspace<OwnedUserId, (), PresenceRow> = Keyspace::new("presence");
 
@@ -402,10 +402,11 @@ impl Users {
 
     /// Under the user's lock: what a deactivated user leaves.
     pub(crate) async fn forget_presence(&self, user_id: &OwnedUserId) -> Result<(), UsersError> {
-        let mut people = self.inner.presence.people.lock();
-        people.known.remove(user_id);
-        people.to_write.remove(user_id);
-        drop(people);
+        {
+            let mut people = self.inner.presence.people.lock();
+            people.known.remove(user_id);
+            people.to_write.remove(user_id);
+        }
         let mut commit = Commit::new(user_id);
         commit.delete(&PRESENCE, user_id, &());
         self.store().commit(commit).await?;
@@ -423,7 +424,7 @@ impl Users {
                 users.wake_presence_audiences().await;
                 let wait = users.inner.presence.changed.notified();
                 // Dropped handles are noticed within a tick; a change wakes at once.
-                if tokio::time::timeout(super::users::TICK, wait).await.is_err() {
+                if tokio::time::timeout(TICK, wait).await.is_err() {
                     drop(users);
                     tokio::task::yield_now().await;
                 }

@@ -159,6 +159,9 @@ impl Users {
         if rule.rule_id().is_empty() || rule.rule_id().len() > MAX_RULE_ID_BYTES {
             return Err(PushRuleError::InvalidRuleId.into());
         }
+        if [before, after].contains(&Some(rule.rule_id())) {
+            return Err(PushRuleError::UnknownRelative.into());
+        }
         let (before, after) = (before.map(ToOwned::to_owned), after.map(ToOwned::to_owned));
         self.change_push_rules(user_id, move |rules| {
             let (kind, rule_id) = (rule.kind(), rule.rule_id().to_owned());
