@@ -11,6 +11,8 @@
 //! go to the caller, who stores them.
 
 mod node;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use serde::{Deserialize, Serialize};
