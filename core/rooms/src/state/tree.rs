@@ -215,6 +215,7 @@ impl<'a, S: NodeSource> TreeEditor<'a, S> {
     }
 
     /// The next free node number, and the new nodes that `roots` reach, to be stored.
+    #[must_use]
     pub fn finish(mut self, roots: &[NodeId]) -> (u32, Vec<(NodeId, Arc<Node>)>) {
         let mut reached = Vec::new();
         let mut open = roots.to_vec();
@@ -246,7 +247,7 @@ impl<'a, S: NodeSource> TreeEditor<'a, S> {
             return Ok(id);
         };
         let mut slots = spread(id, node.as_deref(), height);
-        let mut changed = false;
+        let mut differs = false;
         let digit_of = |(key, _): &(u32, Option<u32>)| (key & mask) >> shift(height);
         for group in changes.chunk_by(|a, b| digit_of(a) == digit_of(b)) {
             let Some(first) = group.first() else { continue };
@@ -263,10 +264,10 @@ impl<'a, S: NodeSource> TreeEditor<'a, S> {
                 let edited = self.edit(child, height, below(height, u32::MAX), group)?;
                 (!edited.is_empty()).then_some(edited.0)
             };
-            changed |= new != old;
+            differs |= new != old;
             slots.put(digit, new);
         }
-        if !changed {
+        if !differs {
             return Ok(id);
         }
         self.keep(height, slots)
@@ -276,7 +277,9 @@ impl<'a, S: NodeSource> TreeEditor<'a, S> {
         if slots.is_empty() {
             return Ok(NodeId::EMPTY);
         }
-        if height > 0 && let Some(child) = slots.only_first() {
+        if height > 0
+            && let Some(child) = slots.only_first()
+        {
             return Ok(NodeId(child));
         }
         let id = NodeId(self.next_node);
