@@ -38,8 +38,8 @@ pub(super) fn run<E: EventSource, N: NodeSource>(
     } else {
         RoaringBitmap::new()
     };
-    let full: RoaringBitmap =
-        &difference | &subgraph | conflict.events().map(|(_, ordinal)| ordinal).collect();
+    let conflicted: RoaringBitmap = conflict.events().map(|(_, ordinal)| ordinal).collect();
+    let full = conflicted | &difference | &subgraph;
     let common = unconflicted_part(rules, rules_v2, &full, graph)?;
     let maps = state_maps(conflict, &common, graph)?;
 
