@@ -77,6 +77,10 @@ pub const EVENTS: Keyspace<OwnedRoomId, EventOrdinal, EventRow> = Keyspace::new(
 /// Ordinals by event ID.
 pub const EVENT_IDS: Keyspace<OwnedRoomId, OwnedEventId, EventOrdinalRow> =
     Keyspace::new("event_ids");
+/// State events by the events that they name as auth events, (parent, child): the auth graph upwards,
+/// for state resolution ([`crate::resolve::EventSource::auth_children`]). Written for every state event.
+pub const AUTH_CHILDREN: Keyspace<OwnedRoomId, (EventOrdinal, EventOrdinal), ()> =
+    Keyspace::new("auth_children");
 /// The timeline: what clients may see, in order.
 pub const TIMELINE: Keyspace<OwnedRoomId, TimelineIndex, TimelineRow> = Keyspace::new("timeline");
 /// State-key ordinals by (type, state key). Members are counted apart from the rest.
@@ -131,6 +135,7 @@ pub const KEYSPACES: &[&str] = &[
     ROOMS.name(),
     EVENTS.name(),
     EVENT_IDS.name(),
+    AUTH_CHILDREN.name(),
     TIMELINE.name(),
     STATE_KEYS.name(),
     STATE_NODES.name(),
@@ -209,7 +214,7 @@ pub struct EventHeader {
     pub state_before: StateRoot,
     /// State after the event.
     pub state_after: StateRoot,
-    /// Ordinals of its auth events.
+    /// Ordinals of its auth events, in the order in which the event names them.
     pub auth_events: Vec<EventOrdinal>,
     /// Ordinals of its previous events that are known here.
     pub prev_events: Vec<EventOrdinal>,
