@@ -18,6 +18,7 @@ mod algorithm;
 mod conflict;
 mod difference;
 mod graph;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use ruma::room_version_rules::RoomVersionRules;
 
+pub use self::source::RoomEvents;
 use self::{conflict::Conflict, graph::Graph};
 use crate::{
     schema::{EventOrdinal, StoredEvent},

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     Rooms,
     error::RoomError,
-    schema::{EventHeader, Standing, StoredEvent, TimelineIndex, TransactionKey},
+    schema::{self, EventHeader, Standing, StoredEvent, TimelineIndex, TransactionKey},
     state::StateKeyOrdinal,
 };
 
@@ -265,6 +265,10 @@ impl Room {
             }
             self.local.state_keys.insert(key.clone(), ordinal);
             batch.add_state_key(&self.id, key, ordinal);
+        }
+        for parent in &stored.header.auth_events {
+            let edge = (*parent, stored.ordinal);
+            batch.commit.put(&schema::AUTH_CHILDREN, &self.id, &edge, &());
         }
         batch.add_nodes(&self.id, &change.nodes);
         self.local.nodes.extend(change.nodes);
