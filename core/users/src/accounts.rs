@@ -114,7 +114,7 @@ impl Users {
         let users = self.clone();
         detached(async move {
             // One at a time, so that a token never pays twice with its last use.
-            let _uses = users.inner.registration.uses.lock().await;
+            let _turn = users.inner.registration.uses.lock().await;
             users.check_registration_token(&token).await?;
             users.insert_account(user_id, account, password_hash, Some(token)).await
         })

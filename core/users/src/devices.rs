@@ -205,7 +205,9 @@ impl Users {
                 continue;
             }
             self.store().commit(commit).await?;
-            ended.iter().for_each(|pair| self.inner.sessions.remove(pair));
+            for pair in &ended {
+                self.inner.sessions.remove(pair);
+            }
         }
         Ok(gone)
     }

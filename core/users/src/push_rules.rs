@@ -6,8 +6,8 @@ use quick_cache::sync::Cache;
 use ruma::{
     OwnedUserId, UserId,
     push::{
-        Action, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, RuleNotFoundError,
-        Ruleset,
+        Action, AnyPushRuleRef, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind,
+        RuleNotFoundError, Ruleset,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -166,7 +166,7 @@ impl Users {
         self.change_push_rules(user_id, move |rules| {
             let (kind, rule_id) = (rule.kind(), rule.rule_id().to_owned());
             let old = rules.get(kind.clone(), &rule_id).filter(|old| !old.is_server_default());
-            let enabled = old.map(|old| old.enabled());
+            let enabled = old.map(AnyPushRuleRef::enabled);
             // A rule that moves is taken out first: its own place must not count when the new one is
             // found.
             if enabled.is_some() && (before.is_some() || after.is_some()) {

@@ -23,7 +23,7 @@ pub(crate) const REGISTRATION_TOKENS: Keyspace<String, (), RegistrationToken> =
     Keyspace::new("registration_tokens");
 
 /// How long a nonce is good for.
-const NONCE_LIFETIME: Duration = Duration::from_secs(60);
+const NONCE_LIFETIME: Duration = Duration::from_mins(1);
 /// Nonces at a time; older ones make room.
 const MAX_NONCES: usize = 1_000;
 /// Registration tokens that are listed at once.
@@ -140,10 +140,10 @@ impl Users {
         let users = self.clone();
         detached(async move {
             let desk = &users.inner.registration;
-            let _uses = desk.uses.lock().await;
+            let _turn = desk.uses.lock().await;
             let old = users.stored_token(&token).await?;
-            let uses = old.as_ref().map_or(0, |old| old.uses);
-            let row = RegistrationToken { token, uses_allowed, uses, expires_ms };
+            let spent = old.as_ref().map_or(0, |old| old.uses);
+            let row = RegistrationToken { token, uses_allowed, uses: spent, expires_ms };
             let mut commit = Commit::new(&row.token);
             commit.put(&REGISTRATION_TOKENS, &row.token, &(), &row);
             users.store().commit(commit).await?;
@@ -158,7 +158,7 @@ impl Users {
         let (users, token) = (self.clone(), token.to_owned());
         detached(async move {
             let desk = &users.inner.registration;
-            let _uses = desk.uses.lock().await;
+            let _turn = desk.uses.lock().await;
             if users.stored_token(&token).await?.is_none() {
                 return Ok(false);
             }

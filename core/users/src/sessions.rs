@@ -28,7 +28,7 @@ const MAX_CACHED_SESSIONS: u64 = 100_000;
 /// Sessions that room is made for at once.
 const USUAL_SESSIONS: usize = 1_000;
 /// How long a login token is good for.
-const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_secs(120);
+const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_mins(2);
 /// Login tokens at a time; older ones make room.
 const MAX_LOGIN_TOKENS: usize = 10_000;
 
@@ -244,6 +244,7 @@ impl Users {
             match users.account(&user_id).await? {
                 None => return Err(UsersError::UserNotFound),
                 Some(account) if account.is_deactivated => return Err(UsersError::Deactivated),
+                Some(account) if account.is_locked => return Err(UsersError::Locked),
                 Some(_) => {}
             }
             let old = users.store().get(&DEVICES, &user_id, &device_id).await?;
@@ -264,7 +265,9 @@ impl Users {
             commit.log(position, entry);
             commit.touch(Topic::new(user_id.as_str()));
             users.store().commit(commit).await?;
-            ended.iter().for_each(|pair| users.inner.sessions.remove(pair));
+            for pair in &ended {
+                users.inner.sessions.remove(pair);
+            }
             Ok(issued)
         })
         .await
@@ -282,11 +285,16 @@ impl Users {
         self.exclusive(&row.user_id, move |users, user_id| async move {
             let device_id = row.device_id;
             let device = users.store().get(&DEVICES, &user_id, &device_id).await?;
-            let active = users.is_active(&user_id).await?;
-            let Some(mut device) = device.filter(|_| active) else { return Err(unknown) };
+            let account = users.account(&user_id).await?.filter(|found| !found.is_deactivated);
+            let (Some(mut device), Some(account)) = (device, account) else {
+                return Err(unknown);
+            };
             let Some(pair) = device.pair_of_refresh(token) else { return Err(unknown) };
             if pair.refresh_expires_ms.is_some_and(|at| at <= users.now_ms()) {
                 return Err(UsersError::UnknownToken { soft_logout: true });
+            }
+            if account.is_locked {
+                return Err(UsersError::Locked);
             }
             if device.current.refresh != Some(token) {
                 device = users.promote(&user_id, &device_id, device).await?;

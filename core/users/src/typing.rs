@@ -10,7 +10,7 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use crate::Users;
 
 /// The longest time that one notification lasts.
-const MAX_TIMEOUT: Duration = Duration::from_secs(120);
+const MAX_TIMEOUT: Duration = Duration::from_mins(2);
 /// Users shown as typing in one room; further ones are passed over.
 const MAX_USERS: usize = 100;
 /// Rooms whose last change is remembered.

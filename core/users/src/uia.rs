@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{Users, UsersError, expiring::Expiring, tokens::new_token};
 
 /// How long a session is good for.
-const LIFETIME: Duration = Duration::from_secs(15 * 60);
+const LIFETIME: Duration = Duration::from_mins(15);
 /// Sessions at a time; older ones make room.
 const MAX_SESSIONS: usize = 20_000;
 /// Failed attempts after which a session ends.
@@ -181,6 +181,7 @@ impl Users {
 
     /// Passes a stage out of band (the dummy stage of a fallback page); `false`: no such session, or
     /// not its next stage.
+    #[must_use]
     pub fn uia_complete_stage(&self, session: &str, stage: &AuthType) -> bool {
         let mut sessions = self.inner.uia.lock();
         let found = sessions.0.get_mut(self.now_ms(), &session.to_owned());

@@ -47,6 +47,38 @@ async fn the_defaults_apply_until_changed() {
     assert!(!stored.global.get(RuleKind::Override, &suppress).unwrap().enabled());
 }
 
+/// The server-default rules of specification v1.19, in their order.
+#[tokio::test]
+async fn the_defaults_are_those_of_the_specification() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    let rules = bench.users.push_rules(&alice).await.unwrap();
+    let overrides: Vec<_> = rules.override_.iter().map(|rule| &*rule.rule_id).collect();
+    let expected = [
+        ".m.rule.master",
+        ".m.rule.suppress_notices",
+        ".m.rule.invite_for_me",
+        ".m.rule.member_event",
+        ".m.rule.is_user_mention",
+        ".m.rule.is_room_mention",
+        ".m.rule.tombstone",
+        ".m.rule.reaction",
+        ".m.rule.room.server_acl",
+        ".m.rule.suppress_edits",
+    ];
+    assert_eq!(overrides, expected);
+    let underrides: Vec<_> = rules.underride.iter().map(|rule| &*rule.rule_id).collect();
+    let expected = [
+        ".m.rule.call",
+        ".m.rule.encrypted_room_one_to_one",
+        ".m.rule.room_one_to_one",
+        ".m.rule.message",
+        ".m.rule.encrypted",
+    ];
+    assert_eq!(underrides, expected);
+    assert!(rules.content.is_empty() && rules.room.is_empty() && rules.sender.is_empty());
+}
+
 #[tokio::test]
 async fn rules_are_ordered_by_before_and_after() {
     let bench = Bench::new().await;

@@ -110,7 +110,8 @@ fn mac_of(secret: &str, parts: &[&str]) -> String {
     let message = parts.join("\0");
     let inner = Sha1::new().chain_update(pad(0x36)).chain_update(message).finalize();
     let outer = Sha1::new().chain_update(pad(0x5c)).chain_update(inner).finalize();
-    outer.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |four_bits: u8| char::from_digit(u32::from(four_bits), 16).unwrap();
+    outer.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[tokio::test]

@@ -179,6 +179,21 @@ async fn authentication_races_with_logout_without_leftovers() {
 }
 
 #[tokio::test]
+async fn locked_users_get_no_new_tokens_and_keep_their_old_ones() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    let users = &bench.users;
+    let tokens = users.create_session(&alice, refreshable()).await.unwrap();
+    let refresh = tokens.refresh_token.as_deref().unwrap();
+    users.set_locked(&alice, true).await.unwrap();
+    assert!(matches!(users.refresh(refresh).await, Err(UsersError::Locked)));
+    let again = users.create_session(&alice, NewSession::default()).await;
+    assert!(matches!(again, Err(UsersError::Locked)));
+    users.set_locked(&alice, false).await.unwrap();
+    assert!(users.refresh(refresh).await.is_ok());
+}
+
+#[tokio::test]
 async fn login_tokens_are_spent_once_and_expire() {
     let bench = Bench::new().await;
     let alice = bench.user("alice").await;
