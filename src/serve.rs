@@ -163,3 +163,140 @@ impl Listeners {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        sync::Notify,
+    };
+
+    use super::*;
+
+    fn config() -> ListenConfig {
+        ListenConfig {
+            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            header_timeout_s: 1,
+            ..ListenConfig::default()
+        }
+    }
+
+    async fn serve(config: &ListenConfig, router: Router) -> Listeners {
+        bind(config).await.unwrap().serve(config, router)
+    }
+
+    fn who() -> Router {
+        Router::new().route(
+            "/who",
+            get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }),
+        )
+    }
+
+    async fn connect(listeners: &Listeners) -> TcpStream {
+        TcpStream::connect(listeners.addresses()[0]).await.unwrap()
+    }
+
+    async fn ask(stream: &mut TcpStream, path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+    }
+
+    /// Reads until this text has come.
+    async fn read_until(stream: &mut TcpStream, text: &str) {
+        let mut seen = String::new();
+        while !seen.contains(text) {
+            let mut chunk = [0; 1024];
+            let length = stream.read(&mut chunk).await.unwrap();
+            assert!(length > 0, "the connection ended after {seen:?}");
+            seen.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
+        }
+    }
+
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.is_ok_and(|_| rest.is_empty())
+    }
+
+    #[tokio::test]
+    async fn requests_know_their_peer_and_share_a_connection() {
+        let listeners = serve(&config(), who()).await;
+        let mut stream = connect(&listeners).await;
+        let own_address = stream.local_addr().unwrap().to_string();
+        for _ in 0..2 {
+            ask(&mut stream, "/who").await;
+            read_until(&mut stream, &own_address).await;
+        }
+        listeners.close().await;
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_wait_their_turn() {
+        let config = ListenConfig { max_connections: 1, ..config() };
+        let listeners = serve(&config, who()).await;
+        let mut first = connect(&listeners).await;
+        ask(&mut first, "/who").await;
+        read_until(&mut first, "127.0.0.1").await;
+        let mut second = connect(&listeners).await;
+        ask(&mut second, "/who").await;
+        // The place is taken: the acceptor waits for it, and the second connection is not served.
+        assert!(second.try_read(&mut [0; 1]).is_err());
+        drop(first);
+        read_until(&mut second, "127.0.0.1").await;
+        listeners.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_head_that_does_not_come_ends_the_connection() {
+        let listeners = serve(&config(), who()).await;
+        let mut silent = connect(&listeners).await;
+        let mut slow = connect(&listeners).await;
+        slow.write_all(b"GET /who HTTP/1.1\r\nhost: te").await.unwrap();
+        assert!(is_closed(&mut silent).await);
+        assert!(is_closed(&mut slow).await);
+        listeners.close().await;
+    }
+
+    #[tokio::test]
+    async fn closing_lets_running_requests_end_and_accepts_no_more() {
+        let (started, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (tell, wait) = (Arc::clone(&started), Arc::clone(&go_on));
+        let slow = get(|| async move {
+            tell.notify_one();
+            wait.notified().await;
+            "at last"
+        });
+        let listeners = serve(&config(), Router::new().route("/slow", slow)).await;
+        let address = listeners.addresses()[0];
+        let mut stream = connect(&listeners).await;
+        ask(&mut stream, "/slow").await;
+        started.notified().await;
+
+        let stop = listeners.stop.clone();
+        let closing = tokio::spawn(listeners.close());
+        stop.cancelled().await;
+        go_on.notify_one();
+        read_until(&mut stream, "at last").await;
+        closing.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn closing_gives_up_on_requests_that_do_not_end() {
+        let never = get(|| std::future::pending::<&'static str>());
+        let config = ListenConfig { shutdown_timeout_s: 0, ..config() };
+        let listeners = serve(&config, Router::new().route("/never", never)).await;
+        let mut stream = connect(&listeners).await;
+        ask(&mut stream, "/never").await;
+        listeners.close().await;
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let config = ListenConfig { addresses: vec![address], ..config() };
+        let error = bind(&config).await.unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()), "{error}");
+    }
+}
