@@ -39,7 +39,13 @@ impl KeyEncoder {
         self.extend(&position.get().to_be_bytes());
     }
 
-    /// Bytes so far.
+    /// What is written so far, with pending positions as they are.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many bytes are written so far.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()

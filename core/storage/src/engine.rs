@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 pub mod fjall;
 pub mod memory;
+pub mod sled;
 
 /// The engine failed. After a failed write nothing may be assumed about the batch: the store closes.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +83,8 @@ pub type Visitor<'a> = dyn FnMut(&[u8], Bytes) -> ControlFlow<()> + 'a;
 pub trait Engine: View + fmt::Debug + Send + Sync + 'static {
     /// Applies all writes or none, and after all batches before it. No key occurs twice in a batch.
     /// With `durable` the batch, and every batch before it, survives the loss of power when this
-    /// returns; without it, it survives the end of the process.
+    /// returns. Without it, the newest batches may be lost with the process or the power until the next
+    /// [`sync`](Self::sync), each as a whole. (`fjall` loses none with the process.)
     ///
     /// Called by one thread at a time.
     fn apply(&self, writes: Vec<Write>, durable: bool) -> Result<(), EngineError>;

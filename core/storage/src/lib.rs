@@ -19,6 +19,7 @@
 mod codec;
 mod commit;
 mod committer;
+pub mod contract;
 pub mod engine;
 mod keyspace;
 mod log;

@@ -19,7 +19,7 @@ use crate::{
     Direction, Engine, EngineKind, KeyDecoder, KeyPart, Notifier, RecordError, StoreError,
     StoreOptions, Topic,
     committer::Committer,
-    engine::{fjall::FjallEngine, memory::MemoryEngine},
+    engine::{fjall::FjallEngine, memory::MemoryEngine, sled::SledEngine},
     log::{CURSORS, LOG, visit_topics},
     meta::{META, Meta},
     migrate::{self, Migration},
@@ -127,7 +127,7 @@ fn open_engine(
     let path = options.path.join(kind.name());
     Ok(match kind {
         EngineKind::Fjall => Arc::new(FjallEngine::open(&path, names)?),
-        EngineKind::Sled => return Err(StoreError::Engine("sled is not built in".to_owned())),
+        EngineKind::Sled => Arc::new(SledEngine::open(&path, names)?),
         EngineKind::Memory => Arc::new(MemoryEngine::new(names.len())),
     })
 }

@@ -260,6 +260,12 @@ impl Store {
         self.submit(commit).await?.done().await
     }
 
+    /// Which engine keeps the rows.
+    #[must_use]
+    pub fn engine(&self) -> EngineKind {
+        self.inner.kind
+    }
+
     /// Who must look again.
     #[must_use]
     pub fn notifier(&self) -> &Arc<Notifier> {

@@ -1,3 +1,6 @@
 //! The store as its callers see it.
 
+mod codec;
+mod engines;
 mod store;
+mod upkeep;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 const ROWS: Keyspace<String, (u32, String), Row> = Keyspace::new("rows");
 const TIMELINE: Keyspace<String, StreamPosition, Positioned<Row>> = Keyspace::new("timeline");
 const KEYSPACES: &[&str] = &[ROWS.name(), TIMELINE.name()];
-const DURABLE: [EngineKind; 1] = [EngineKind::Fjall];
+const DURABLE: [EngineKind; 2] = [EngineKind::Fjall, EngineKind::Sled];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Row {
@@ -160,6 +160,9 @@ async fn commits_of_one_task_apply_in_order_and_see_each_other() {
 #[tokio::test]
 async fn a_snapshot_does_not_see_later_commits() {
     on_each_engine(async |store| {
+        if store.engine() == EngineKind::Sled {
+            return; // Its views are live: see `contract`.
+        }
         store.commit(put("a", 1)).await.unwrap();
         let snapshot = store.snapshot();
         store.commit(put("b", 2)).await.unwrap();
