@@ -135,7 +135,7 @@ impl Committer {
                     submission.refuse(&CommitError::Precondition);
                     continue;
                 }
-                Err(error) => return self.fail(error, applied, Some(submission)),
+                Err(error) => return fail(error, applied, Some(submission)),
             }
             durable |= submission.commit.durability == Durability::Durable;
             let committed = self.assign(submission.commit.positions);
@@ -145,7 +145,7 @@ impl Committer {
         }
         if !applied.is_empty() {
             if let Err(error) = self.apply(overlay, durable) {
-                return self.fail(error, applied, None);
+                return fail(error, applied, None);
             }
             self.announce(applied);
         }
@@ -214,23 +214,22 @@ impl Committer {
             drop(answer.send(Ok(committed)));
         }
     }
+}
 
-    /// Refuses the whole batch.
-    fn fail(
-        &self,
-        error: EngineError,
-        applied: Vec<Applied>,
-        current: Option<Submission>,
-    ) -> Result<(), EngineError> {
-        let refusal = CommitError::Unavailable(error.to_string());
-        for Applied { answer, .. } in applied {
-            drop(answer.send(Err(refusal.clone())));
-        }
-        if let Some(submission) = current {
-            submission.refuse(&refusal);
-        }
-        Err(error)
+/// Refuses the whole batch.
+fn fail(
+    error: EngineError,
+    applied: Vec<Applied>,
+    current: Option<Submission>,
+) -> Result<(), EngineError> {
+    let refusal = CommitError::Unavailable(error.to_string());
+    for Applied { answer, .. } in applied {
+        drop(answer.send(Err(refusal.clone())));
     }
+    if let Some(submission) = current {
+        submission.refuse(&refusal);
+    }
+    Err(error)
 }
 
 fn add_rows(overlay: &mut Overlay, operations: Vec<Operation>, first: StreamPosition) {

@@ -79,6 +79,9 @@ pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 /// Called with each row of a scan, until it breaks.
 pub type Visitor<'a> = dyn FnMut(&[u8], Bytes) -> ControlFlow<()> + 'a;
 
+/// Called with each row of an export, until it breaks.
+pub type ExportVisitor<'a> = dyn FnMut(KeyspaceIndex, &[u8], Bytes) -> ControlFlow<()> + 'a;
+
 /// Ordered keyspaces with atomic batches.
 pub trait Engine: View + fmt::Debug + Send + Sync + 'static {
     /// Applies all writes or none, and after all batches before it. No key occurs twice in a batch.
@@ -102,11 +105,7 @@ pub trait Engine: View + fmt::Debug + Send + Sync + 'static {
     }
 
     /// All rows of a view, keyspace by keyspace in the order of their keys.
-    fn export(
-        &self,
-        keyspaces: usize,
-        visit: &mut dyn FnMut(KeyspaceIndex, &[u8], Bytes) -> ControlFlow<()>,
-    ) -> Result<(), EngineError> {
+    fn export(&self, keyspaces: usize, visit: &mut ExportVisitor<'_>) -> Result<(), EngineError> {
         let view = self.view();
         let mut stopped = false;
         for keyspace in 0..keyspaces {

@@ -19,7 +19,7 @@ pub struct Migration {
     pub name: &'static str,
     /// Makes the next part of the change. Called again with the returned mark until that is `None`;
     /// first, and after a crash before the first part was written, with no mark.
-    pub part: fn(&MigrationRows<'_>, Option<Bytes>) -> Result<MigrationPart, EngineError>,
+    pub part: fn(&MigrationRows<'_>, Option<&[u8]>) -> Result<MigrationPart, EngineError>,
 }
 
 /// The store's rows as a migration sees them: by keyspace name, as bytes.
@@ -77,7 +77,7 @@ pub(crate) fn run(
         tracing::info!(schema = migration.schema, name = migration.name, "migrating the store");
         let mut mark = meta.migration_mark()?;
         loop {
-            let part = (migration.part)(&rows, mark)?;
+            let part = (migration.part)(&rows, mark.as_deref())?;
             let mut writes = part.writes;
             writes.push(meta.set_migration_mark(part.mark.as_ref()));
             if part.mark.is_none() {

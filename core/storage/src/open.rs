@@ -30,30 +30,36 @@ use crate::{
 };
 
 /// Keyspaces of the store itself.
-const OWN_KEYSPACES: [&str; 3] = [META.name(), LOG.name(), CURSORS.name()];
+pub(crate) const OWN_KEYSPACES: [&str; 3] = [META.name(), LOG.name(), CURSORS.name()];
 /// Positions are skipped up to a multiple of this.
 const POSITION_JUMP: u64 = 1 << 20;
 /// The file whose lock says that the store is open.
 const LOCK_FILE: &str = "lock";
 
 pub(crate) fn open(options: &StoreOptions, migrations: &[Migration]) -> Result<Inner, StoreError> {
-    let names: Vec<&'static str> =
-        OWN_KEYSPACES.iter().chain(&options.keyspaces).copied().collect();
+    let lock = (options.engine != EngineKind::Memory).then(|| lock(&options.path)).transpose()?;
+    let engine = open_engine(options, &options.all_keyspaces())?;
+    open_over(engine, lock, options, migrations)
+}
+
+/// Opens a store over an open engine.
+pub(crate) fn open_over(
+    engine: Arc<dyn Engine>,
+    lock: Option<File>,
+    options: &StoreOptions,
+    migrations: &[Migration],
+) -> Result<Inner, StoreError> {
+    let names = options.all_keyspaces();
     let places: Places = names.iter().enumerate().map(|(place, name)| (*name, place)).collect();
     if places.len() != names.len() {
         return Err(StoreError::Engine("a keyspace is named twice".to_owned()));
     }
-    let lock = (options.engine != EngineKind::Memory).then(|| lock(&options.path)).transpose()?;
-    let engine = open_engine(options, &names)?;
     let meta = Meta { engine: engine.as_ref(), place: place(&places, META.name())? };
-    check(&meta, options, migrations)?;
+    let is_new = check(&meta, options, migrations)?;
     migrate::run(engine.as_ref(), &places, &meta, migrations)?;
 
     let found = meta.last_position()?.unwrap_or_default();
-    let opened = match found {
-        StreamPosition::ZERO if lock.is_none() => StreamPosition::ZERO,
-        found => StreamPosition::new((found.get() / POSITION_JUMP + 1) * POSITION_JUMP),
-    };
+    let opened = if is_new { found } else { after_jump(found) };
     let log = place(&places, LOG.name())?;
     let trimmed = meta.trimmed()?.unwrap_or_default();
     let notifier = Arc::new(Notifier::new());
@@ -90,6 +96,10 @@ pub(crate) fn open(options: &StoreOptions, migrations: &[Migration]) -> Result<I
         bulk_reads: Inner::bulk_reads(),
         _lock: lock,
     })
+}
+
+fn after_jump(found: StreamPosition) -> StreamPosition {
+    StreamPosition::new((found.get() / POSITION_JUMP + 1) * POSITION_JUMP)
 }
 
 fn place(places: &Places, keyspace: &'static str) -> Result<usize, StoreError> {
@@ -132,12 +142,12 @@ fn open_engine(
     })
 }
 
-/// Is this store ours? A new one becomes so.
+/// Is this store ours? A new one becomes so. Says whether it is new.
 fn check(
     meta: &Meta<'_>,
     options: &StoreOptions,
     migrations: &[Migration],
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let known = migrate::newest_schema(migrations);
     let Some(found) = meta.schema()? else {
         let rows = vec![
@@ -145,7 +155,8 @@ fn check(
             meta.set_engine_name(options.engine.name()),
             meta.set_server_name(&options.server_name),
         ];
-        return Ok(meta.engine.apply(rows, true)?);
+        meta.engine.apply(rows, true)?;
+        return Ok(true);
     };
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
@@ -158,7 +169,8 @@ fn check(
         }),
     };
     belongs(meta.engine_name()?, options.engine.name())?;
-    belongs(meta.server_name()?, &options.server_name)
+    belongs(meta.server_name()?, &options.server_name)?;
+    Ok(false)
 }
 
 /// Teaches the notifier the topics of the newest log rows. Returns the oldest position read.

@@ -10,7 +10,7 @@ const LOCKS: usize = 1024;
 /// writer. For owners with few writes (users); rooms have writer tasks.
 #[derive(Debug)]
 pub struct OwnerLocks {
-    locks: Box<[Mutex<()>; LOCKS]>,
+    locks: Box<[Mutex<()>]>,
     hasher: RandomState,
 }
 
@@ -18,10 +18,7 @@ impl OwnerLocks {
     /// 1,024 locks.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            locks: Box::new([const { Mutex::const_new(()) }; LOCKS]),
-            hasher: RandomState::new(),
-        }
+        Self { locks: (0..LOCKS).map(|_| Mutex::new(())).collect(), hasher: RandomState::new() }
     }
 
     /// Waits for this owner's lock. Owners may share a lock: never take two.

@@ -160,6 +160,17 @@ impl Store {
         Ok(Self { inner: Arc::new(open::open(options, migrations)?) })
     }
 
+    /// A store over an engine that the caller opened with
+    /// [`all_keyspaces`](StoreOptions::all_keyspaces): one with other sizes, or one that fails on purpose.
+    /// The caller sees to it that nobody else has it open.
+    pub fn open_over(
+        engine: Arc<dyn Engine>,
+        options: &StoreOptions,
+        migrations: &[Migration],
+    ) -> Result<Self, StoreError> {
+        Ok(Self { inner: Arc::new(open::open_over(engine, None, options, migrations)?) })
+    }
+
     /// A store in memory with these keyspaces, for tests. Needs no runtime.
     ///
     /// # Panics
@@ -346,6 +357,12 @@ impl Store {
 }
 
 impl StoreOptions {
+    /// The names of all keyspaces, the store's own first.
+    #[must_use]
+    pub fn all_keyspaces(&self) -> Vec<&'static str> {
+        open::OWN_KEYSPACES.iter().chain(&self.keyspaces).copied().collect()
+    }
+
     /// Options of a test's store: the server is `hearth.test`.
     #[must_use]
     pub fn for_tests(engine: EngineKind, path: &Path, keyspaces: &[&'static str]) -> Self {

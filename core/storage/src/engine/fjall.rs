@@ -3,7 +3,13 @@
 //! A durable batch is synced in the journal before its rows become visible. The journal is preallocated
 //! and `fdatasync` covers the metadata that its reading needs, so that `fsync` buys nothing more.
 
-use std::{fmt, ops::Bound, path::Path, sync::Arc};
+use std::{
+    fmt,
+    ops::Bound,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
@@ -13,15 +19,33 @@ use super::{
     unknown_keyspace,
 };
 
-/// Blocks and files held in memory, in bytes.
-const CACHE_BYTES: u64 = 64 << 20;
-/// Journals on disk, in bytes; bounds the rows in memory that are not in tables yet, and the time of
-/// an opening after a crash.
-const MAX_JOURNALS_BYTES: u64 = 128 << 20;
-/// Rows of one keyspace in memory before they become a table, in bytes.
-const MAX_MEMTABLE_BYTES: u64 = 16 << 20;
 /// Threads that write tables and merge them.
 const WORKERS: usize = 2;
+/// Closing writes tables once the rows in memory exceed this many bytes: the next opening would read
+/// them back into memory from the journal.
+const CLOSE_WITH_BYTES: u64 = 4 << 20;
+/// How long closing waits for these tables; without them the next opening is slower, nothing else.
+const CLOSE_WITHIN: Duration = Duration::from_secs(20);
+const CLOSE_POLL: Duration = Duration::from_millis(5);
+
+/// How much fjall holds where.
+#[derive(Clone, Copy, Debug)]
+pub struct FjallOptions {
+    /// Blocks of tables in memory, in bytes.
+    pub cache_bytes: u64,
+    /// Journals on disk, in bytes, at least 64 MiB; bounds the rows in memory that are not in tables
+    /// yet, and the time of an opening after a crash.
+    pub max_journals_bytes: u64,
+    /// Rows of one keyspace in memory before they become a table, in bytes. Holds for keyspaces that
+    /// are made with this opening.
+    pub max_memtable_bytes: u64,
+}
+
+impl Default for FjallOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 64 << 20, max_journals_bytes: 128 << 20, max_memtable_bytes: 16 << 20 }
+    }
+}
 
 /// fjall behind the engine's seam.
 pub struct FjallEngine {
@@ -37,20 +61,29 @@ struct FjallView {
 impl FjallEngine {
     /// Opens or makes a database in this folder.
     pub fn open(path: &Path, keyspaces: &[&'static str]) -> Result<Self, EngineError> {
+        Self::open_with(path, keyspaces, FjallOptions::default())
+    }
+
+    /// [`Self::open`] with other sizes.
+    pub fn open_with(
+        path: &Path,
+        keyspaces: &[&'static str],
+        options: FjallOptions,
+    ) -> Result<Self, EngineError> {
         let database = Database::builder(path)
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(MAX_JOURNALS_BYTES)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(options.max_journals_bytes)
             .manual_journal_persist(true)
             .worker_threads(WORKERS)
             .open()?;
-        let options = || {
+        let keyspace_options = || {
             KeyspaceCreateOptions::default()
                 .manual_journal_persist(true)
-                .max_memtable_size(MAX_MEMTABLE_BYTES)
+                .max_memtable_size(options.max_memtable_bytes)
         };
         let keyspaces = keyspaces
             .iter()
-            .map(|name| database.keyspace(name, options))
+            .map(|name| database.keyspace(name, keyspace_options))
             .collect::<Result<_, _>>()?;
         Ok(Self { database, keyspaces })
     }
@@ -97,6 +130,21 @@ impl Engine for FjallEngine {
             snapshot: self.database.snapshot(),
             keyspaces: self.keyspaces.clone(),
         })
+    }
+
+    fn close(&self) -> Result<(), EngineError> {
+        if self.database.write_buffer_size() < CLOSE_WITH_BYTES {
+            return Ok(());
+        }
+        for keyspace in self.keyspaces.iter() {
+            keyspace.rotate_memtable()?;
+        }
+        let start = Instant::now();
+        let waiting = |keyspace: &Keyspace| keyspace.sealed_memtable_count() > 0;
+        while self.keyspaces.iter().any(waiting) && start.elapsed() < CLOSE_WITHIN {
+            std::thread::sleep(CLOSE_POLL);
+        }
+        Ok(())
     }
 }
 

@@ -169,7 +169,7 @@ impl Shared {
 }
 
 fn bound_slice(bound: &Bound<Bytes>) -> Bound<&[u8]> {
-    bound.as_ref().map(|bytes| bytes.as_ref())
+    bound.as_ref().map(AsRef::as_ref)
 }
 
 impl View for MemoryEngine {

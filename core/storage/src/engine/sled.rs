@@ -5,9 +5,19 @@
 //! contract in two ways, which its suite marks: views are live, and a batch that is not synced yet may
 //! be lost with the process (it is never lost by half).
 
-use std::{fmt, fs::File, ops::Bound, path::Path};
+use std::{
+    collections::HashSet,
+    ffi::OsString,
+    fmt,
+    fs::{self, File},
+    io,
+    ops::Bound,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::{
     Direction, Engine, EngineError, KeyRange, KeyspaceIndex, View, Visitor, Write, is_empty,
@@ -16,6 +26,11 @@ use super::{
 
 /// Pages held in memory, in bytes.
 const CACHE_BYTES: u64 = 64 << 20;
+/// sled's unit of writing, in bytes; a power of two. A node of more than a quarter of it goes into a
+/// file of its own in [`BLOBS`]; with sled's default even a few of the largest events would.
+const SEGMENT_BYTES: usize = 8 << 20;
+/// The folder of sled's for nodes that are too large for the data file.
+const BLOBS: &str = "blobs";
 /// Ends the keyspace's name; names have no such byte.
 const NAME_END: u8 = 0;
 /// The file of sled's that holds all pages.
@@ -25,28 +40,59 @@ const DATA_FILE: &str = "db";
 pub struct SledEngine {
     rows: SledRows,
     data: File,
+    blobs: PathBuf,
+    /// Names in [`BLOBS`] that are on the disk; they are never written again.
+    synced_blobs: Mutex<HashSet<OsString>>,
 }
 
 #[derive(Clone)]
 struct SledRows {
     database: sled::Db,
     /// What keys of each keyspace begin with.
-    prefixes: std::sync::Arc<[Box<[u8]>]>,
+    prefixes: Arc<[Box<[u8]>]>,
 }
 
 impl SledEngine {
     /// Opens or makes a database in this folder.
     pub fn open(path: &Path, keyspaces: &[&'static str]) -> Result<Self, EngineError> {
         // The committer alone says when to flush.
-        let config =
-            sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let config = sled::Config::new()
+            .path(path)
+            .segment_size(SEGMENT_BYTES)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None);
         let database = config.open()?;
         let data = path.join(DATA_FILE);
         let data = File::open(&data)
             .map_err(|error| EngineError(format!("{}: {error}", data.display())))?;
         let prefix = |name: &&str| [name.as_bytes(), &[NAME_END]].concat().into_boxed_slice();
         let prefixes = keyspaces.iter().map(prefix).collect();
-        Ok(Self { rows: SledRows { database, prefixes }, data })
+        let rows = SledRows { database, prefixes };
+        Ok(Self { rows, data, blobs: path.join(BLOBS), synced_blobs: Mutex::default() })
+    }
+}
+
+impl SledEngine {
+    /// sled writes large nodes into files that it never syncs.
+    fn sync_blobs(&self) -> io::Result<()> {
+        let mut synced = self.synced_blobs.lock();
+        let mut present = HashSet::new();
+        let mut is_changed = false;
+        for entry in fs::read_dir(&self.blobs)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !synced.contains(&name) {
+                match File::open(entry.path()).and_then(|file| file.sync_all()) {
+                    Ok(()) => is_changed = true,
+                    // Removed meanwhile, because its node was written again.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            present.insert(name);
+        }
+        *synced = present;
+        if is_changed { File::open(&self.blobs)?.sync_all() } else { Ok(()) }
     }
 }
 
@@ -91,10 +137,12 @@ impl Engine for SledEngine {
 
     /// sled's own flush ends in `sync_file_range`, which leaves data in the disk's cache and does not
     /// cover the file's metadata: acknowledged commits were lost in every replay of a power loss. The
-    /// `fdatasync` after it makes them durable.
+    /// `fdatasync` after it makes them durable; large nodes need the same.
     fn sync(&self) -> Result<(), EngineError> {
         self.rows.database.flush()?;
-        self.data.sync_data().map_err(|error| EngineError(format!("sled's data file: {error}")))
+        let failed = |error| EngineError(format!("sled's files: {error}"));
+        self.sync_blobs().map_err(failed)?;
+        self.data.sync_data().map_err(failed)
     }
 
     fn view(&self) -> Box<dyn View + Send + Sync> {

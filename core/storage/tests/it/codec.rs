@@ -99,18 +99,18 @@ postcard_record!(Example, version = 3);
 
 #[test]
 fn identifiers_come_back() {
-    fn check<T: KeyPart + PartialEq + Debug>(identifier: T) {
-        let key = encoded(&identifier);
-        assert_eq!(T::decode(&mut KeyDecoder::new(&key)).unwrap(), identifier);
+    fn check<T: KeyPart + PartialEq + Debug>(identifier: &T) {
+        let key = encoded(identifier);
+        assert_eq!(T::decode(&mut KeyDecoder::new(&key)).unwrap(), *identifier);
     }
-    check::<OwnedRoomId>("!31hneApxJ_1o-63DmFrpeqnkFfWppnzWso1JvH3ogLM".try_into().unwrap());
-    check::<OwnedRoomId>("!opaque:hearth.test".try_into().unwrap());
-    check::<OwnedUserId>("@alice:hearth.test".try_into().unwrap());
-    check::<OwnedEventId>("$acR1l0raoZnm60CBwAVgqbZqoO_mYU81xysh1u7XcJk".try_into().unwrap());
-    check::<OwnedRoomAliasId>("#room:hearth.test".try_into().unwrap());
-    check::<OwnedServerName>("hearth.test:8448".try_into().unwrap());
-    check::<OwnedDeviceId>("ABC\0DEF".into());
-    check::<OwnedTransactionId>("m1234.5".into());
+    check::<OwnedRoomId>(&"!31hneApxJ_1o-63DmFrpeqnkFfWppnzWso1JvH3ogLM".try_into().unwrap());
+    check::<OwnedRoomId>(&"!opaque:hearth.test".try_into().unwrap());
+    check::<OwnedUserId>(&"@alice:hearth.test".try_into().unwrap());
+    check::<OwnedEventId>(&"$acR1l0raoZnm60CBwAVgqbZqoO_mYU81xysh1u7XcJk".try_into().unwrap());
+    check::<OwnedRoomAliasId>(&"#room:hearth.test".try_into().unwrap());
+    check::<OwnedServerName>(&"hearth.test:8448".try_into().unwrap());
+    check::<OwnedDeviceId>(&"ABC\0DEF".into());
+    check::<OwnedTransactionId>(&"m1234.5".into());
     let not_a_user = encoded(&"alice".to_owned());
     assert!(OwnedUserId::decode(&mut KeyDecoder::new(&not_a_user)).is_err());
 }

@@ -3,9 +3,9 @@
 use std::{path::Path, sync::Arc};
 
 use hearth_storage::{
-    Engine, EngineError,
+    Engine, EngineError, MAX_KEY_BYTES, MAX_VALUE_BYTES,
     contract::{Contract, KEYSPACES},
-    engine::{fjall::FjallEngine, memory::MemoryEngine, sled::SledEngine},
+    engine::{Write, fjall::FjallEngine, memory::MemoryEngine, sled::SledEngine},
 };
 
 type Open = dyn Fn(&Path) -> Result<Box<dyn Engine>, EngineError>;
@@ -29,6 +29,28 @@ fn sled_keeps_the_contract_but_for_stable_views() {
 }
 
 #[test]
+fn the_largest_rows_survive() {
+    fn check(open: &Open) {
+        let folder = tempfile::tempdir().unwrap();
+        let key = |number: u8| [vec![number], vec![0; MAX_KEY_BYTES - 1]].concat();
+        let engine = open(folder.path()).unwrap();
+        for number in 0..40_u8 {
+            let value = Some(vec![number; MAX_VALUE_BYTES].into());
+            let write = Write { keyspace: 0, key: key(number).into(), value };
+            engine.apply(vec![write], true).unwrap();
+        }
+        drop(engine);
+        let engine = open(folder.path()).unwrap();
+        for number in 0..40_u8 {
+            let value = engine.get(0, &key(number)).unwrap().unwrap();
+            assert_eq!(value, vec![number; MAX_VALUE_BYTES]);
+        }
+    }
+    check(&|path| Ok(Box::new(FjallEngine::open(path, KEYSPACES)?)));
+    check(&|path| Ok(Box::new(SledEngine::open(path, KEYSPACES)?)));
+}
+
+#[test]
 fn memory_keeps_the_contract_but_for_durability() {
     check(&|_| Ok(Box::new(MemoryEngine::new(KEYSPACES.len()))), true, false);
 }
@@ -39,7 +61,7 @@ fn views_of_memory_see_their_moment_under_writes() {
     let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new(1));
     let write = |number: u8| {
         let value = bytes(number);
-        let row = hearth_storage::engine::Write { keyspace: 0, key: bytes(1), value: Some(value) };
+        let row = Write { keyspace: 0, key: bytes(1), value: Some(value) };
         engine.apply(vec![row], true).unwrap();
     };
     write(1);

@@ -23,12 +23,12 @@ const PART: usize = 10;
 static BREAKS: AtomicBool = AtomicBool::new(true);
 
 /// Appends "+" to each row, ten at a time.
-fn append(rows: &MigrationRows<'_>, mark: Option<Bytes>) -> Result<MigrationPart, EngineError> {
+fn append(rows: &MigrationRows<'_>, mark: Option<&[u8]>) -> Result<MigrationPart, EngineError> {
     if mark.is_some() && BREAKS.load(Ordering::SeqCst) {
         return Err(EngineError("broken on purpose".to_owned()));
     }
     let keyspace = rows.place(ROWS.name())?;
-    let lower = mark.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let lower = mark.map_or(Bound::Unbounded, Bound::Excluded);
     let mut writes = Vec::new();
     let range = (lower, Bound::Unbounded);
     rows.engine().scan(keyspace, range, Direction::Forward, &mut |key, value| {
