@@ -29,12 +29,16 @@ data_dir = "data"
 [listen]
 addresses = ["127.0.0.1:{port}"]
 
+[client]
+base_url = "http://127.0.0.1:{port}"
+
 [log]
 level = "info"
 format = "json"
 
 [users]
 open_registration = true
+login_token_enabled = true
 
 [users.argon2]
 memory_kib = 8

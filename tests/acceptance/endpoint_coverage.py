@@ -1,0 +1,67 @@
+"""Every endpoint of the areas that the server serves is known to it, and none of them fails inside.
+
+Uses the endpoint-coverage tool beside the project's folder (or the one that ENDPOINT_COVERAGE names); skipped without it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import harness
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TOOL = os.environ.get("ENDPOINT_COVERAGE") or os.path.join(ROOT, "..", "shared", "tools", "endpoint-coverage")
+TIMEOUT_S = 300
+
+# Areas of the specification that the server does not serve yet, or leaves to others.
+NOT_SERVED = {
+    "admin", "appservice", "e2ee keys", "key backup", "media", "oauth2", "policy", "push", "reporting", "search",
+    "third-party", "to-device", "voip",
+}
+# Parts of other areas that need e-mail, telephone, single sign-on or guest previews.
+NOT_SERVED_PATHS = ("/account/3pid", "/email/requestToken", "/msisdn/requestToken", "/login/sso/")
+NOT_SERVED_OPERATIONS = {"peekEvents", "getEvents", "roomInitialSync"}
+# Optional by the specification, but served here.
+SERVED_OPTIONS = {"/.well-known/matrix/client", "/_matrix/client/v1/login/get_token"}
+
+
+def expected(result):
+    """Whether the server must know the endpoint of this probe."""
+    if result["api"] != "client-server" or result["deprecated"] == "yes" or result["area"] in NOT_SERVED:
+        return False
+    path = result["path"]
+    if any(part in path for part in NOT_SERVED_PATHS) or result["operationId"] in NOT_SERVED_OPERATIONS:
+        return False
+    return result["optional"] == "no" or path in SERVED_OPTIONS
+
+
+@unittest.skipUnless(os.access(TOOL, os.R_OK), "no endpoint-coverage tool at %s" % os.path.normpath(TOOL))
+class EndpointCoverage(unittest.TestCase):
+    def test_endpoints_are_recognised_and_do_not_fail(self):
+        server = harness.server_under_test()
+        self.addCleanup(server.close)
+        server.start()
+        with tempfile.TemporaryDirectory() as folder:
+            output = os.path.join(folder, "coverage.json")
+            run = subprocess.run(
+                [sys.executable, TOOL, "--url", server.url, "--only", "client", "--json", output],
+                capture_output=True, text=True, timeout=TIMEOUT_S)
+            self.assertIn(run.returncode, (0, 1), "the tool could not be used:\n%s%s" % (run.stdout, run.stderr))
+            with open(output, encoding="utf-8") as file:
+                results = json.load(file)["results"]
+        wanted = [result for result in results if expected(result)]
+        self.assertGreater(len(wanted), 80, "the list of endpoints is shorter than it should be")
+        missing = ["%s %s: %s (%s %s)" % (r["method"], r["path"], r["verdict"], r["status"], r["errcode"])
+                   for r in wanted if r["verdict"] != "recognised"]
+        failed = ["%s %s: %s" % (r["method"], r["path"], r["status"]) for r in results if r["verdict"] == "server error"]
+        print("%d of %d endpoints recognised" % (len(wanted) - len(missing), len(wanted)), end=" ", flush=True)
+        self.assertEqual((missing, failed), ([], []))
+        self.assertEqual(server.faults(), [], "logged as an error")
+        server.stop()
+
+
+if __name__ == "__main__":
+    unittest.main()
