@@ -52,10 +52,10 @@ class Sender(threading.Thread):
             try:
                 answer = self.client.send(room, body, transaction_id)
             except OSError:
+                time.sleep(0.02)
                 if self.stop.is_set() or not self.repeats:
                     self.given_up[body] = room
                     return
-                time.sleep(0.02)
                 continue
             if answer.status == 200:
                 self.acknowledged[body] = (room, answer.json["event_id"])
@@ -137,7 +137,6 @@ class KillUnderLoad(unittest.TestCase):
         self.addCleanup(self.server.close)
         self.server.start()
         self.prepare()
-        self.stop = threading.Event()
         self.addCleanup(self.stop.set)
         for thread in [*self.senders, self.reader]:
             thread.start()
