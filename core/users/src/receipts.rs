@@ -164,6 +164,19 @@ impl Users {
         self.scan_receipts(room_id, viewer, StreamPosition::ZERO, until).await
     }
 
+    /// A user's own receipts in a room. Costs what they have there, not what the room has.
+    pub async fn own_receipts(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<Vec<ReceiptEntry>, UsersError> {
+        let rows = self.own_rows(room_id, user_id).await?;
+        Ok(rows
+            .into_iter()
+            .map(|(key, row)| ReceiptEntry::new(key, row.position, row.record))
+            .collect())
+    }
+
     /// The receipts of a room that `viewer` may see and that were written after `since` and up to
     /// `until`. From memory if `since` is recent.
     pub async fn receipt_changes(
@@ -229,6 +242,19 @@ impl Users {
         user_id: &UserId,
         room_id: &RoomId,
     ) -> Result<ReadPositions, UsersError> {
+        let rows = self.own_rows(room_id, user_id).await?;
+        let mut read = ReadPositions::default();
+        for ((_, receipt_type, thread), row) in rows {
+            read.advance(&receipt_type, &thread, row.record.timeline_position);
+        }
+        Ok(read)
+    }
+
+    async fn own_rows(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<Vec<(ReceiptKey, Positioned<ReceiptRow>)>, UsersError> {
         let (user_id, room_id) = (user_id.to_owned(), room_id.to_owned());
         let forward = Direction::Forward;
         let mut rows = self
@@ -243,11 +269,7 @@ impl Users {
                 })
                 .await?;
         }
-        let mut read = ReadPositions::default();
-        for ((_, receipt_type, thread), row) in rows {
-            read.advance(&receipt_type, &thread, row.record.timeline_position);
-        }
-        Ok(read)
+        Ok(rows)
     }
 }
 
