@@ -1,1 +1,39 @@
-//! x
+//! What changed for whom: `/sync`, the same over a WebSocket, unread counts, delivery status.
+//!
+//! Owns nothing in the store. Holds in memory: one session for each user with a connected client
+//! ([`hub`]), which knows the user's rooms and listens for changes of them; what each device has been
+//! told about lazily loaded members; counts of users with push rules of their own. All of it is
+//! bounded and can be lost at any time.
+//!
+//! A response is made from two positions, what the client knows and what is published now: every part
+//! reads what changed between them, so that the same token always leads to the same events, on
+//! whichever transport it is shown. Who waits registers first, then reads, then waits.
+
+mod body;
+mod config;
+mod counts;
+mod delivery;
+mod ephemeral;
+mod error;
+mod filter;
+mod format;
+mod hub;
+mod members;
+mod pass;
+mod presence;
+mod rooms;
+mod service;
+mod state;
+mod stream;
+mod summary;
+mod timeline;
+mod token;
+
+pub use self::{
+    config::SyncConfig,
+    delivery::DELIVERED_RECEIPT,
+    error::SyncError,
+    service::{SyncRequest, SyncResponse, SyncService},
+    stream::SyncStream,
+    token::SyncToken,
+};

@@ -1,0 +1,301 @@
+//! Unread counts of one user in one room.
+//!
+//! Users with the server's default push rules are counted from the room's ledger, at a cost that does
+//! not grow with what is unread. For the others the events themselves are judged, lazily and once each:
+//! the newest 1,000 unread ones, remembered per user and room while the rules stay the same.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use hearth_rooms::{
+    read::{ReadMarks, Stretch, TimelineToken, UnreadCounts, UnreadTotals},
+    schema::{EventOrdinal, RoomHead, StoredEvent, TimelineIndex, UserRoomRow},
+};
+use hearth_storage::Direction;
+use hearth_types::StreamPosition;
+use quick_cache::sync::Cache;
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
+    events::AnySyncTimelineEvent,
+    push::{PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
+    room_version_rules::RoomPowerLevelsRules,
+    serde::Raw,
+};
+use serde::Deserialize;
+
+use crate::{SyncError, service::Inner};
+
+/// Unread events of one user in one room that are judged by rules of their own; older ones are not
+/// counted.
+const MAX_JUDGED: usize = 1_000;
+/// Users times rooms whose judgements are remembered.
+const MAX_REMEMBERED: usize = 10_000;
+const PAGE: usize = 100;
+
+/// Judgements by users with push rules of their own.
+pub(crate) struct CountCache {
+    judged: Cache<(OwnedUserId, OwnedRoomId), Arc<Judged>>,
+}
+
+/// Events of one room that notify one user, judged up to a position.
+#[derive(Clone)]
+struct Judged {
+    rules: Arc<Ruleset>,
+    from: StreamPosition,
+    until: StreamPosition,
+    notifying: VecDeque<Notifying>,
+}
+
+#[derive(Clone)]
+struct Notifying {
+    position: StreamPosition,
+    ordinal: EventOrdinal,
+    thread: Option<OwnedEventId>,
+    highlights: bool,
+}
+
+impl CountCache {
+    pub(crate) fn new() -> Self {
+        Self { judged: Cache::new(MAX_REMEMBERED) }
+    }
+}
+
+impl Inner {
+    /// What is unread for a user who knows everything up to `until`.
+    pub(crate) async fn unread(
+        &self,
+        user_id: &UserId,
+        room_id: &RoomId,
+        row: &UserRoomRow,
+        until: StreamPosition,
+    ) -> Result<UnreadTotals, SyncError> {
+        let positions = self.users.read_positions(user_id, room_id).await?;
+        let at = |position: Option<u64>| StreamPosition::new(position.unwrap_or_default());
+        let marks = ReadMarks {
+            joined_at: row.joined_at,
+            unthreaded: at(positions.unthreaded),
+            main: at(positions.main),
+            threads: positions
+                .threads
+                .into_iter()
+                .map(|(root, position)| (root, at(Some(position))))
+                .collect(),
+        };
+        if !self.users.has_own_push_rules(user_id).await? {
+            return Ok(self.rooms.unread(room_id, user_id, &marks, until).await?);
+        }
+        let judged = self.judge(user_id, room_id, row, &marks, until).await?;
+        self.count(room_id, &judged, &marks, until).await
+    }
+
+    /// Judges what was not judged before by these rules.
+    async fn judge(
+        &self,
+        user_id: &UserId,
+        room_id: &RoomId,
+        row: &UserRoomRow,
+        marks: &ReadMarks,
+        until: StreamPosition,
+    ) -> Result<Arc<Judged>, SyncError> {
+        let rules = self.users.push_rules(user_id).await?;
+        let key = (user_id.to_owned(), room_id.to_owned());
+        let floor = marks.floor();
+        let known = self
+            .counts
+            .judged
+            .get(&key)
+            .filter(|known| Arc::ptr_eq(&known.rules, &rules) && known.from <= floor);
+        if let Some(known) = &known
+            && known.until >= until
+        {
+            return Ok(Arc::clone(known));
+        }
+        let mut judged = known.map_or_else(
+            || Judged { rules: Arc::clone(&rules), from: floor, until: floor, notifying: VecDeque::new() },
+            |known| Judged::clone(&known),
+        );
+        let events = self.newest(room_id, judged.until, until).await?;
+        if !events.is_empty() {
+            let context = self.push_context(user_id, room_id, row).await?;
+            for event in events.iter().rev() {
+                if let Some(notifying) = judge_event(&rules, &context, event).await {
+                    judged.notifying.push_back(notifying);
+                }
+            }
+        }
+        judged.until = until;
+        judged.from = floor;
+        while judged.notifying.len() > MAX_JUDGED
+            || judged.notifying.front().is_some_and(|first| first.position <= floor)
+        {
+            judged.notifying.pop_front();
+        }
+        let judged = Arc::new(judged);
+        self.counts.judged.insert(key, Arc::clone(&judged));
+        Ok(judged)
+    }
+
+    /// The newest events of a stretch, newest first.
+    async fn newest(
+        &self,
+        room_id: &RoomId,
+        after: StreamPosition,
+        until: StreamPosition,
+    ) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
+        let mut stretch = Stretch {
+            after: TimelineToken::at_position(after),
+            until: TimelineToken::at_position(until),
+        };
+        let mut events = Vec::new();
+        while events.len() < MAX_JUDGED {
+            let rows =
+                self.rooms.timeline_page(room_id, stretch, Direction::Backward, PAGE).await?;
+            let ordinals: Vec<EventOrdinal> = rows.iter().map(|(_, row)| row.ordinal).collect();
+            events.extend(self.rooms.events(room_id, &ordinals).await?);
+            match rows.last() {
+                Some((index, _)) if rows.len() == PAGE => {
+                    stretch.until = TimelineToken::before(*index);
+                }
+                _ => break,
+            }
+        }
+        Ok(events)
+    }
+
+    /// Adds up what lies after the marks. Events that were redacted since do not count.
+    async fn count(
+        &self,
+        room_id: &RoomId,
+        judged: &Judged,
+        marks: &ReadMarks,
+        until: StreamPosition,
+    ) -> Result<UnreadTotals, SyncError> {
+        let mut totals = UnreadTotals::default();
+        for event in judged.notifying.iter().filter(|event| event.position <= until) {
+            let mark = match &event.thread {
+                None => marks.main_timeline(),
+                Some(root) => marks.thread(root),
+            };
+            if event.position <= mark {
+                continue;
+            }
+            if self.rooms.event(room_id, event.ordinal).await?.header.redacted_by.is_some() {
+                continue;
+            }
+            let one = UnreadCounts { notifications: 1, highlights: u64::from(event.highlights) };
+            let counts = match &event.thread {
+                None => &mut totals.main,
+                Some(root) => totals.threads.entry(root.clone()).or_default(),
+            };
+            *counts = counts.plus(one);
+        }
+        Ok(totals)
+    }
+
+    /// What conditions of push rules ask about the room, as it is now.
+    async fn push_context(
+        &self,
+        user_id: &UserId,
+        room_id: &RoomId,
+        row: &UserRoomRow,
+    ) -> Result<PushConditionRoomCtx, SyncError> {
+        let member = self.rooms.event(room_id, row.details.event).await?;
+        let display_name = member
+            .pdu
+            .content_as::<hearth_rooms::read::JoinedMember>()
+            .ok()
+            .and_then(|member| member.display_name)
+            .unwrap_or_else(|| user_id.localpart().to_owned());
+        let head = self.rooms.head(room_id).await?;
+        let members = head.as_ref().map_or(0, |head| head.joined_members);
+        let context = PushConditionRoomCtx::new(
+            room_id.to_owned(),
+            UInt::new_saturating(members),
+            user_id.to_owned(),
+            display_name,
+        );
+        match head {
+            Some(head) => Ok(match self.power_levels(room_id, &head).await? {
+                Some(levels) => context.with_power_levels(levels),
+                None => context,
+            }),
+            None => Ok(context),
+        }
+    }
+
+    async fn power_levels(
+        &self,
+        room_id: &RoomId,
+        head: &RoomHead,
+    ) -> Result<Option<PushConditionPowerLevelsCtx>, SyncError> {
+        #[derive(Deserialize)]
+        struct Create {
+            #[serde(default)]
+            additional_creators: Vec<OwnedUserId>,
+        }
+        let Some(rules) = head.version.rules() else { return Ok(None) };
+        let create = self.rooms.state_event(room_id, head.state, "m.room.create", "").await?;
+        let Some(create) = create else { return Ok(None) };
+        let mut creators = vec![create.pdu.sender().to_owned()];
+        if let Ok(content) = create.pdu.content_as::<Create>() {
+            creators.extend(content.additional_creators);
+        }
+        let levels =
+            self.rooms.state_event(room_id, head.state, "m.room.power_levels", "").await?;
+        let content: ruma::events::room::power_levels::RoomPowerLevelsEventContent = match levels {
+            Some(levels) => match levels.pdu.content_as() {
+                Ok(content) => content,
+                Err(_) => return Ok(None),
+            },
+            None => ruma::events::room::power_levels::RoomPowerLevelsEventContent::new(
+                &rules.authorization,
+            ),
+        };
+        Ok(Some(PushConditionPowerLevelsCtx::new(
+            content.users,
+            content.users_default,
+            content.notifications,
+            RoomPowerLevelsRules::new(&rules.authorization, creators),
+        )))
+    }
+}
+
+/// Judges one event. One's own events never notify.
+async fn judge_event(
+    rules: &Ruleset,
+    context: &PushConditionRoomCtx,
+    event: &StoredEvent,
+) -> Option<Notifying> {
+    let Some(TimelineIndex::Live(position)) = event.index else { return None };
+    if event.pdu.sender() == context.user_id || event.header.redacted_by.is_some() {
+        return None;
+    }
+    let json = std::str::from_utf8(event.pdu.json()).ok()?;
+    let raw: Raw<AnySyncTimelineEvent> = Raw::from_json_string(json.to_owned()).ok()?;
+    let actions = rules.get_actions(&raw, context).await;
+    if !actions.iter().any(ruma::push::Action::should_notify) {
+        return None;
+    }
+    Some(Notifying {
+        position,
+        ordinal: event.ordinal,
+        thread: thread_of(event),
+        highlights: actions.iter().any(ruma::push::Action::is_highlight),
+    })
+}
+
+/// The thread that an event is a reply in.
+fn thread_of(event: &StoredEvent) -> Option<OwnedEventId> {
+    #[derive(Deserialize)]
+    struct Content {
+        #[serde(rename = "m.relates_to")]
+        relates_to: Option<RelatesTo>,
+    }
+    #[derive(Deserialize)]
+    struct RelatesTo {
+        rel_type: Option<String>,
+        event_id: Option<OwnedEventId>,
+    }
+    let content: Content = event.pdu.content_as().ok()?;
+    let relates_to = content.relates_to?;
+    (relates_to.rel_type.as_deref() == Some("m.thread")).then_some(relates_to.event_id).flatten()
+}

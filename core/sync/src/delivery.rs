@@ -1,0 +1,133 @@
+//! Delivery status: what a device's next token proves (docs/delivery-status.md).
+//!
+//! A device that asks with the `next_batch` of a response, or acknowledges it over a WebSocket, has
+//! taken that response in. If the server's operator allows it, the newest message of others in each
+//! room of the response is then marked with a receipt of the device's user, which only the message's
+//! sender is shown. Nothing of this is stored but the receipts.
+
+use hearth_rooms::{
+    Rooms,
+    schema::{StoredEvent, TimelineIndex},
+};
+use hearth_types::StreamPosition;
+use hearth_users::ReceiptUpdate;
+use ruma::{
+    DeviceId, OwnedEventId, OwnedRoomId, RoomId, UserId,
+    events::receipt::{ReceiptThread, ReceiptType},
+};
+
+use crate::{SyncService, SyncToken};
+
+/// The type of the receipt by which a sender learns that a message is on another member's device.
+pub const DELIVERED_RECEIPT: &str = "org.hearth.delivered";
+
+/// Deliveries of one device that wait for proof; the oldest are given up beyond that.
+const MAX_WAITING: usize = 200;
+
+/// Messages that went out to a device and are not proven to have arrived.
+#[derive(Debug, Default)]
+pub(crate) struct Deliveries {
+    waiting: Vec<Delivery>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Delivery {
+    in_response: StreamPosition,
+    room_id: OwnedRoomId,
+    event_id: OwnedEventId,
+    index: StreamPosition,
+}
+
+impl Deliveries {
+    /// The newest of these messages that another user sent goes out in the response with this token.
+    pub(crate) fn sent(
+        &mut self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        events: &[std::sync::Arc<StoredEvent>],
+        in_response: StreamPosition,
+    ) {
+        let newest = events.iter().rev().find(|event| {
+            event.pdu.state_key().is_none() && event.pdu.sender() != user_id
+        });
+        if let Some(event) = newest
+            && let Some(TimelineIndex::Live(index)) = event.index
+        {
+            if self.waiting.len() >= MAX_WAITING {
+                self.waiting.remove(0);
+            }
+            self.waiting.push(Delivery {
+                in_response,
+                room_id: room_id.to_owned(),
+                event_id: event.pdu.id().to_owned(),
+                index,
+            });
+        }
+    }
+
+    /// Takes out what a device that shows this token has.
+    fn proven(&mut self, token: StreamPosition) -> Vec<Delivery> {
+        let (proven, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|delivery| delivery.in_response <= token);
+        self.waiting = waiting;
+        let mut newest: Vec<Delivery> = Vec::new();
+        let proven: Vec<Delivery> = proven;
+        for delivery in proven {
+            match newest.iter_mut().find(|known| known.room_id == delivery.room_id) {
+                Some(known) if known.index < delivery.index => *known = delivery,
+                Some(_) => {}
+                None => newest.push(delivery),
+            }
+        }
+        newest
+    }
+}
+
+impl SyncService {
+    /// A device has shown that it took in everything up to this token. Failures are logged only: the
+    /// request that brought the proof has another purpose.
+    pub(crate) async fn acknowledged(
+        &self,
+        user_id: &UserId,
+        device_id: &DeviceId,
+        token: &SyncToken,
+    ) {
+        if !self.inner.config.delivery_receipts {
+            return;
+        }
+        let Some(session) = self.inner.hub.session(user_id) else { return };
+        let proven = session.device(device_id).lock().deliveries.proven(token.position);
+        for delivery in proven {
+            match self.is_small(&self.inner.rooms, &delivery.room_id).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "delivery is not told");
+                    continue;
+                }
+            }
+            let update = ReceiptUpdate {
+                room_id: delivery.room_id,
+                user_id: user_id.to_owned(),
+                receipt_type: ReceiptType::from(DELIVERED_RECEIPT),
+                thread: ReceiptThread::Unthreaded,
+                event_id: delivery.event_id,
+                timeline_position: delivery.index.get(),
+                fan_out: true,
+            };
+            if let Err(error) = self.inner.users.set_receipt(update).await {
+                tracing::error!(%error, "delivery is not told");
+            }
+        }
+    }
+
+    async fn is_small(
+        &self,
+        rooms: &Rooms,
+        room_id: &RoomId,
+    ) -> Result<bool, hearth_rooms::RoomError> {
+        let head = rooms.head(room_id).await?;
+        Ok(head.is_some_and(|head| head.joined_members <= self.inner.config.delivery_room_members))
+    }
+}

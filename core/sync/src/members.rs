@@ -1,0 +1,104 @@
+//! What a device has been told about lazily loaded members, so that it is not told again.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
+
+use hearth_rooms::schema::EventOrdinal;
+use hearth_types::StreamPosition;
+use ruma::{RoomId, UserId};
+
+/// Memberships remembered for one device; one more and all are forgotten, which costs some sent twice.
+const MAX_KNOWN: usize = 10_000;
+
+/// Memberships that were sent to one device. A membership counts as known only to a client whose
+/// token is at least that of the response that carried it: a response that never arrived, and is asked
+/// for again with the old token, is made again in full.
+#[derive(Debug, Default)]
+pub(crate) struct KnownMembers {
+    hasher: RandomState,
+    sent: HashMap<u64, Sent>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    event: EventOrdinal,
+    in_response: StreamPosition,
+}
+
+impl KnownMembers {
+    /// Does a client that stands at `since` know this membership event?
+    pub(crate) fn knows(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        event: EventOrdinal,
+        since: StreamPosition,
+    ) -> bool {
+        self.sent
+            .get(&self.key(room_id, user_id))
+            .is_some_and(|sent| sent.event == event && sent.in_response <= since)
+    }
+
+    /// The membership event goes out in the response with this token.
+    pub(crate) fn sent(
+        &mut self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        event: EventOrdinal,
+        in_response: StreamPosition,
+    ) {
+        if self.sent.len() >= MAX_KNOWN {
+            self.sent.clear();
+        }
+        let key = self.key(room_id, user_id);
+        match self.sent.get_mut(&key) {
+            // Sent before and sent again: the earlier response is as good, if it arrived.
+            Some(sent) if sent.event == event => sent.in_response = in_response,
+            _ => {
+                self.sent.insert(key, Sent { event, in_response });
+            }
+        }
+    }
+
+    /// Forgets everything: the client starts anew.
+    pub(crate) fn clear(&mut self) {
+        self.sent.clear();
+    }
+
+    fn key(&self, room_id: &RoomId, user_id: &UserId) -> u64 {
+        self.hasher.hash_one((room_id, user_id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{room_id, user_id};
+
+    use super::*;
+
+    #[test]
+    fn a_response_that_did_not_arrive_taught_nothing() {
+        let mut known = KnownMembers::default();
+        let (room, user) = (room_id!("!r:x"), user_id!("@u:x"));
+        let at = StreamPosition::new;
+        known.sent(room, user, 7, at(10));
+        assert!(known.knows(room, user, 7, at(10)));
+        assert!(!known.knows(room, user, 7, at(9)), "asked again with the old token");
+        assert!(!known.knows(room, user, 8, at(10)), "another event");
+        assert!(!known.knows(room_id!("!s:x"), user, 7, at(10)));
+        known.clear();
+        assert!(!known.knows(room, user, 7, at(10)));
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let mut known = KnownMembers::default();
+        for number in 0..=MAX_KNOWN {
+            let user = UserId::parse(format!("@u{number}:x")).unwrap();
+            known.sent(room_id!("!r:x"), &user, 1, StreamPosition::new(1));
+        }
+        assert!(known.sent.len() <= MAX_KNOWN);
+    }
+}

@@ -1,0 +1,162 @@
+//! The state part of a room's section: what the client cannot know from the timeline.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use hearth_rooms::{
+    Rooms,
+    read::StatePart,
+    schema::{EventOrdinal, StoredEvent},
+    state::StateRoot,
+};
+use hearth_types::StreamPosition;
+use parking_lot::Mutex;
+use ruma::{RoomId, UserId, events::TimelineEventType};
+
+use crate::{SyncError, filter::SyncFilter, hub::DeviceMemory, timeline::Timeline};
+
+/// What to compute.
+pub(crate) struct StateQuestion<'a> {
+    pub(crate) rooms: &'a Rooms,
+    pub(crate) room_id: &'a RoomId,
+    pub(crate) user_id: &'a UserId,
+    pub(crate) filter: &'a SyncFilter,
+    /// The whole state, not what differs from what the client knows.
+    pub(crate) full: bool,
+    /// The state after the timeline, not before it.
+    pub(crate) after: bool,
+    /// Members that the summary names.
+    pub(crate) heroes: &'a [Arc<StoredEvent>],
+    /// What the client knows.
+    pub(crate) since: Option<StreamPosition>,
+    /// The token of this response.
+    pub(crate) until: StreamPosition,
+    pub(crate) device: &'a Mutex<DeviceMemory>,
+}
+
+impl StateQuestion<'_> {
+    pub(crate) async fn read(
+        &self,
+        timeline: &Timeline,
+    ) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
+        let root = if self.after { timeline.end_state } else { timeline.start_state };
+        let mut events = if self.full {
+            let part = if self.filter.lazy_load { StatePart::Rest } else { StatePart::All };
+            self.rooms.state_events(self.room_id, root, part).await?
+        } else {
+            self.changes(timeline.known_state, root).await?
+        };
+        if !self.after {
+            add_left_out(&mut events, timeline);
+        }
+        if self.filter.lazy_load {
+            self.add_members(&mut events, root, timeline).await?;
+        }
+        events.retain(|event| self.filter.wants_in_state(event));
+        if self.filter.lazy_load {
+            self.remember(&events, timeline);
+        }
+        Ok(events)
+    }
+
+    /// What differs. Of the gap of a limited timeline all changed memberships are among it, lazily
+    /// loaded or not, as the specification asks.
+    async fn changes(
+        &self,
+        known: StateRoot,
+        root: StateRoot,
+    ) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
+        if known == root {
+            return Ok(Vec::new());
+        }
+        let changes = self.rooms.state_changes(self.room_id, known, root, StatePart::All)?;
+        let ordinals: Vec<EventOrdinal> =
+            changes.iter().filter_map(|change| change.after).collect();
+        Ok(self.rooms.events(self.room_id, &ordinals).await?)
+    }
+
+    /// The memberships that a client needs to show what it gets: of senders, heroes, and on a whole
+    /// state its own user's.
+    async fn add_members(
+        &self,
+        events: &mut Vec<Arc<StoredEvent>>,
+        root: StateRoot,
+        timeline: &Timeline,
+    ) -> Result<(), SyncError> {
+        let mut wanted: BTreeSet<&UserId> =
+            timeline.events.iter().map(|event| event.pdu.sender()).collect();
+        wanted.extend(
+            self.heroes
+                .iter()
+                .filter_map(|event| event.pdu.state_key())
+                .filter_map(|key| <&UserId>::try_from(key).ok()),
+        );
+        if self.full {
+            wanted.insert(self.user_id);
+        }
+        let present: HashSet<EventOrdinal> = events.iter().map(|event| event.ordinal).collect();
+        let mut missing = Vec::new();
+        for user_id in wanted {
+            let member = self
+                .rooms
+                .state_ordinal(self.room_id, root, "m.room.member", user_id.as_str())
+                .await?;
+            if let Some(ordinal) = member
+                && !present.contains(&ordinal)
+                && !self.knows(user_id, ordinal)
+            {
+                missing.push(ordinal);
+            }
+        }
+        events.extend(self.rooms.events(self.room_id, &missing).await?);
+        Ok(())
+    }
+
+    fn knows(&self, user_id: &UserId, ordinal: EventOrdinal) -> bool {
+        match self.since {
+            Some(since) if !self.full && !self.filter.redundant_members => {
+                self.device.lock().members.knows(self.room_id, user_id, ordinal, since)
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes which memberships go out with this response.
+    fn remember(&self, state: &[Arc<StoredEvent>], timeline: &Timeline) {
+        let mut device = self.device.lock();
+        for event in state.iter().chain(&timeline.events) {
+            if *event.pdu.kind() == TimelineEventType::RoomMember
+                && let Some(key) = event.pdu.state_key()
+                && let Ok(user_id) = <&UserId>::try_from(key)
+            {
+                device.members.sent(self.room_id, user_id, event.ordinal, self.until);
+            }
+        }
+    }
+}
+
+/// State events that the timeline's filter left out are known by no other part: the newest for each
+/// key is added, unless the timeline shows a later one.
+fn add_left_out(events: &mut Vec<Arc<StoredEvent>>, timeline: &Timeline) {
+    if timeline.left_out.is_empty() {
+        return;
+    }
+    fn key(event: &StoredEvent) -> (String, String) {
+        (event.pdu.kind().to_string(), event.pdu.state_key().unwrap_or_default().to_owned())
+    }
+    let mut seen: HashSet<(String, String)> = timeline
+        .events
+        .iter()
+        .filter(|event| event.pdu.state_key().is_some())
+        .map(|event| key(event))
+        .collect();
+    for event in &timeline.left_out {
+        if seen.insert(key(event)) {
+            let replaced = key(event);
+            events.retain(|known| key(known) != replaced);
+            events.push(Arc::clone(event));
+        }
+    }
+}

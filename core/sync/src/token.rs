@@ -1,0 +1,99 @@
+//! Sync tokens: `since` and `next_batch`.
+//!
+//! Text: `s1_<position>_<boot>_<typing>_<presence>`, opaque to clients and versioned. The position
+//! names all that is stored; typing and presence live in memory and are counted by serials that mean
+//! something only within one run of the process, which the boot number tells apart. Pagination takes
+//! a sync token too (`hearth_rooms::read::TimelineToken`), and reads its position only.
+
+use std::{fmt, str::FromStr};
+
+use hearth_rooms::read::tokens::{SYNC_TOKEN_PREFIX, parse_number};
+use hearth_types::StreamPosition;
+
+use crate::SyncError;
+
+/// What a client knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncToken {
+    /// Everything stored up to here.
+    pub position: StreamPosition,
+    /// The run of the process that counted the serials.
+    pub boot: u32,
+    /// Typing changes up to here.
+    pub typing: u64,
+    /// Presence changes up to here.
+    pub presence: u64,
+}
+
+impl SyncToken {
+    /// The same token as seen by a process of another run: serials of another run count for nothing.
+    #[must_use]
+    pub fn in_run(self, boot: u32) -> Self {
+        if self.boot == boot { self } else { Self { boot, typing: 0, presence: 0, ..self } }
+    }
+}
+
+impl fmt::Display for SyncToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { position, boot, typing, presence } = self;
+        write!(f, "{SYNC_TOKEN_PREFIX}{position}_{boot}_{typing}_{presence}")
+    }
+}
+
+impl FromStr for SyncToken {
+    type Err = SyncError;
+
+    fn from_str(text: &str) -> Result<Self, SyncError> {
+        parse(text).ok_or_else(|| SyncError::InvalidParam("since: unknown token".to_owned()))
+    }
+}
+
+fn parse(text: &str) -> Option<SyncToken> {
+    let mut numbers = text.strip_prefix(SYNC_TOKEN_PREFIX)?.split('_').map(parse_number);
+    let token = SyncToken {
+        position: StreamPosition::new(numbers.next()??),
+        boot: u32::try_from(numbers.next()??).ok()?,
+        typing: numbers.next()??,
+        presence: numbers.next()??,
+    };
+    (numbers.next().is_none() && token.position <= StreamPosition::MAX).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_rooms::read::TimelineToken;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn refuses_foreign_tokens() {
+        for text in ["", "s1_", "s1_1_2_3", "s1_1_2_3_4_5", "s1_1_2_-3_4", "s2_1_2_3_4", "t1_5"] {
+            assert!(matches!(text.parse::<SyncToken>(), Err(SyncError::InvalidParam(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn another_run_knows_no_serials() {
+        let token =
+            SyncToken { position: StreamPosition::new(9), boot: 1, typing: 5, presence: 6 };
+        assert_eq!(token.in_run(1), token);
+        let other = token.in_run(2);
+        assert_eq!((other.position, other.typing, other.presence), (token.position, 0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn texts_are_read_back_and_paginate(
+            number in 0..=StreamPosition::MAX.get(), boot: u32, typing: u64, presence: u64,
+        ) {
+            let token = SyncToken { position: StreamPosition::new(number), boot, typing, presence };
+            let text = token.to_string();
+            prop_assert_eq!(text.parse::<SyncToken>().unwrap(), token);
+            prop_assert_eq!(
+                text.parse::<TimelineToken>().unwrap(),
+                TimelineToken::at_position(token.position)
+            );
+        }
+    }
+}
