@@ -1,8 +1,13 @@
 //! Questions about rooms. Nothing here writes.
 
+mod aggregations;
 pub mod filter;
+pub mod hierarchy;
 pub mod members;
+pub mod relations;
 pub mod state;
+pub mod summary;
+pub mod threads;
 pub mod timeline;
 pub mod tokens;
 pub mod unread;
@@ -10,8 +15,12 @@ pub mod visibility;
 
 pub use self::{
     filter::TimelineFilter,
+    hierarchy::{HierarchyPage, HierarchyRequest, HierarchyRoom},
     members::{JoinedMember, MembersRequest},
+    relations::{RelationsPage, RelationsRequest},
     state::StatePart,
+    summary::Preview,
+    threads::{ThreadsPage, ThreadsRequest},
     timeline::{EventContext, Ignored, MessagesPage, MessagesRequest, Scan, Stretch},
     tokens::TimelineToken,
     unread::{ReadMarks, UnreadCounts, UnreadTotals},

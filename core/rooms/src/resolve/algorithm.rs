@@ -153,10 +153,8 @@ fn changes<E: EventSource, N: NodeSource>(
 }
 
 fn state_key_of(event: &StoredEvent) -> Result<(StateEventType, String), ResolveError> {
-    let state_key = event
-        .pdu
-        .state_key()
-        .ok_or(ResolveError::Damaged(event.ordinal, "not a state event"))?;
+    let state_key =
+        event.pdu.state_key().ok_or(ResolveError::Damaged(event.ordinal, "not a state event"))?;
     Ok((event.pdu.kind().to_string().into(), state_key.to_owned()))
 }
 

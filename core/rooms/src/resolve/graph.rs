@@ -7,8 +7,7 @@ use std::{
 };
 
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UserId,
-    events::TimelineEventType,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UserId, events::TimelineEventType,
     state_res::Event,
 };
 use serde_json::value::RawValue;

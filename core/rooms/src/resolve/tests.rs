@@ -138,8 +138,7 @@ fn forked_room(version: &RoomVersionId, members: usize) -> (TestRoom, [EventOrdi
     let fork = room.last();
     let mut levels = json!({ "users": { user(1): 50, user(3): 60 }, "state_default": 0 });
     levels = with_creator(&room, "m.room.power_levels", levels);
-    let base =
-        room.send(&[fork], 0, "m.room.power_levels", Some(""), levels.clone(), 2).unwrap();
+    let base = room.send(&[fork], 0, "m.room.power_levels", Some(""), levels.clone(), 2).unwrap();
     levels["users"][user(2)] = 40.into();
     let left = room.send(&[base], 0, "m.room.power_levels", Some(""), levels, 3).unwrap();
     let ban = json!({ "membership": "ban" });

@@ -20,9 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     resolve::{EventSource, Resolution, ResolveError, graph::Candidate, resolve},
     schema::{EventHeader, EventOrdinal, Standing, StoredEvent},
-    state::{
-        self, Node, NodeError, NodeId, NodeSource, StateKeyOrdinal, StateRoot, TreeEditor,
-    },
+    state::{self, Node, NodeError, NodeId, NodeSource, StateKeyOrdinal, StateRoot, TreeEditor},
 };
 
 pub(super) struct TestRoom {
@@ -100,9 +98,8 @@ impl TestRoom {
         };
         let version_12 = room.rules.authorization.room_create_event_id_as_room_id;
         if version_12 {
-            room.room_id = format!("!{}", room.next_id().as_str().trim_start_matches('$'))
-                .try_into()
-                .unwrap();
+            room.room_id =
+                format!("!{}", room.next_id().as_str().trim_start_matches('$')).try_into().unwrap();
         }
         let content = json!({ "creator": user(0), "room_version": version });
         room.send(&[], 0, "m.room.create", Some(""), content, 0).unwrap();
@@ -346,8 +343,7 @@ impl TestRoom {
         below
             .into_iter()
             .filter(|event| {
-                ends.contains(event)
-                    || !self.auth_chain([event.clone()]).is_disjoint(&ends)
+                ends.contains(event) || !self.auth_chain([event.clone()]).is_disjoint(&ends)
             })
             .collect()
     }

@@ -1,1 +1,0 @@
-//! Events as clients see them (CS "Room event format").
