@@ -21,7 +21,7 @@ impl IgnoredCache {
     }
 
     pub(crate) fn remove(&self, user_id: &UserId) {
-        self.0.remove(&user_id.to_owned());
+        self.0.remove(user_id);
     }
 }
 
@@ -31,7 +31,7 @@ impl Users {
         &self,
         user_id: &UserId,
     ) -> Result<Arc<HashSet<OwnedUserId>>, UsersError> {
-        if let Some(known) = self.inner.ignored.0.get(&user_id.to_owned()) {
+        if let Some(known) = self.inner.ignored.0.get(user_id) {
             return Ok(known);
         }
         self.exclusive(user_id, move |users, user_id| async move {

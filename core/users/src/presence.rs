@@ -298,6 +298,10 @@ impl Users {
         self.change_presence(user_id, stored, |person, now_ms| {
             person.last_active_ms = Some(now_ms);
             person.last_heard_ms = now_ms;
+            // Activity ends idleness, even one that a client asked for (CS "Idle timeout").
+            if person.asked == PresenceState::Unavailable {
+                person.asked = PresenceState::Online;
+            }
         });
     }
 

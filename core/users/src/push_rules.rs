@@ -45,7 +45,7 @@ impl PushRulesCache {
     }
 
     pub(crate) fn remove(&self, user_id: &UserId) {
-        self.0.remove(&user_id.to_owned());
+        self.0.remove(user_id);
     }
 }
 
@@ -114,7 +114,7 @@ impl Users {
     }
 
     async fn known_push_rules(&self, user_id: &UserId) -> Result<Known, UsersError> {
-        if let Some(known) = self.inner.push_rules.0.get(&user_id.to_owned()) {
+        if let Some(known) = self.inner.push_rules.0.get(user_id) {
             return Ok(known);
         }
         self.exclusive(user_id, move |users, user_id| async move {

@@ -1,6 +1,7 @@
 //! Registration: which flows there are, registration tokens, shared-secret registration.
 
 use std::{
+    fmt,
     ops::ControlFlow,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -55,7 +56,7 @@ impl RegistrationDesk {
 }
 
 /// A registration token, made by an administrator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistrationToken {
     /// The token.
     pub token: String,
@@ -86,6 +87,17 @@ pub struct SharedSecretRegistration {
     pub user_type: Option<String>,
     /// HMAC-SHA1 in hexadecimal digits.
     pub mac: String,
+}
+
+/// Without the token itself.
+impl fmt::Debug for RegistrationToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrationToken")
+            .field("uses_allowed", &self.uses_allowed)
+            .field("uses", &self.uses)
+            .field("expires_ms", &self.expires_ms)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RegistrationToken {

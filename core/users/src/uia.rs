@@ -1,7 +1,7 @@
 //! User-interactive authentication: sessions in memory, bounded, expiring, each tied to one request
 //! (CS "User-Interactive Authentication API").
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use ruma::{
     UserId,
@@ -111,12 +111,19 @@ pub enum UiaOutcome {
 }
 
 /// What was proven.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct UiaProof {
     /// The stages passed.
     pub completed: Vec<AuthType>,
     /// The registration token that was shown; give it to [`NewAccount`](crate::NewAccount).
     pub registration_token: Option<String>,
+}
+
+/// Without the token.
+impl fmt::Debug for UiaProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UiaProof").field("completed", &self.completed).finish_non_exhaustive()
+    }
 }
 
 impl UiaRequest {

@@ -1,6 +1,6 @@
 //! [`Users`]: what all modules of this crate share.
 
-use std::{collections::HashMap, future::Future, ops::Bound, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, future::Future, ops::Bound, sync::Arc, time::Duration};
 
 use hearth_storage::{Direction, KeyPart, Keyspace, OwnerLocks, Record, Store, StoreError, Topic};
 use hearth_types::{Clock, ServerIdentity};
@@ -34,12 +34,18 @@ const INLINE_ROWS: usize = 100;
 const MAX_ROWS: usize = 100_000;
 
 /// Everything about this server's users. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Users {
     pub(crate) inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+/// Shows nothing: session IDs and tokens are inside.
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Users").finish_non_exhaustive()
+    }
+}
+
 pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) identity: Arc<ServerIdentity>,

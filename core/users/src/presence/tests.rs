@@ -47,6 +47,20 @@ async fn the_last_of_several_syncs_counts() {
 }
 
 #[tokio::test]
+async fn activity_ends_idleness_but_not_invisibility() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    let users = &bench.users;
+    let after_activity = async |asked: PresenceState| {
+        users.set_presence(&alice, asked, None).await.unwrap();
+        users.presence_active(&alice);
+        users.presence(&alice).await.unwrap().state
+    };
+    assert_eq!(after_activity(PresenceState::Unavailable).await, PresenceState::Online);
+    assert_eq!(after_activity(PresenceState::Offline).await, PresenceState::Offline);
+}
+
+#[tokio::test]
 async fn a_sync_with_offline_shows_nothing() {
     let bench = Bench::new().await;
     let alice = bench.user("alice").await;
