@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     io::{self, Write as _},
+    net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -228,14 +229,9 @@ fn write_config_if_absent(path: &Path) -> io::Result<bool> {
 }
 
 /// Tells whoever started the server what to do next.
-fn greet(
-    config: &Config,
-    path: &Path,
-    written: bool,
-    address: std::net::SocketAddr,
-) -> io::Result<()> {
+fn greet(config: &Config, path: &Path, written: bool, address: SocketAddr) -> io::Result<()> {
     let program = env::args().next().unwrap_or_else(|| "hearth".to_owned());
-    let base_url = config.client.base_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let base_url = config.client.base_url.clone().unwrap_or_else(|| local_url(address));
     let shown = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = &config.server.name;
     let mut out = io::stdout().lock();
@@ -257,6 +253,14 @@ fn greet(
         )?;
     }
     writeln!(out, "\nStop with Ctrl-C.\n")
+}
+
+/// An address under which this machine's own clients reach the server.
+fn local_url(address: SocketAddr) -> String {
+    match address.ip() {
+        ip if ip.is_unspecified() => format!("http://localhost:{}", address.port()),
+        _ => format!("http://{address}"),
+    }
 }
 
 /// Lets the process open as many files as the system allows: each connection is one.

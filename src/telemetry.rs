@@ -1,5 +1,7 @@
 //! Log lines: to standard error, as text or JSON.
 
+use std::io::{self, IsTerminal as _};
+
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::config::{LogConfig, LogFormat};
@@ -13,11 +15,10 @@ pub fn init(config: &LogConfig) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("{QUIET},{}", config.level)));
     let registry = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let installed = match config.format {
-        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
-        LogFormat::Json => {
-            registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init()
-        }
+        LogFormat::Text => registry.with(lines).try_init(),
+        LogFormat::Json => registry.with(lines.json()).try_init(),
     };
     if installed.is_err() {
         tracing::debug!("a log subscriber is installed already");
