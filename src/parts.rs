@@ -5,6 +5,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use hearth_rooms::{RoomError, Rooms};
 use hearth_storage::{Store, StoreError, StoreOptions};
+use hearth_sync::{SyncError, SyncService};
 use hearth_types::{Clock, ServerIdentity};
 use hearth_users::{Users, UsersError};
 
@@ -20,6 +21,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) users: Users,
     pub(crate) rooms: Rooms,
+    pub(crate) sync: SyncService,
 }
 
 /// What is not configuration but enters from outside.
@@ -61,6 +63,9 @@ pub enum OpenError {
     /// The rooms cannot be opened.
     #[error(transparent)]
     Rooms(#[from] RoomError),
+    /// Sync cannot be opened.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
 }
 
 impl Config {
@@ -107,7 +112,14 @@ impl Parts {
             config.rooms.clone(),
         )
         .await?;
-        Ok(Self { identity, store, users, rooms })
+        let sync = SyncService::open(
+            rooms.clone(),
+            users.clone(),
+            store.clone(),
+            Arc::clone(&options.clock),
+            config.sync.clone(),
+        )?;
+        Ok(Self { identity, store, users, rooms, sync })
     }
 
     /// Writes what is only in memory and closes the store. Nothing may be asked of the parts after it.

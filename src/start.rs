@@ -104,6 +104,7 @@ impl RunningServer {
     /// closes the store.
     pub async fn shutdown(self) -> Result<(), StartError> {
         self.shutdown.request();
+        self.parts.sync.close();
         self.listeners.close().await;
         self.admin.close().await;
         self.parts.close().await?;

@@ -92,6 +92,7 @@ pub const SECTIONS: &[Section] = &[
     USERS,
     ARGON2,
     ROOMS,
+    SYNC,
     STORE,
     LOG,
 ];
@@ -346,6 +347,67 @@ const ROOMS: Section = Section {
             Kind::Boolean,
             "Whether users may list rooms that they administer in the public directory.",
         ),
+    ],
+};
+
+const SYNC: Section = Section {
+    name: "sync",
+    about: "How clients are told what changed.",
+    fields: &[
+        field(
+            "sync.max_timeout_ms",
+            Kind::Integer,
+            "Milliseconds that a sync may wait for news at most; longer wishes are cut to it. At most an \
+             hour.",
+        ),
+        field(
+            "sync.default_timeline_limit",
+            Kind::Integer,
+            "Events of each room's timeline in one response when the client's filter names no limit.",
+        ),
+        field(
+            "sync.max_timeline_limit",
+            Kind::Integer,
+            "Events of each room's timeline in one response at most, 1 to 1000; larger wishes are cut \
+             to it.",
+        ),
+        field(
+            "sync.large_room_members",
+            Kind::Integer,
+            "A room with more joined members than this is large: other people's read receipts and \
+             presence are not passed on there, and clients that do not view the room are woken by it \
+             less often.",
+        ),
+        field(
+            "sync.quiet_interval_ms",
+            Kind::Integer,
+            "Milliseconds between two wake-ups of a waiting client by large rooms that it does not \
+             view, at least. 0: every event wakes it. At most 60000.",
+        ),
+        field(
+            "sync.viewing_ms",
+            Kind::Integer,
+            "Milliseconds that a room counts as viewed after the user sent something, a receipt or \
+             typing there.",
+        ),
+        field(
+            "sync.delivery_receipts",
+            Kind::Boolean,
+            "Whether senders learn that a message has reached another member's device, by receipts of \
+             the type org.hearth.delivered. Off, because it tells others when a device is online.",
+        ),
+        field(
+            "sync.delivery_room_members",
+            Kind::Integer,
+            "Delivery is told only in rooms of at most this many joined members.",
+        ),
+        field(
+            "sync.max_idle_sessions",
+            Kind::Integer,
+            "Users whose connections are remembered after the last one ended, so that the next poll \
+             costs nothing; the longest unused are forgotten first.",
+        ),
+        field("sync.session_idle_ms", Kind::Integer, "Milliseconds that they are remembered."),
     ],
 };
 

@@ -15,6 +15,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use hearth_http::HttpConfig;
 use hearth_rooms::RoomsConfig;
 use hearth_storage::EngineKind;
+use hearth_sync::SyncConfig;
 use hearth_users::UsersConfig;
 use ruma::OwnedServerName;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub struct Config {
     pub users: UsersConfig,
     /// How rooms are made and kept.
     pub rooms: RoomsConfig,
+    /// How clients are told what changed.
+    pub sync: SyncConfig,
     /// How rows are kept.
     pub store: StoreConfig,
     /// What is logged.
@@ -151,6 +154,8 @@ impl Config {
         self.users.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         let in_rooms = |reason| ConfigError::Invalid(format!("rooms.{reason}"));
         self.rooms.validate().map_err(in_rooms)?;
+        let in_sync = |reason| ConfigError::Invalid(format!("sync.{reason}"));
+        self.sync.validate().map_err(in_sync)?;
         self.log.validate()
     }
 }
