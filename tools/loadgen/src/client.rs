@@ -1,6 +1,5 @@
 //! A virtual Matrix client: the handful of calls that the scenarios make.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +17,6 @@ use crate::scan;
 const MAX_ATTEMPTS: u32 = 20;
 /// Longest wait between two attempts, whatever the server asks for.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(5);
-/// Most stages of user-interactive authentication that registration goes through.
-const MAX_STAGES: u32 = 4;
 
 /// A registered user and its access token.
 #[derive(Debug)]
@@ -29,7 +26,7 @@ pub(crate) struct Account {
 
 impl Account {
     /// The account whose access token is `token`.
-    fn new(token: &str) -> Result<Self, RequestError> {
+    pub(crate) fn new(token: &str) -> Result<Self, RequestError> {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| RequestError::Missing("access_token"))?;
         authorization.set_sensitive(true);
@@ -64,41 +61,6 @@ impl Client {
     /// Whether the server answers `/versions`.
     pub(crate) async fn answers(&mut self) -> bool {
         self.connection.request(Method::GET, paths::VERSIONS, None, None).await.is_ok()
-    }
-
-    /// Registers `username` by the dummy stage or, where the server asks for it, the registration token.
-    pub(crate) async fn register(
-        &mut self,
-        username: &str,
-        registration_token: Option<&str>,
-    ) -> Result<Account, RequestError> {
-        let mut auth = None;
-        for _ in 0..MAX_STAGES {
-            let mut request =
-                json!({"username": username, "password": format!("load {username} generator")});
-            if let (Some(auth), Some(fields)) = (auth.take(), request.as_object_mut()) {
-                fields.insert("auth".to_owned(), auth);
-            }
-            let body = Bytes::from(request.to_string());
-            match self.patient(Method::POST, paths::REGISTER, None, Some(body)).await {
-                Ok(answer) => {
-                    let token = scan::string_field(&answer, "access_token");
-                    return Account::new(token.ok_or(RequestError::Missing("access_token"))?);
-                }
-                Err(RequestError::Status { status: StatusCode::UNAUTHORIZED, body, excerpt }) => {
-                    auth = next_stage(&body, registration_token);
-                    if auth.is_none() {
-                        return Err(RequestError::Status {
-                            status: StatusCode::UNAUTHORIZED,
-                            body,
-                            excerpt,
-                        });
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(RequestError::Missing("registration flow that can be completed"))
     }
 
     /// Creates a room that anybody may join.
@@ -190,7 +152,7 @@ impl Client {
     }
 
     /// A request that waits out rate limits, for preparing a scenario. Never used for what is measured.
-    async fn patient(
+    pub(crate) async fn patient(
         &mut self,
         method: Method,
         target: &str,
@@ -225,71 +187,9 @@ fn retry_after(body: &[u8]) -> Duration {
     Duration::from_millis(asked.unwrap_or(500)).clamp(Duration::from_millis(10), MAX_RETRY_WAIT)
 }
 
-/// The `auth` of the next stage that can be completed, out of a 401 answer's flows.
-fn next_stage(body: &[u8], registration_token: Option<&str>) -> Option<serde_json::Value> {
-    #[derive(Deserialize)]
-    struct Flow {
-        stages: Vec<String>,
-    }
-    #[derive(Deserialize)]
-    struct Offer {
-        flows: Vec<Flow>,
-        #[serde(default)]
-        completed: Vec<String>,
-        session: Option<String>,
-    }
-    let offer: Offer = serde_json::from_slice(body).ok()?;
-    let mut forms = BTreeMap::from([("m.login.dummy", json!({"type": "m.login.dummy"}))]);
-    if let Some(token) = registration_token {
-        forms.insert(
-            "m.login.registration_token",
-            json!({"type": "m.login.registration_token", "token": token}),
-        );
-    }
-    offer.flows.iter().find_map(|flow| {
-        let mut open = flow.stages.iter().filter(|stage| !offer.completed.contains(stage));
-        let first = forms.get(open.next()?.as_str())?;
-        if !open.all(|stage| forms.contains_key(stage.as_str())) {
-            return None;
-        }
-        let mut auth = first.clone();
-        if let (Some(session), Some(fields)) = (&offer.session, auth.as_object_mut()) {
-            fields.insert("session".to_owned(), json!(session));
-        }
-        Some(auth)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn picks_the_flow_that_can_be_completed() {
-        let body = br#"{"session":"s","flows":[{"stages":["m.login.recaptcha"]},{"stages":["m.login.dummy"]}]}"#;
-        assert_eq!(next_stage(body, None), Some(json!({"type": "m.login.dummy", "session": "s"})));
-    }
-
-    #[test]
-    fn goes_on_behind_the_completed_stages() {
-        let body = br#"{"session":"s","completed":["m.login.registration_token"],
-            "flows":[{"stages":["m.login.registration_token","m.login.dummy"]}]}"#;
-        assert_eq!(
-            next_stage(body, Some("t")),
-            Some(json!({"type": "m.login.dummy", "session": "s"}))
-        );
-    }
-
-    #[test]
-    fn gives_up_without_a_token_or_a_flow() {
-        let body = br#"{"session":"s","flows":[{"stages":["m.login.registration_token"]}]}"#;
-        assert_eq!(next_stage(body, None), None);
-        assert_eq!(
-            next_stage(body, Some("t")),
-            Some(json!({"type": "m.login.registration_token", "token": "t", "session": "s"}))
-        );
-        assert_eq!(next_stage(b"{}", None), None);
-    }
 
     #[test]
     fn waits_as_long_as_asked_within_bounds() {

@@ -9,6 +9,7 @@ mod histogram;
 mod options;
 mod paths;
 mod process;
+mod register;
 mod report;
 mod scan;
 mod scenarios;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::register::Registration;
+
 /// Measures a Matrix homeserver through the client-server API alone.
 ///
 /// The server must let the generator register users and must not limit its requests' rate; `--serve` starts a Hearth set up that way.
@@ -29,6 +31,9 @@ pub(crate) struct Options {
     /// A registration token, where the server asks for one.
     #[arg(long, value_name = "TOKEN")]
     pub(crate) registration_token: Option<String>,
+    /// Register through `/_synapse/admin/v1/register` with this secret, where the server has that endpoint.
+    #[arg(long, value_name = "SECRET", conflicts_with = "registration_token")]
+    pub(crate) shared_secret: Option<String>,
     /// Length of each measurement.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
@@ -75,6 +80,15 @@ impl Options {
     /// Length of each measurement.
     pub(crate) fn length(&self) -> Duration {
         Duration::from_secs(u64::from(self.seconds))
+    }
+
+    /// How users are made.
+    pub(crate) fn registration(&self) -> Registration {
+        match (&self.shared_secret, &self.registration_token) {
+            (Some(secret), _) => Registration::SharedSecret(secret.clone()),
+            (None, Some(token)) => Registration::Token(token.clone()),
+            (None, None) => Registration::Open,
+        }
     }
 
     /// The scenarios in the order in which they run, each once.

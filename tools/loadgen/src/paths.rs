@@ -75,6 +75,8 @@ pub(crate) fn sync(since: Option<&str>, timeout_ms: u32, filter: Option<&str>) -
 
 /// `POST /register`
 pub(crate) const REGISTER: &str = "/_matrix/client/v3/register";
+/// Registration with a shared secret, as several homeservers have it.
+pub(crate) const REGISTER_WITH_SECRET: &str = "/_synapse/admin/v1/register";
 /// `POST /createRoom`
 pub(crate) const CREATE_ROOM: &str = "/_matrix/client/v3/createRoom";
 /// `GET /versions`

@@ -17,6 +17,7 @@ use crate::histogram::Histogram;
 use crate::options::Options;
 use crate::paths::Room;
 use crate::process::{self, Usage};
+use crate::register;
 use crate::report::Report;
 
 /// Connections that prepare users and rooms.
@@ -116,16 +117,16 @@ impl World {
     pub(crate) async fn accounts(&mut self, count: u32) -> Result<Vec<Arc<Account>>, Failure> {
         let have = u32::try_from(self.accounts.len()).unwrap_or(u32::MAX);
         if have < count {
-            let (run, token) = (self.run, self.options.registration_token.clone());
+            let (run, registration) = (self.run, Arc::new(self.options.registration()));
             let target = Arc::clone(&self.target);
             let made = in_parallel(count - have, move |worker, step, missing| {
-                let (target, token) = (Arc::clone(&target), token.clone());
+                let (target, registration) = (Arc::clone(&target), Arc::clone(&registration));
                 async move {
                     let mut client = Client::new(&target);
                     let mut made = Vec::new();
                     for index in (worker..missing).step_by(step) {
                         let name = format!("lg{run:08x}-{}", have + index);
-                        let account = client.register(&name, token.as_deref()).await;
+                        let account = register::register(&mut client, &name, &registration).await;
                         made.push(Arc::new(account.doing("registering users")?));
                     }
                     Ok(made)
