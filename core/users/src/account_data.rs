@@ -100,7 +100,7 @@ impl Users {
         if matches!(event_type, FULLY_READ | PUSH_RULES) {
             return Err(UsersError::ManagedAccountData);
         }
-        if event_type.is_empty() || event_type.len() > MAX_ID_BYTES {
+        if event_type.is_empty() || event_type.len() > MAX_ID_BYTES || event_type.contains('\0') {
             return Err(UsersError::InvalidName("account data types have 1 to 255 bytes"));
         }
         let json = content.get().trim().to_owned();

@@ -14,7 +14,7 @@ use ruma::{OwnedUserId, UserId, presence::PresenceState};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::{Users, UsersError, users::TICK};
+use crate::{Users, UsersError};
 
 pub(crate) const PRESENCE: Keyspace<OwnedUserId, (), PresenceRow> = Keyspace::new("presence");
 
@@ -68,7 +68,7 @@ pub trait PresenceAudience: std::fmt::Debug + Send + Sync + 'static {
 pub(crate) struct PresenceTable {
     people: Mutex<People>,
     audience: OnceLock<Arc<dyn PresenceAudience>>,
-    changed: Notify,
+    changed: Arc<Notify>,
     last_aged_ms: AtomicU64,
     last_written_ms: AtomicU64,
 }
@@ -206,10 +206,17 @@ impl PresenceTable {
         Self {
             people: Mutex::default(),
             audience: OnceLock::new(),
-            changed: Notify::new(),
+            changed: Arc::default(),
             last_aged_ms: AtomicU64::new(now_ms),
             last_written_ms: AtomicU64::new(now_ms),
         }
+    }
+}
+
+/// Ends the task that wakes audiences.
+impl Drop for PresenceTable {
+    fn drop(&mut self) {
+        self.changed.notify_one();
     }
 }
 
@@ -421,17 +428,12 @@ impl Users {
     /// be read. Changes that come meanwhile are gathered.
     pub(crate) fn start_presence_wakes(&self) {
         let weak = Arc::downgrade(&self.inner);
+        let changed = Arc::clone(&self.inner.presence.changed);
         tokio::spawn(async move {
             loop {
+                changed.notified().await;
                 let Some(inner) = weak.upgrade() else { return };
-                let users = Self { inner };
-                users.wake_presence_audiences().await;
-                let wait = users.inner.presence.changed.notified();
-                // Dropped handles are noticed within a tick; a change wakes at once.
-                if tokio::time::timeout(TICK, wait).await.is_err() {
-                    drop(users);
-                    tokio::task::yield_now().await;
-                }
+                Self { inner }.wake_presence_audiences().await;
             }
         });
     }

@@ -27,6 +27,8 @@ pub(crate) const RECEIPTS: Keyspace<OwnedRoomId, ReceiptKey, Positioned<ReceiptR
 
 pub(crate) type ReceiptKey = (OwnedUserId, String, String);
 
+/// The longest receipt type in bytes: room, user, type and thread must fit a key of 1 KiB.
+const MAX_TYPE_BYTES: usize = 64;
 /// Rows of one user in one room that are read at once.
 const OWN_ROWS: usize = 100;
 /// Rows of one user in one room that are looked at, at most: as many threads can be told apart.
@@ -138,11 +140,11 @@ impl Users {
     ) -> Result<Option<StreamPosition>, UsersError> {
         let receipt_type = update.receipt_type.as_str();
         if receipt_type.is_empty()
-            || receipt_type.len() > MAX_ID_BYTES
+            || receipt_type.len() > MAX_TYPE_BYTES
             || !receipt_type.bytes().all(|byte| byte.is_ascii_graphic())
         {
             return Err(UsersError::InvalidName(
-                "receipt types have 1 to 255 visible ASCII letters",
+                "receipt types have 1 to 64 visible ASCII characters",
             ));
         }
         if update.thread.as_str().is_some_and(|thread| {

@@ -7,6 +7,7 @@ use hearth_types::{Clock, ServerIdentity};
 use parking_lot::{Mutex, RwLock};
 use ruma::{OwnedUserId, UserId};
 use tokio::time::MissedTickBehavior;
+use tracing::Instrument as _;
 
 use crate::{
     UsersConfig, UsersError,
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// How often timers are moved.
-pub(crate) const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(1);
 /// Rows that are read inline, on the async threads.
 const INLINE_ROWS: usize = 100;
 /// Rows of one partition that one question may read.
@@ -214,7 +215,7 @@ impl Users {
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, UsersError>> + Send + 'static,
 ) -> Result<T, UsersError> {
-    tokio::spawn(work)
+    tokio::spawn(work.in_current_span())
         .await
         .map_err(|error| UsersError::Internal(format!("a task did not finish: {error}")))?
 }

@@ -52,7 +52,7 @@ async fn what_the_server_manages_is_refused() {
         let result = users.set_account_data(&alice, GLOBAL, event_type, &raw("{}")).await;
         assert!(matches!(result, Err(UsersError::ManagedAccountData)));
     }
-    for event_type in [String::new(), "x".repeat(256)] {
+    for event_type in [String::new(), "x".repeat(256), "a\0b".to_owned()] {
         let result = users.set_account_data(&alice, GLOBAL, &event_type, &raw("{}")).await;
         assert!(matches!(result, Err(UsersError::InvalidName(_))));
     }

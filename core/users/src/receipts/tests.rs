@@ -122,6 +122,10 @@ async fn many_threads_are_all_found() {
         let update = in_thread("a", ReceiptThread::Thread(root), number);
         bench.users.set_receipt(update).await.unwrap();
     }
+    bench.users.set_receipt(read("ab", 1)).await.unwrap();
+    let own = bench.users.own_receipts(room(), &user("a")).await.unwrap();
+    assert_eq!(own.len(), 150);
+    assert!(own.iter().all(|entry| entry.user_id == user("a")));
     let found = bench.users.read_positions(&user("a"), room()).await.unwrap();
     assert_eq!(found.threads.len(), 150);
 }
@@ -168,9 +172,27 @@ async fn after_a_restart_the_store_answers() {
 }
 
 #[tokio::test]
+async fn the_longest_identifiers_fit() {
+    let bench = Bench::new().await;
+    let long = |sigil: &str, end: &str| {
+        format!("{sigil}{}{end}", "x".repeat(255 - sigil.len() - end.len()))
+    };
+    let update = ReceiptUpdate {
+        room_id: RoomId::parse(long("!", ":b")).unwrap(),
+        user_id: UserId::parse(long("@", ":b")).unwrap(),
+        receipt_type: ReceiptType::from("x".repeat(64)),
+        thread: ReceiptThread::Thread(EventId::parse(long("$", "")).unwrap()),
+        event_id: EventId::parse(long("$", "")).unwrap(),
+        timeline_position: 1,
+        fan_out: true,
+    };
+    assert!(bench.users.set_receipt(update).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn strange_types_and_threads_are_refused() {
     let bench = Bench::new().await;
-    for receipt_type in [String::new(), "x y".to_owned(), "é".to_owned(), "x".repeat(256)] {
+    for receipt_type in [String::new(), "x y".to_owned(), "é".to_owned(), "x".repeat(65)] {
         let update = update("a", ReceiptType::from(receipt_type), 1);
         let result = bench.users.set_receipt(update).await;
         assert!(matches!(result, Err(UsersError::InvalidName(_))));

@@ -1,3 +1,5 @@
+use std::future::Future as _;
+
 use super::*;
 use crate::{UsersConfig, users::testing::Bench};
 
@@ -191,6 +193,27 @@ async fn locked_users_get_no_new_tokens_and_keep_their_old_ones() {
     assert!(matches!(again, Err(UsersError::Locked)));
     users.set_locked(&alice, false).await.unwrap();
     assert!(users.refresh(refresh).await.is_ok());
+}
+
+/// A client that hangs up in the middle of its logout is logged out all the same.
+#[tokio::test]
+async fn an_abandoned_logout_takes_place() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    let users = &bench.users;
+    let tokens = users.create_session(&alice, refreshable()).await.unwrap();
+    let session = users.authenticate(&tokens.access_token).await.unwrap();
+    let mut logout = Box::pin(users.logout(&session));
+    let polled = std::future::poll_fn(|context| {
+        std::task::Poll::Ready(logout.as_mut().poll(context).is_pending())
+    });
+    assert!(polled.await);
+    drop(logout);
+    // Whoever comes next under the user's lock comes after it.
+    let unknown: OwnedDeviceId = "UNKNOWN".into();
+    assert!(users.rename_device(&alice, &unknown, None).await.is_err());
+    assert_eq!(soft_logout(users, &tokens.access_token).await, Some(false));
+    assert!(users.refresh(&tokens.refresh_token.unwrap()).await.is_err());
 }
 
 #[tokio::test]
