@@ -15,6 +15,7 @@ mod scan;
 mod scenarios;
 mod schedule;
 mod serve;
+mod socket;
 mod world;
 
 use std::process::ExitCode;

@@ -133,6 +133,8 @@ pub(crate) enum Scenario {
     Receipts,
     /// Server memory per waiting long-poll.
     IdlePolls,
+    /// Server memory per waiting WebSocket, where the server offers Hearth's transport.
+    IdleSockets,
 }
 
 #[cfg(test)]

@@ -73,6 +73,14 @@ pub(crate) fn sync(since: Option<&str>, timeout_ms: u32, filter: Option<&str>) -
     target
 }
 
+/// Hearth's WebSocket (`docs/websocket.md`). `filter` is inline JSON. Presence is not touched.
+pub(crate) fn websocket(since: &str, filter: &str) -> String {
+    let (since, filter) = (encode(since), encode(filter));
+    format!(
+        "/_matrix/client/unstable/org.hearth.websocket/sync?set_presence=offline&since={since}&filter={filter}"
+    )
+}
+
 /// `POST /register`
 pub(crate) const REGISTER: &str = "/_matrix/client/v3/register";
 /// Registration with a shared secret, as several homeservers have it.

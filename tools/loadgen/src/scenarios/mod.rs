@@ -10,6 +10,7 @@ mod receipts;
 mod sends;
 mod sync;
 
+use self::idle::Transport;
 use crate::options::Scenario;
 use crate::world::{Failure, World};
 
@@ -29,6 +30,7 @@ pub(crate) async fn run(world: &mut World, scenario: Scenario) -> Result<(), Fai
         Scenario::Sync => sync::run(world).await,
         Scenario::Pagination => pagination::run(world).await,
         Scenario::Receipts => receipts::run(world).await,
-        Scenario::IdlePolls => idle::polls(world).await,
+        Scenario::IdlePolls => idle::run(world, Transport::LongPoll).await,
+        Scenario::IdleSockets => idle::run(world, Transport::WebSocket).await,
     }
 }
