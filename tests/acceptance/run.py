@@ -8,7 +8,7 @@ import sys
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MODULES = ["chat", "bad_input", "endpoint_coverage", "kill_under_load"]
+MODULES = ["chat", "websocket", "bad_input", "endpoint_coverage", "kill_under_load"]
 
 
 def main():
