@@ -79,7 +79,7 @@ class Sockets(unittest.IsolatedAsyncioTestCase):
         return json.loads(await socket.receive_str(timeout=WAIT_S))
 
     async def update(self, socket):
-        """The next update; answers to requests that come before it are kept aside."""
+        """The next update; answers to requests that come before it are passed over."""
         while True:
             message = await self.message(socket)
             if "next_batch" in message:
