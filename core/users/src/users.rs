@@ -118,11 +118,20 @@ impl Users {
     /// authentication and nonces expire, the devices' last-seen times are written. A task does this
     /// every second; tests with a clock of their own call it.
     pub async fn tick(&self) {
+        self.move_timers();
+        self.write_late().await;
+    }
+
+    fn move_timers(&self) {
         self.expire_typing();
         self.age_presence();
         self.inner.uia.lock().expire(self.now_ms());
         self.inner.login_tokens.lock().expire(self.now_ms());
         self.inner.registration.expire(self.now_ms());
+    }
+
+    /// Writes what may be written late.
+    async fn write_late(&self) {
         let written = async {
             self.write_seen(false).await?;
             self.write_presence(false).await?;
@@ -139,7 +148,17 @@ impl Users {
         self.write_presence(true).await
     }
 
+    /// Two tasks, so that a busy disk does not hold up the timers.
     fn start_ticking(&self) {
+        self.repeat(|users| async move { users.move_timers() });
+        self.repeat(|users| async move { users.write_late().await });
+    }
+
+    /// Does something every second until the last clone is dropped.
+    fn repeat<Fut>(&self, work: impl Fn(Self) -> Fut + Send + 'static)
+    where
+        Fut: Future<Output = ()> + Send,
+    {
         let weak = Arc::downgrade(&self.inner);
         tokio::spawn(async move {
             let mut interval = tokio::time::interval(TICK);
@@ -147,7 +166,7 @@ impl Users {
             loop {
                 interval.tick().await;
                 let Some(inner) = weak.upgrade() else { return };
-                Self { inner }.tick().await;
+                work(Self { inner }).await;
             }
         });
     }
