@@ -81,7 +81,7 @@ async fn run(options: Options) -> Result<(), Failure> {
 }
 
 async fn run_plan(world: &mut World) -> Result<(), Failure> {
-    if let Some(usage) = world.usage() {
+    if let Some(usage) = world.usage().server {
         let row = report::Row::new("start", "server at start");
         world.report.add(row.metric(
             "server memory",

@@ -16,6 +16,15 @@ pub(crate) struct Usage {
     pub(crate) written_bytes: u64,
 }
 
+/// One reading of both processes of a measurement, as far as they are known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reading {
+    /// The server.
+    pub(crate) server: Option<Usage>,
+    /// The generator itself: it shares the machine's processors with the server.
+    pub(crate) generator: Option<Usage>,
+}
+
 /// Reads the usage of process `pid`. `None` when there is no such process or no `/proc`.
 pub(crate) fn usage(pid: u32) -> Option<Usage> {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).ok();

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::histogram::Histogram;
-use crate::process::Usage;
+use crate::process::{Reading, Usage};
 
 /// One number of one case.
 #[derive(Clone, Debug, Serialize)]
@@ -69,22 +69,24 @@ impl Row {
         self
     }
 
-    /// Adds what the server used between two readings: processor time and written bytes per one of `count`, memory at the end.
+    /// Adds what was used between two readings: processor time and written bytes per one of `count`, memory at the end.
     #[must_use]
-    pub(crate) fn usage(
-        self,
-        before: Option<Usage>,
-        after: Option<Usage>,
-        count: u64,
-        per: &str,
-    ) -> Self {
-        let (Some(before), Some(after)) = (before, after) else { return self };
-        let cpu_ms = after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1000.0;
-        let written = after.written_bytes.saturating_sub(before.written_bytes);
+    pub(crate) fn usage(mut self, before: Reading, after: Reading, count: u64, per: &str) -> Self {
         let count = as_f64(count.max(1));
-        self.metric(format!("server cpu per {per}"), "ms", cpu_ms / count)
-            .metric(format!("written per {per}"), "bytes", as_f64(written) / count)
-            .metric("server memory", "MiB", as_f64(after.resident_bytes) / 1024.0 / 1024.0)
+        let cpu_ms = |before: Usage, after: Usage| {
+            after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1000.0 / count
+        };
+        if let (Some(before), Some(after)) = (before.server, after.server) {
+            let written = after.written_bytes.saturating_sub(before.written_bytes);
+            self = self
+                .metric(format!("server cpu per {per}"), "ms", cpu_ms(before, after))
+                .metric(format!("written per {per}"), "bytes", as_f64(written) / count)
+                .metric("server memory", "MiB", as_f64(after.resident_bytes) / 1024.0 / 1024.0);
+        }
+        if let (Some(before), Some(after)) = (before.generator, after.generator) {
+            self = self.metric(format!("generator cpu per {per}"), "ms", cpu_ms(before, after));
+        }
+        self
     }
 
     /// Adds failures: their count always, the first one's text if there is any.
@@ -204,19 +206,24 @@ mod tests {
 
     #[test]
     fn usage_is_divided_by_what_was_done() {
-        let before = Usage { cpu: Duration::from_secs(1), resident_bytes: 0, written_bytes: 1000 };
-        let after =
-            Usage { cpu: Duration::from_secs(3), resident_bytes: 1 << 20, written_bytes: 5000 };
-        let row = Row::new("sends", "case").usage(Some(before), Some(after), 1000, "send");
+        let of = |seconds, resident_bytes, written_bytes| {
+            Some(Usage { cpu: Duration::from_secs(seconds), resident_bytes, written_bytes })
+        };
+        let before = Reading { server: of(1, 0, 1000), generator: of(0, 0, 0) };
+        let after = Reading { server: of(3, 1 << 20, 5000), generator: of(1, 0, 0) };
+        let row = Row::new("sends", "case").usage(before, after, 1000, "send");
         assert_eq!(
             row.text(),
-            "sends: case\n    server cpu per send 2 ms; written per send 4 bytes; server memory 1 MiB"
+            "sends: case\n    server cpu per send 2 ms; written per send 4 bytes; server memory 1 MiB; \
+             generator cpu per send 1 ms"
         );
     }
 
     #[test]
     fn usage_of_an_unknown_process_is_left_out() {
-        let row = Row::new("sends", "case").rate("sends", 10, 2.0).usage(None, None, 10, "send");
+        let nothing = Reading::default();
+        let row =
+            Row::new("sends", "case").rate("sends", 10, 2.0).usage(nothing, nothing, 10, "send");
         assert_eq!(row.text(), "sends: case\n    sends 5/s");
     }
 

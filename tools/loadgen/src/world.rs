@@ -16,7 +16,7 @@ use crate::connection::{RequestError, Target};
 use crate::histogram::Histogram;
 use crate::options::Options;
 use crate::paths::Room;
-use crate::process::{self, Usage};
+use crate::process::{self, Reading};
 use crate::register;
 use crate::report::Report;
 
@@ -108,9 +108,12 @@ impl World {
         format!("lg{:08x}c{}-", self.run, self.cases)
     }
 
-    /// What the server's process has used so far, if it is known.
-    pub(crate) fn usage(&self) -> Option<Usage> {
-        self.server_pid.and_then(process::usage)
+    /// What the server, if its process is known, and the generator have used so far.
+    pub(crate) fn usage(&self) -> Reading {
+        Reading {
+            server: self.server_pid.and_then(process::usage),
+            generator: process::usage(std::process::id()),
+        }
     }
 
     /// The first `count` users of this run, registered as needed.
@@ -316,7 +319,7 @@ impl Window {
     }
 
     /// Waits for the window and reads the server's usage at both of its ends.
-    pub(crate) async fn observe(self, world: &World) -> (Option<Usage>, Option<Usage>) {
+    pub(crate) async fn observe(self, world: &World) -> (Reading, Reading) {
         tokio::time::sleep_until(self.begin).await;
         let before = world.usage();
         tokio::time::sleep_until(self.end).await;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::open_loop::RECEIVER_FILTER;
 use crate::client::{Account, Client};
 use crate::connection::Target;
+use crate::process::Reading;
 use crate::report::{Row, as_f64};
 use crate::socket::Socket;
 use crate::world::{Doing as _, Failure, World};
@@ -104,16 +105,13 @@ pub(crate) async fn run(world: &mut World, transport: Transport) -> Result<(), F
     Ok(())
 }
 
-async fn measure(
-    world: &World,
-    mut row: Row,
-    before: Option<crate::process::Usage>,
-    waiting: &Waiting,
-) -> Row {
+async fn measure(world: &World, mut row: Row, before: Reading, waiting: &Waiting) -> Row {
     let (begun, quiet) = (Instant::now(), world.usage());
     tokio::time::sleep(READING * 2).await;
     let open = Waiting::of(&waiting.opened).saturating_sub(Waiting::of(&waiting.failed));
-    if let (Some(before), Some(quiet), Some(after)) = (before, quiet, world.usage()) {
+    if let (Some(before), Some(quiet), Some(after)) =
+        (before.server, quiet.server, world.usage().server)
+    {
         let grown = after.resident_bytes.saturating_sub(before.resident_bytes);
         let cpu = after.cpu.saturating_sub(quiet.cpu).as_secs_f64();
         row = row
@@ -132,7 +130,7 @@ async fn settle(world: &World) {
     let mut last = None;
     for _ in 0..MAX_READINGS {
         tokio::time::sleep(READING).await;
-        let Some(now) = world.usage().map(|usage| usage.resident_bytes) else { return };
+        let Some(now) = world.usage().server.map(|usage| usage.resident_bytes) else { return };
         if last.is_some_and(|last| now.abs_diff(last) < now / SETTLED_SHARE) {
             return;
         }

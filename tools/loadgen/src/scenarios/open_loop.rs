@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::client::{Account, Client};
 use crate::paths::Room;
-use crate::process::Usage;
+use crate::process::Reading;
 use crate::scan;
 use crate::schedule::OpenLoop;
 use crate::world::{Doing as _, Failure, Tally, World, gather, message, transaction};
@@ -46,9 +46,9 @@ pub(crate) struct Outcome {
     /// From the first slot to the last answer or delivery.
     pub(crate) took: Duration,
     /// The server's usage before.
-    pub(crate) before: Option<Usage>,
+    pub(crate) before: Reading,
     /// The server's usage afterwards.
-    pub(crate) after: Option<Usage>,
+    pub(crate) after: Reading,
 }
 
 /// Shared by senders and receivers.

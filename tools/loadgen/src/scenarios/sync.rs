@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::client::Synced;
-use crate::process::Usage;
+use crate::process::Reading;
 use crate::report::{Row, as_f64};
 use crate::world::{Doing as _, Failure, Tally, World, message, transaction};
 
@@ -44,8 +44,8 @@ struct Repeated {
     tally: Tally,
     seconds: f64,
     last: Option<Synced>,
-    before: Option<Usage>,
-    after: Option<Usage>,
+    before: Reading,
+    after: Reading,
 }
 
 impl Repeated {
