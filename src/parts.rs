@@ -1,18 +1,22 @@
 //! What the server is made of below its surfaces, opened in order and closed in order. The command
 //! line opens the same parts when no server runs.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use hearth_rooms::{RoomError, Rooms};
 use hearth_storage::{Store, StoreError, StoreOptions};
 use hearth_sync::{SyncError, SyncService};
 use hearth_types::{Clock, ServerIdentity};
 use hearth_users::{Users, UsersError};
+use tokio::time::timeout;
 
 use crate::{
     Config,
     keyfile::{self, KeyFileError},
 };
+
+/// How long to wait for tasks that still hold the closed store. They have nothing left to do but to end.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The store and everything that stands on it.
 #[derive(Clone, Debug)]
@@ -122,10 +126,17 @@ impl Parts {
         Ok(Self { identity, store, users, rooms, sync })
     }
 
-    /// Writes what is only in memory and closes the store. Nothing may be asked of the parts after it.
+    /// Writes what is only in memory and closes the store, then waits for tasks that still hold it to
+    /// end, so that it can be opened again. Nothing may be asked of the parts after it.
     pub(crate) async fn close(self) -> Result<(), OpenError> {
+        self.rooms.close();
         self.users.flush().await?;
         self.store.close().await?;
+        let released = self.store.released();
+        drop(self);
+        if timeout(RELEASE_TIMEOUT, released).await.is_err() {
+            tracing::warn!("something still holds the closed store");
+        }
         Ok(())
     }
 }

@@ -111,3 +111,20 @@ impl RunningServer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn starts_again_in_the_same_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.server.data_dir = folder.path().join("data");
+        config.listen.addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        for _ in 0..3 {
+            let running = start(config.clone(), StartOptions::default()).await.unwrap();
+            running.shutdown().await.unwrap();
+        }
+    }
+}

@@ -14,6 +14,7 @@ use std::{
 
 use hearth_types::StreamPosition;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::{
     Direction, Engine, EngineKind, KeyDecoder, KeyPart, Notifier, RecordError, StoreError,
@@ -95,6 +96,7 @@ pub(crate) fn open_over(
         committer: Mutex::new(Some(committer)),
         bulk_reads: Inner::bulk_reads(),
         _lock: lock,
+        released: watch::Sender::new(()),
     })
 }
 

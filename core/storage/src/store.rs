@@ -12,7 +12,7 @@ use std::{
 
 use hearth_types::StreamPosition;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Commit, CommitError, Committed, Direction, Engine, EngineError, EngineKind, KeyPart, Keyspace,
@@ -103,6 +103,8 @@ pub(crate) struct Inner {
     pub(crate) bulk_reads: Arc<Semaphore>,
     /// Held while the engine is open; let go after it.
     pub(crate) _lock: Option<File>,
+    /// Dropped last: whoever waits for [`Store::released`] goes on.
+    pub(crate) released: watch::Sender<()>,
 }
 
 /// A consistent view for larger reads, inside [`Store::bulk`].
@@ -349,6 +351,12 @@ impl Store {
         let inner = self.inner.clone();
         let stopped = tokio::task::spawn_blocking(move || inner.stop()).await;
         stopped.map_err(|error| StoreError::Engine(error.to_string()))?.map_err(Into::into)
+    }
+
+    /// Resolves once every clone of this store is dropped, so that its files and its lock are free.
+    pub fn released(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut released = self.inner.released.subscribe();
+        async move { while released.changed().await.is_ok() {} }
     }
 
     fn rows(&self) -> &dyn View {
