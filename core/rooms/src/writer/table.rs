@@ -1,6 +1,10 @@
 //! Which rooms have a writer running, and the one place where writers start.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, RoomId};
@@ -16,6 +20,8 @@ use crate::{Rooms, error::RoomError};
 pub(crate) struct WriterTable {
     mailboxes: Mutex<HashMap<OwnedRoomId, mpsc::Sender<Command>>>,
     max_writers: usize,
+    /// Set under the lock: from then on no writer starts.
+    closed: AtomicBool,
 }
 
 impl fmt::Debug for WriterTable {
@@ -27,7 +33,7 @@ impl fmt::Debug for WriterTable {
 impl WriterTable {
     /// No writer runs yet.
     pub(crate) fn new(max_writers: usize) -> Self {
-        Self { mailboxes: Mutex::new(HashMap::new()), max_writers }
+        Self { mailboxes: Mutex::new(HashMap::new()), max_writers, closed: AtomicBool::new(false) }
     }
 
     /// Puts a command into a room's mailbox, and starts the room's writer if none runs.
@@ -42,6 +48,9 @@ impl WriterTable {
         // Commands enter under the lock, and writers retire under it: none enters a mailbox that
         // nobody reads, and no room has two writers.
         let mut mailboxes = self.mailboxes.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(RoomError::Busy);
+        }
         let Some(mailbox) = mailboxes.get(room_id) else {
             return self.start(&mut mailboxes, rooms, room_id, command);
         };
@@ -84,8 +93,11 @@ impl WriterTable {
         }
     }
 
-    /// Lets every writer finish what is in its mailbox and end.
+    /// Lets every writer finish what is in its mailbox and end. None starts any more: it would not
+    /// know what the ending ones still have in flight.
     pub(crate) fn close(&self) {
-        self.mailboxes.lock().clear();
+        let mut mailboxes = self.mailboxes.lock();
+        self.closed.store(true, Ordering::Relaxed);
+        mailboxes.clear();
     }
 }
