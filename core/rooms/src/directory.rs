@@ -1,12 +1,32 @@
 //! The public room directory (CS "Published room directory").
 
-use ruma::{OwnedRoomAliasId, OwnedRoomId, RoomId, UserId};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
-use crate::{Rooms, error::RoomError};
+use hearth_storage::{Commit, Direction, Snapshot, Topic};
+use hearth_types::StreamPosition;
+use parking_lot::Mutex;
+use ruma::{OwnedRoomAliasId, OwnedRoomId, RoomId, UserId, events::TimelineEventType};
+use serde::{Deserialize, de::DeserializeOwned};
 
-/// What the directory remembers.
+use crate::{
+    Rooms,
+    error::RoomError,
+    schema::{self, RoomHead},
+};
+
+/// Rooms that the directory looks at; further ones are published in vain.
+const MAX_PUBLISHED: usize = 10_000;
+/// Rooms on a page at most.
+const MAX_PAGE: usize = 500;
+/// Rooms on a page whose size the client leaves open.
+const DEFAULT_PAGE: usize = 100;
+
+/// What the directory remembers: entries, each as of a position, so that a listing looks only at
+/// rooms that have changed.
 #[derive(Debug, Default)]
-pub(crate) struct Directory;
+pub(crate) struct Directory {
+    entries: Mutex<HashMap<OwnedRoomId, (StreamPosition, Arc<PublicRoom>)>>,
+}
 
 /// A room as the directory shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,28 +79,256 @@ pub struct DirectoryPage {
     pub total_estimate: u64,
 }
 
+/// The place of a room in the directory's order: most members first, then by ID.
+type Place = (Reverse<u64>, OwnedRoomId);
+
+impl PublicRoom {
+    fn place(&self) -> Place {
+        (Reverse(self.joined_members), self.room_id.clone())
+    }
+
+    fn matches(&self, query: &DirectoryQuery, term: Option<&str>) -> bool {
+        let wanted = &query.room_types;
+        if !wanted.is_empty() && !wanted.contains(&self.room_type) {
+            return false;
+        }
+        let Some(term) = term else {
+            return true;
+        };
+        let alias = self.canonical_alias.as_ref().map(|alias| alias.as_str());
+        [self.name.as_deref(), self.topic.as_deref(), alias]
+            .into_iter()
+            .flatten()
+            .any(|text| text.to_lowercase().contains(term))
+    }
+}
+
 impl Rooms {
     /// Is a room published in the directory?
     pub async fn is_published(&self, room_id: &RoomId) -> Result<bool, RoomError> {
-        let _ = room_id;
-        todo!("the next step of this branch")
+        let row = self.store().get(&schema::PUBLIC_ROOMS, &(), &room_id.to_owned()).await?;
+        Ok(row.is_some())
     }
 
     /// Publishes a room, or takes it off the directory: for joined users with the power to send
     /// `m.room.canonical_alias`.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::UnknownRoom`]; [`RoomError::Forbidden`] without the power, or if the
+    /// configuration does not allow users to publish.
     pub async fn set_published(
         &self,
         room_id: &RoomId,
         user_id: &UserId,
         published: bool,
     ) -> Result<(), RoomError> {
-        let _ = (room_id, user_id, published);
-        todo!("the next step of this branch")
+        if self.head(room_id).await?.is_none() {
+            return Err(RoomError::UnknownRoom);
+        }
+        let event_type = TimelineEventType::RoomCanonicalAlias;
+        if !self.may_send_state(room_id, user_id, &event_type).await? {
+            let text = "you do not have enough power to publish this room";
+            return Err(RoomError::Forbidden(text.to_owned()));
+        }
+        if published && !self.config().allow_publishing {
+            return Err(RoomError::Forbidden("this server publishes no rooms".to_owned()));
+        }
+        let room_id = room_id.to_owned();
+        let mut commit = Commit::new(&());
+        if published {
+            commit.put(&schema::PUBLIC_ROOMS, &(), &room_id, &());
+        } else {
+            commit.delete(&schema::PUBLIC_ROOMS, &(), &room_id);
+        }
+        self.store().commit(commit).await?;
+        Ok(())
     }
 
-    /// Lists and searches the directory.
+    /// Lists and searches the directory, at most 10,000 rooms of it.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::InvalidParam`] for a token that is none.
     pub async fn public_rooms(&self, query: &DirectoryQuery) -> Result<DirectoryPage, RoomError> {
-        let _ = query;
-        todo!("the next step of this branch")
+        let from = query.since.as_deref().map(parse_token).transpose()?;
+        let term = query.search_term.as_ref().map(|term| term.to_lowercase());
+        let mut rooms = self.published().await?;
+        rooms.retain(|room| room.matches(query, term.as_deref()));
+        rooms.sort_by_cached_key(|room| room.place());
+        let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+        let total_estimate = rooms.len() as u64;
+        // A page is named by the place that it starts or ends at, so that rooms which come, go or
+        // grow meanwhile do not shift it.
+        let (start, end) = match &from {
+            None => (0, limit),
+            Some((Step::After, place)) => {
+                let start = rooms.partition_point(|room| room.place() <= *place);
+                (start, start.saturating_add(limit))
+            }
+            Some((Step::Before, place)) => {
+                let end = rooms.partition_point(|room| room.place() < *place);
+                (end.saturating_sub(limit), end)
+            }
+        };
+        let end = end.min(rooms.len());
+        let page: Vec<PublicRoom> =
+            rooms.get(start..end).unwrap_or_default().iter().map(|room| (**room).clone()).collect();
+        let next = page.last().filter(|_| end < rooms.len());
+        let prev = page.first().filter(|_| start > 0);
+        Ok(DirectoryPage {
+            next_batch: next.map(|room| token(Step::After, room)),
+            prev_batch: prev.map(|room| token(Step::Before, room)),
+            rooms: page,
+            total_estimate,
+        })
     }
+
+    /// All published rooms, in no order; only those that changed are read anew.
+    async fn published(&self) -> Result<Vec<Arc<PublicRoom>>, RoomError> {
+        let list = |snapshot: &Snapshot| {
+            snapshot.page(&schema::PUBLIC_ROOMS, &(), .., Direction::Forward, MAX_PUBLISHED)
+        };
+        let published = self.store().bulk(list).await?;
+        let notifier = self.store().notifier();
+        let known = {
+            let mut entries = self.directory_cache().entries.lock();
+            std::mem::take(&mut *entries)
+        };
+        let mut fresh = HashMap::with_capacity(published.len());
+        for (room_id, ()) in published {
+            let entry = known.get(&room_id).filter(|(as_of, _)| {
+                !notifier.changed_since(&Topic::new(room_id.as_str()), *as_of)
+            });
+            if let Some(entry) = entry {
+                fresh.insert(room_id, entry.clone());
+                continue;
+            }
+            let as_of = notifier.published();
+            if let Some(room) = self.public_room(&room_id).await? {
+                fresh.insert(room_id, (as_of, Arc::new(room)));
+            }
+        }
+        let rooms = fresh.values().map(|(_, room)| Arc::clone(room)).collect();
+        *self.directory_cache().entries.lock() = fresh;
+        Ok(rooms)
+    }
+
+    /// One room as the directory shows it, published or not; `None` if it does not exist.
+    pub async fn public_room(&self, room_id: &RoomId) -> Result<Option<PublicRoom>, RoomError> {
+        let Some(head) = self.head(room_id).await? else {
+            return Ok(None);
+        };
+        let name: Option<NameContent> = self.shown(room_id, &head, "m.room.name").await?;
+        let topic: Option<TopicContent> = self.shown(room_id, &head, "m.room.topic").await?;
+        let avatar: Option<AvatarContent> = self.shown(room_id, &head, "m.room.avatar").await?;
+        let alias: Option<AliasContent> =
+            self.shown(room_id, &head, "m.room.canonical_alias").await?;
+        let join: Option<JoinContent> = self.shown(room_id, &head, "m.room.join_rules").await?;
+        let create: Option<CreateContent> = self.shown(room_id, &head, "m.room.create").await?;
+        let history: Option<HistoryContent> =
+            self.shown(room_id, &head, "m.room.history_visibility").await?;
+        let guests: Option<GuestContent> =
+            self.shown(room_id, &head, "m.room.guest_access").await?;
+        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Ok(Some(PublicRoom {
+            room_id: room_id.to_owned(),
+            name: filled(name.and_then(|content| content.name)),
+            topic: filled(topic.and_then(|content| content.topic)),
+            canonical_alias: alias.and_then(|content| content.alias),
+            avatar_url: filled(avatar.and_then(|content| content.url)),
+            joined_members: head.joined_members,
+            join_rule: join
+                .and_then(|content| content.join_rule)
+                .unwrap_or_else(|| "invite".to_owned()),
+            room_type: create.and_then(|content| content.room_type),
+            world_readable: history
+                .is_some_and(|c| c.history_visibility.as_deref() == Some("world_readable")),
+            guest_can_join: guests.is_some_and(|c| c.guest_access.as_deref() == Some("can_join")),
+        }))
+    }
+
+    /// The content of a current state event with an empty state key; `None` if it is not there or
+    /// not of the expected shape, which the directory leaves out.
+    async fn shown<T: DeserializeOwned>(
+        &self,
+        room_id: &RoomId,
+        head: &RoomHead,
+        event_type: &str,
+    ) -> Result<Option<T>, RoomError> {
+        let event = self.state_event(room_id, head.state, event_type, "").await?;
+        Ok(event.and_then(|event| serde_json::from_str(event.pdu.content().get()).ok()))
+    }
+}
+
+#[derive(Deserialize)]
+struct NameContent {
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct TopicContent {
+    topic: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct AvatarContent {
+    url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct AliasContent {
+    alias: Option<OwnedRoomAliasId>,
+}
+
+#[derive(Deserialize)]
+struct JoinContent {
+    join_rule: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CreateContent {
+    #[serde(rename = "type")]
+    room_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct HistoryContent {
+    history_visibility: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct GuestContent {
+    guest_access: Option<String>,
+}
+
+/// On which side of a place a page lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    After,
+    Before,
+}
+
+/// The token of the page beside a room.
+fn token(step: Step, room: &PublicRoom) -> String {
+    let letter = match step {
+        Step::After => 'a',
+        Step::Before => 'b',
+    };
+    format!("{letter}{}_{}", room.joined_members, room.room_id)
+}
+
+/// Reads a token.
+fn parse_token(token: &str) -> Result<(Step, Place), RoomError> {
+    let parse = || {
+        let step = match token.chars().next()? {
+            'a' => Step::After,
+            'b' => Step::Before,
+            _ => return None,
+        };
+        let (members, room_id) = token.get(1..)?.split_once('_')?;
+        let place = (Reverse(members.parse().ok()?), RoomId::parse(room_id).ok()?);
+        Some((step, place))
+    };
+    parse().ok_or_else(|| RoomError::InvalidParam("not a token of the directory".to_owned()))
 }

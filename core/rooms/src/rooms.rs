@@ -1,10 +1,16 @@
 //! The face of the crate: what it stands on, and the reads that everything else is made of.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use hearth_storage::{Direction, Snapshot, Store, Topic};
 use hearth_types::{Clock, ServerIdentity};
-use ruma::{EventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId};
 
 use crate::{
     RoomsConfig,
@@ -35,6 +41,8 @@ struct Inner {
     caches: Arc<Caches>,
     writers: WriterTable,
     directory: Directory,
+    /// When the last room was made, in milliseconds.
+    last_creation_ms: AtomicU64,
 }
 
 impl fmt::Debug for Rooms {
@@ -63,6 +71,7 @@ impl Rooms {
             caches: Arc::new(Caches::new(config.cache_mib)),
             writers: WriterTable::new(config.max_active_rooms),
             directory: Directory::default(),
+            last_creation_ms: AtomicU64::new(0),
             store,
             identity,
             clock,
@@ -105,6 +114,17 @@ impl Rooms {
 
     pub(crate) fn directory_cache(&self) -> &Directory {
         &self.inner.directory
+    }
+
+    /// The time for a create event. No two are alike: from room version 12 on the create event
+    /// decides the room's ID, and two users' or one user's rooms may be asked for in one millisecond.
+    pub(crate) fn creation_time(&self) -> MilliSecondsSinceUnixEpoch {
+        let now = self.clock().now_ms();
+        let next = |last: u64| Some(now.max(last.saturating_add(1)));
+        let last =
+            self.inner.last_creation_ms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
+        let at = last.map_or(now, |last| now.max(last.saturating_add(1)));
+        MilliSecondsSinceUnixEpoch(UInt::new_saturating(at))
     }
 
     /// The room's head as last made durable; `None` if this server has no such room. Never older

@@ -205,6 +205,27 @@ pub struct RoomHead {
 }
 postcard_record!(RoomHead, version = 1);
 
+impl RoomHead {
+    /// The head of a room that has no event yet.
+    pub(crate) fn new(version: RoomVersionId) -> Self {
+        Self {
+            version,
+            extremities: Vec::new(),
+            state: StateRoot::default(),
+            depth: 0,
+            next_event: 0,
+            next_member_key: 0,
+            next_state_key: 0,
+            // Node 0 is the empty tree.
+            next_node: 1,
+            joined_members: 0,
+            invited_members: 0,
+            joined_local_members: 0,
+            notify_total: 0,
+        }
+    }
+}
+
 /// What is known about an event beside its own bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EventHeader {

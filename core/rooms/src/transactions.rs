@@ -1,9 +1,28 @@
 //! Idempotency of requests: the keys' limits, and the sweep of what is too old to be repeated.
+//!
+//! Each transaction's row is written in the commit of its event ([`crate::writer`]), so that a
+//! repeated request finds the event or that nothing happened.
 
-use crate::{error::RoomError, schema::TransactionKey};
+use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
+
+use hearth_storage::Snapshot;
+use ruma::OwnedRoomId;
+
+use crate::{
+    Rooms,
+    error::RoomError,
+    schema::{self, TransactionKey},
+    writer::Action,
+};
 
 /// Bytes of a transaction's key together: a key of the store holds 1,024, the room's ID among them.
 const MAX_KEY_BYTES: usize = 700;
+/// How long a request may be repeated.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Rows that one sweep removes at most.
+const MAX_SWEPT: usize = 50_000;
+/// Rows that one commit removes.
+const SWEPT_PER_COMMIT: usize = 250;
 
 impl TransactionKey {
     /// Checks that the key fits into the store.
@@ -20,5 +39,34 @@ impl TransactionKey {
             return Err(RoomError::InvalidParam("the transaction ID is too long".to_owned()));
         }
         Ok(())
+    }
+}
+
+impl Rooms {
+    /// Removes transactions older than a week, at most 50,000 of them, and says how many. To be
+    /// called now and then, for instance every hour; what is left over is removed the next time.
+    pub async fn sweep_transactions(&self) -> Result<usize, RoomError> {
+        let kept_ms = u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX);
+        let limit_ms = self.clock().now_ms().saturating_sub(kept_ms);
+        let find = move |snapshot: &Snapshot| {
+            let mut old: BTreeMap<OwnedRoomId, Vec<TransactionKey>> = BTreeMap::new();
+            let mut found = 0;
+            snapshot.for_each(&schema::TRANSACTIONS, |room_id, key, row| {
+                if u64::from(row.at.get()) < limit_ms {
+                    old.entry(room_id).or_default().push(key);
+                    found += 1;
+                }
+                if found < MAX_SWEPT { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            Ok(old)
+        };
+        let mut swept = 0;
+        for (room_id, keys) in self.store().bulk(find).await? {
+            for keys in keys.chunks(SWEPT_PER_COMMIT) {
+                self.act(&room_id, Action::Sweep(keys.to_vec())).await?;
+                swept += keys.len();
+            }
+        }
+        Ok(swept)
     }
 }

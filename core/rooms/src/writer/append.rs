@@ -9,7 +9,7 @@ use hearth_types::{
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, Int, MilliSecondsSinceUnixEpoch,
-    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId,
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
     signatures::{hash_and_sign_event, reference_hash},
@@ -27,7 +27,9 @@ use super::{
 use crate::{
     Rooms,
     error::RoomError,
-    schema::{self, EventHeader, Standing, StoredEvent, TimelineIndex, TransactionKey},
+    schema::{
+        self, EventHeader, RoomHead, Standing, StoredEvent, TimelineIndex, TransactionKey,
+    },
     state::StateKeyOrdinal,
 };
 
@@ -75,6 +77,37 @@ pub(crate) struct SignedEvent {
 }
 
 impl Room {
+    /// A new room with its create event, in memory and in a batch.
+    pub(crate) fn create(
+        context: &Context<'_>,
+        version: RoomVersionId,
+        rules: RoomVersionRules,
+        mut create: NewEvent,
+    ) -> Result<(Self, Batch), RoomError> {
+        let by_event = rules.authorization.room_create_event_id_as_room_id;
+        let server_name = context.rooms.identity().server_name();
+        let chosen = (!by_event).then(|| RoomId::new_v1(server_name));
+        let planned = create.clone();
+        let links = Links { room_id: chosen.as_deref(), depth: 1 };
+        let object = event_object(&mut create, &links, [].into_iter(), [].into_iter(), &rules);
+        let pdu = sign(context.rooms, object, &rules)?.pdu;
+        check_state_independent_auth_rules(&rules.authorization, &pdu, |_| None::<&Pdu>)
+            .map_err(RoomError::InvalidRoomState)?;
+        let room_id = match chosen {
+            Some(room_id) => room_id,
+            None => room_id_of_create(pdu.id())?,
+        };
+        let mut room = Self::empty(room_id, rules, RoomHead::new(version));
+        let mut batch = Batch::new(&room.id, 1);
+        let effects = Effects::plan(&mut room, context, &batch, &planned, Facts::default());
+        let effects = effects.map_err(|error| match error {
+            StepError::Refused(error) => error,
+            StepError::Settle => RoomError::internal("a new room waits for itself"),
+        })?;
+        room.apply(&mut batch, &planned, pdu, &AuthEvents::new(), effects);
+        Ok((room, batch))
+    }
+
     /// Appends an event to the room, in memory and in the batch; or finds that the room's state says
     /// the same already, and returns the event that says it.
     ///

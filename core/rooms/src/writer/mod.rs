@@ -25,6 +25,7 @@ pub(crate) use self::{
     append::NewEvent,
     batch::Batch,
     content::{Facts, parse_object, to_object},
+    draft::check_event_key,
     power::Power,
     room::{Context, Room},
     table::WriterTable,
