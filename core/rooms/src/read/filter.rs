@@ -89,8 +89,7 @@ pub fn wants_kind(
 #[must_use]
 pub fn wants_type(types: Option<&[String]>, not_types: &[String], event_type: &str) -> bool {
     !not_types.iter().any(|pattern| type_matches(pattern, event_type))
-        && types
-            .is_none_or(|types| types.iter().any(|pattern| type_matches(pattern, event_type)))
+        && types.is_none_or(|types| types.iter().any(|pattern| type_matches(pattern, event_type)))
 }
 
 /// Does the filter want this event, apart from its room and from relations to it?
@@ -104,12 +103,12 @@ pub fn wants_event(filter: &RoomEventFilter, event: &StoredEvent) -> bool {
     // Most filters name no types: then the type need not be written out.
     let any_type = filter.types.is_none() && filter.not_types.is_empty();
     (any_type
-        || wants_type(filter.types.as_deref(), &filter.not_types, &event.pdu.kind().to_string())
-        ) && match filter.url_filter {
-        None => true,
-        Some(UrlFilter::EventsWithUrl) => has_url(event),
-        Some(UrlFilter::EventsWithoutUrl) => !has_url(event),
-    }
+        || wants_type(filter.types.as_deref(), &filter.not_types, &event.pdu.kind().to_string()))
+        && match filter.url_filter {
+            None => true,
+            Some(UrlFilter::EventsWithUrl) => has_url(event),
+            Some(UrlFilter::EventsWithoutUrl) => !has_url(event),
+        }
 }
 
 fn has_url(event: &StoredEvent) -> bool {

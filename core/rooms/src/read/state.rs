@@ -41,9 +41,7 @@ impl Rooms {
         state_key: &str,
     ) -> Result<Arc<StoredEvent>, ReadError> {
         let root = self.readable_root(room_id, user_id).await?;
-        self.state_event(room_id, root, event_type, state_key)
-            .await?
-            .ok_or(RoomError::UnknownEvent)
+        self.state_event(room_id, root, event_type, state_key).await?.ok_or(RoomError::UnknownEvent)
     }
 
     /// The root of the state that a user sees.

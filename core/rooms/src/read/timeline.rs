@@ -107,13 +107,14 @@ impl Rooms {
         request: &MessagesRequest,
     ) -> Result<MessagesPage, ReadError> {
         let access = self.access(room_id, user_id).await?;
-        let mut visibility =
-            self.visibility_with(room_id, user_id, access.row().cloned()).await?;
+        let mut visibility = self.visibility_with(room_id, user_id, access.row().cloned()).await?;
         let end = TimelineToken(access.end());
         let backward = request.direction == Direction::Backward;
         let start = match request.from {
             Some(from) => from.min(end),
-            None if backward => end.min(TimelineToken::at_position(self.store().notifier().published())),
+            None if backward => {
+                end.min(TimelineToken::at_position(self.store().notifier().published()))
+            }
             None => TimelineToken::START,
         };
         let stretch = if backward {
@@ -167,8 +168,7 @@ impl Rooms {
         filter: &TimelineFilter,
     ) -> Result<EventContext, ReadError> {
         let access = self.access(room_id, user_id).await?;
-        let mut visibility =
-            self.visibility_with(room_id, user_id, access.row().cloned()).await?;
+        let mut visibility = self.visibility_with(room_id, user_id, access.row().cloned()).await?;
         let event = self.event_by_id(room_id, event_id).await?.ok_or(RoomError::UnknownEvent)?;
         if !visibility.can_see(&event).await? {
             return Err(RoomError::UnknownEvent);
@@ -193,14 +193,7 @@ impl Rooms {
         let state = self.context_state(room_id, last.header.state_after, &all, filter).await?;
         let start = TimelineToken::before(before.rest.or(first.index).unwrap_or(index));
         let end = TimelineToken::after(after.rest.or(last.index).unwrap_or(index));
-        Ok(EventContext {
-            before: before.events,
-            after: after.events,
-            event,
-            state,
-            start,
-            end,
-        })
+        Ok(EventContext { before: before.events, after: after.events, event, state, start, end })
     }
 
     async fn context_state(
@@ -371,10 +364,10 @@ impl Rooms {
         direction: Direction,
     ) -> Result<Arc<StoredEvent>, ReadError> {
         let access = self.access(room_id, user_id).await?;
-        let end = TimelineToken(access.end()).min(TimelineToken::at_position(self.store().notifier().published()));
+        let end = TimelineToken(access.end())
+            .min(TimelineToken::at_position(self.store().notifier().published()));
         let pivot = self.first_at_time(room_id, end, at).await?;
-        let mut visibility =
-            self.visibility_with(room_id, user_id, access.row().cloned()).await?;
+        let mut visibility = self.visibility_with(room_id, user_id, access.row().cloned()).await?;
         let around = [
             (Stretch { after: TimelineToken::START, until: pivot }, Direction::Backward),
             (Stretch { after: pivot, until: end }, Direction::Forward),

@@ -123,12 +123,8 @@ impl Rooms {
         marks: &ReadMarks,
         until: StreamPosition,
     ) -> Result<UnreadTotals, ReadError> {
-        let ledger = Ledger {
-            rooms: self,
-            room_id: room_id.to_owned(),
-            user_id: user_id.to_owned(),
-            until,
-        };
+        let ledger =
+            Ledger { rooms: self, room_id: room_id.to_owned(), user_id: user_id.to_owned(), until };
         let mut scopes = vec![Scope {
             number: MAIN_TIMELINE,
             root: None,

@@ -27,9 +27,7 @@ use super::{
 use crate::{
     Rooms,
     error::RoomError,
-    schema::{
-        self, EventHeader, RoomHead, Standing, StoredEvent, TimelineIndex, TransactionKey,
-    },
+    schema::{self, EventHeader, RoomHead, Standing, StoredEvent, TimelineIndex, TransactionKey},
     state::StateKeyOrdinal,
 };
 

@@ -134,11 +134,6 @@ impl Batch {
         std::mem::take(&mut self.replies)
     }
 
-    /// Adds answers that wait for the same disk.
-    pub(crate) fn add_answers(&mut self, answers: Vec<(Reply, Outcome)>) {
-        self.replies.extend(answers);
-    }
-
     /// Ends the building: adds the room's head and its wake-up. What is left waits for the disk.
     pub(crate) fn seal(mut self, room: &Room) -> (Commit, SealedBatch) {
         self.commit.put(&schema::ROOMS, &room.id, &(), &room.head);

@@ -1,0 +1,9 @@
+//! Rooms over a real store in memory: what callers of the crate see.
+
+mod create;
+mod directory;
+mod fixture;
+mod membership;
+mod redaction;
+mod send;
+mod upgrade;
