@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use hearth_client_api::ClientApi;
 use hearth_http::{Http, HttpConfigError, Shutdown};
 use hearth_types::SystemClock;
 
@@ -82,8 +83,17 @@ async fn surfaces(
     Ok((bound.serve(&config.listen, router), admin))
 }
 
-fn router(_config: &Config, _parts: &Parts, _http: Http) -> axum::Router {
-    hearth_http::finish(axum::Router::new())
+fn router(config: &Config, parts: &Parts, http: Http) -> axum::Router {
+    let client_api = ClientApi::new(
+        http,
+        Arc::clone(&parts.identity),
+        Arc::clone(parts.rooms.clock()),
+        parts.users.clone(),
+        parts.rooms.clone(),
+        parts.sync.clone(),
+        config.client.clone(),
+    );
+    hearth_http::finish(hearth_client_api::router(client_api))
 }
 
 impl RunningServer {

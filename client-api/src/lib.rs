@@ -1,1 +1,20 @@
-//! x
+//! The client-server API of the Matrix specification (v1.19): HTTP, long-poll sync and WebSocket.
+//!
+//! A surface: each handler extracts a request, makes a call into the domain crates, and maps the
+//! answer. Handlers are grouped by ruma's module names under [`routes`]; domain errors become the
+//! specification's codes in [`error`] and nowhere else. Nothing here holds state of its own but the
+//! handles in [`ClientApi`].
+
+mod config;
+mod error;
+mod router;
+pub mod routes;
+mod state;
+mod uia;
+
+pub use self::{
+    config::{AliasCreation, ClientConfig},
+    error::ApiError,
+    router::router,
+    state::{ClientApi, LocalUser},
+};

@@ -153,13 +153,38 @@ const LISTEN: Section = Section {
 const CLIENT: Section = Section {
     name: "client",
     about: "What clients are told.",
-    fields: &[unset(
-        "client.base_url",
-        Kind::Text,
-        "\"https://matrix.example.org\"",
-        "The address under which clients reach this server. When set, /.well-known/matrix/client names \
-         it, so that users need to type only the server name.",
-    )],
+    fields: &[
+        unset(
+            "client.base_url",
+            Kind::Text,
+            "\"https://matrix.example.org\"",
+            "The address under which clients reach this server. When set, /.well-known/matrix/client \
+             names it, so that users need to type only the server name.",
+        ),
+        unset(
+            "client.support_email",
+            Kind::Text,
+            "\"admin@example.org\"",
+            "An e-mail address of the administrators, which /.well-known/matrix/support names.",
+        ),
+        unset(
+            "client.support_user",
+            Kind::Text,
+            "\"@admin:example.org\"",
+            "A Matrix user who administers this server, whom /.well-known/matrix/support names.",
+        ),
+        unset(
+            "client.support_page",
+            Kind::Text,
+            "\"https://example.org/help\"",
+            "A page with help for users, which /.well-known/matrix/support names.",
+        ),
+        field(
+            "client.alias_creation",
+            Kind::OneOf(&["everyone", "admins"]),
+            "Who may make room aliases in this server's name.",
+        ),
+    ],
 };
 
 const HTTP: Section = Section {

@@ -12,6 +12,7 @@ pub mod render;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use hearth_client_api::ClientConfig;
 use hearth_http::HttpConfig;
 use hearth_rooms::RoomsConfig;
 use hearth_storage::EngineKind;
@@ -69,14 +70,6 @@ pub struct ListenConfig {
     pub header_timeout_s: u64,
     /// Seconds that running requests may take to end when the server stops.
     pub shutdown_timeout_s: u64,
-}
-
-/// `[client]`
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ClientConfig {
-    /// The base address that `/.well-known/matrix/client` names.
-    pub base_url: Option<String>,
 }
 
 /// `[store]`
@@ -149,7 +142,8 @@ impl Config {
     /// Checks what the types of the fields cannot: every complaint names its key.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.listen.validate()?;
-        self.client.validate()?;
+        let in_client = |reason| ConfigError::Invalid(format!("client.{reason}"));
+        self.client.validate().map_err(in_client)?;
         self.http.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         self.users.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         let in_rooms = |reason| ConfigError::Invalid(format!("rooms.{reason}"));
@@ -172,18 +166,6 @@ impl ListenConfig {
             return Err(ConfigError::invalid("listen.header_timeout_s", "must be at least 1"));
         }
         Ok(())
-    }
-}
-
-impl ClientConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        match &self.base_url {
-            Some(url) if !(url.starts_with("https://") || url.starts_with("http://")) => {
-                let reason = format!("{url:?} must begin with https:// (or http:// for trials)");
-                Err(ConfigError::invalid("client.base_url", &reason))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

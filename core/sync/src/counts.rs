@@ -110,7 +110,12 @@ impl Inner {
             return Ok(Arc::clone(known));
         }
         let mut judged = known.map_or_else(
-            || Judged { rules: Arc::clone(&rules), from: floor, until: floor, notifying: VecDeque::new() },
+            || Judged {
+                rules: Arc::clone(&rules),
+                from: floor,
+                until: floor,
+                notifying: VecDeque::new(),
+            },
             |known| Judged::clone(&known),
         );
         let events = self.newest(room_id, judged.until, until).await?;
@@ -239,8 +244,7 @@ impl Inner {
         if let Ok(content) = create.pdu.content_as::<Create>() {
             creators.extend(content.additional_creators);
         }
-        let levels =
-            self.rooms.state_event(room_id, head.state, "m.room.power_levels", "").await?;
+        let levels = self.rooms.state_event(room_id, head.state, "m.room.power_levels", "").await?;
         let content: ruma::events::room::power_levels::RoomPowerLevelsEventContent = match levels {
             Some(levels) => match levels.pdu.content_as() {
                 Ok(content) => content,

@@ -47,9 +47,10 @@ impl Deliveries {
         events: &[std::sync::Arc<StoredEvent>],
         in_response: StreamPosition,
     ) {
-        let newest = events.iter().rev().find(|event| {
-            event.pdu.state_key().is_none() && event.pdu.sender() != user_id
-        });
+        let newest = events
+            .iter()
+            .rev()
+            .find(|event| event.pdu.state_key().is_none() && event.pdu.sender() != user_id);
         if let Some(event) = newest
             && let Some(TimelineIndex::Live(index)) = event.index
         {

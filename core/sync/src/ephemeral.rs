@@ -10,7 +10,7 @@ use ruma::{
 use serde::Serialize;
 
 use crate::{
-    SyncError, delivery::DELIVERED_RECEIPT, body::EventList, body::write_json, pass::Pass,
+    SyncError, body::EventList, body::write_json, delivery::DELIVERED_RECEIPT, pass::Pass,
 };
 
 /// What a receipt says (CS "m.receipt").
@@ -109,9 +109,8 @@ fn contents(receipts: Vec<ReceiptEntry>) -> Vec<ReceiptContent> {
         };
         let receipt = Receipt { ts: entry.ts_ms, thread_id };
         let free = contents.iter().position(|content| {
-            let users = content
-                .get(&entry.event_id)
-                .and_then(|types| types.get(&entry.receipt_type));
+            let users =
+                content.get(&entry.event_id).and_then(|types| types.get(&entry.receipt_type));
             users.is_none_or(|users| !users.contains_key(&entry.user_id))
         });
         let place = free.unwrap_or_else(|| {

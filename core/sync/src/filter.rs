@@ -36,8 +36,7 @@ impl SyncFilter {
         Self {
             timeline_limit,
             lazy_load: lazy != LazyLoadOptions::Disabled,
-            redundant_members: lazy
-                == LazyLoadOptions::Enabled { include_redundant_members: true },
+            redundant_members: lazy == LazyLoadOptions::Enabled { include_redundant_members: true },
             thread_counts: definition.room.timeline.unread_thread_notifications,
             federation_format: definition.event_format == EventFormat::Federation,
             definition,

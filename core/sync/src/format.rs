@@ -57,7 +57,9 @@ impl Pass<'_> {
         ];
         for (event_type, key) in keys {
             let root = row.details.state;
-            if let Some(event) = self.inner.rooms.state_event(room_id, root, event_type, key).await? {
+            if let Some(event) =
+                self.inner.rooms.state_event(room_id, root, event_type, key).await?
+            {
                 let mut object = Object::begin(list.next());
                 object.raw("content", event.pdu.content().get().as_bytes());
                 object.member("sender", event.pdu.sender().as_str());

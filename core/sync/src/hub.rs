@@ -306,8 +306,7 @@ impl Session {
             }
         }
         let mut listening = self.list.lock();
-        let newer =
-            listening.list.as_ref().is_none_or(|known| known.loaded_at <= list.loaded_at);
+        let newer = listening.list.as_ref().is_none_or(|known| known.loaded_at <= list.loaded_at);
         if newer && let Some(listener) = listening.listener.clone() {
             let wanted: HashSet<Topic> = list.topics.iter().cloned().collect();
             for topic in listening.topics.difference(&wanted) {

@@ -53,8 +53,8 @@ impl Pass<'_> {
             return Ok(None);
         }
         let head = self.inner.rooms.head(room_id).await?;
-        let large = head
-            .is_some_and(|head| head.joined_members > self.inner.config.large_room_members);
+        let large =
+            head.is_some_and(|head| head.joined_members > self.inner.config.large_room_members);
         session.set_large(topic, large);
         // Rooms that the client does not know as joined come as if nothing was known of them.
         let since = self.since().filter(|since| row.joined_at <= *since);

@@ -93,16 +93,14 @@ impl SyncService {
         config: SyncConfig,
     ) -> Result<Self, SyncError> {
         config.validate().map_err(SyncError::InvalidParam)?;
-        let hub =
-            Arc::new(Hub::new(Arc::clone(store.notifier()), Arc::clone(&clock), &config));
+        let hub = Arc::new(Hub::new(Arc::clone(store.notifier()), Arc::clone(&clock), &config));
         let presence = Arc::new(PresenceLog::default());
         let audience =
             RoomAudience::new(rooms.clone(), Arc::clone(&presence), config.large_room_members);
         users.set_presence_audience(Arc::new(audience));
         let counts = CountCache::new();
         let closing = watch::Sender::new(false);
-        let inner =
-            Inner { rooms, users, store, clock, config, hub, counts, presence, closing };
+        let inner = Inner { rooms, users, store, clock, config, hub, counts, presence, closing };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -110,10 +108,8 @@ impl SyncService {
     pub async fn sync(&self, request: SyncRequest) -> Result<SyncResponse, SyncError> {
         let mut question = self.question(&request).await?;
         let connection = self.inner.hub.connect(&request.user_id);
-        let _present = self
-            .inner
-            .users
-            .presence_syncing(&request.user_id, request.set_presence.clone());
+        let _present =
+            self.inner.users.presence_syncing(&request.user_id, request.set_presence.clone());
         if let Some(since) = question.since {
             self.acknowledged(&request.user_id, &request.device_id, &since).await;
         }
@@ -126,10 +122,8 @@ impl SyncService {
     pub async fn stream(&self, request: SyncRequest) -> Result<SyncStream, SyncError> {
         let question = self.question(&request).await?;
         let connection = self.inner.hub.connect(&request.user_id);
-        let present = self
-            .inner
-            .users
-            .presence_syncing(&request.user_id, request.set_presence.clone());
+        let present =
+            self.inner.users.presence_syncing(&request.user_id, request.set_presence.clone());
         if let Some(since) = question.since {
             self.acknowledged(&request.user_id, &request.device_id, &since).await;
         }
@@ -147,6 +141,12 @@ impl SyncService {
             Some(row) => self.inner.unread(user_id, room_id, &row, until).await,
             None => Ok(UnreadTotals::default()),
         }
+    }
+
+    /// Has the room more joined members than receipts and presence are passed on to?
+    pub async fn is_large(&self, room_id: &RoomId) -> Result<bool, SyncError> {
+        let head = self.inner.rooms.head(room_id).await?;
+        Ok(head.is_some_and(|head| head.joined_members > self.inner.config.large_room_members))
     }
 
     /// The user looks at this room (sent something, a receipt or typing there): for a while their

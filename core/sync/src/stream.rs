@@ -8,9 +8,7 @@ use std::collections::VecDeque;
 use hearth_users::PresenceGuard;
 use tokio::time::{Duration, Instant};
 
-use crate::{
-    SyncError, SyncResponse, SyncService, hub::Connection, pass::Question,
-};
+use crate::{SyncError, SyncResponse, SyncService, hub::Connection, pass::Question};
 
 /// Responses that may be under way to the client at a time.
 const WINDOW: usize = 4;

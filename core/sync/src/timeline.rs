@@ -99,8 +99,7 @@ impl TimelineQuestion<'_> {
         timeline.events.reverse();
         timeline.end_state = end_state.unwrap_or_default();
         let first = timeline.events.first();
-        timeline.start_state =
-            first.map_or(timeline.end_state, |event| event.header.state_before);
+        timeline.start_state = first.map_or(timeline.end_state, |event| event.header.state_before);
         timeline.start = first.and_then(|event| event.index).map(TimelineToken::before);
         timeline.known_state = match (known, self.since) {
             (Some(event), _) => event.header.state_after,

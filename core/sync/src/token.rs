@@ -75,8 +75,7 @@ mod tests {
 
     #[test]
     fn another_run_knows_no_serials() {
-        let token =
-            SyncToken { position: StreamPosition::new(9), boot: 1, typing: 5, presence: 6 };
+        let token = SyncToken { position: StreamPosition::new(9), boot: 1, typing: 5, presence: 6 };
         assert_eq!(token.in_run(1), token);
         let other = token.in_run(2);
         assert_eq!((other.position, other.typing, other.presence), (token.position, 0, 0));

@@ -1,0 +1,120 @@
+//! From what the domain crates say to what the specification says: codes and statuses in exhaustive
+//! matches, and nowhere else.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use hearth_http::MatrixError;
+use hearth_rooms::RoomError;
+use hearth_sync::SyncError;
+use hearth_users::{PushRuleError, UsersError};
+use http::StatusCode;
+
+/// The error of every handler.
+#[derive(Debug)]
+pub struct ApiError(MatrixError);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.0.into_response()
+    }
+}
+
+impl From<MatrixError> for ApiError {
+    fn from(error: MatrixError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<ApiError> for MatrixError {
+    fn from(error: ApiError) -> Self {
+        error.0
+    }
+}
+
+/// How long a client should wait when a bounded table or mailbox was full.
+const BUSY_RETRY: Duration = Duration::from_secs(2);
+
+impl From<UsersError> for ApiError {
+    fn from(error: UsersError) -> Self {
+        use UsersError as E;
+        let text = error.to_string();
+        Self(match error {
+            E::UserInUse => MatrixError::user_in_use(text),
+            E::InvalidUsername(_) => MatrixError::invalid_username(text),
+            E::WeakPassword { .. } => MatrixError::weak_password(text),
+            E::PasswordTooLong
+            | E::InvalidDeviceId
+            | E::InvalidProfileKey(_)
+            | E::InvalidName(_) => MatrixError::invalid_param(text),
+            E::UserNotFound | E::DeviceNotFound => MatrixError::not_found(text),
+            E::WrongCredentials | E::WrongMac => MatrixError::forbidden(text),
+            E::Deactivated => MatrixError::user_deactivated(text),
+            E::Locked => MatrixError::user_locked(),
+            E::UnknownToken { soft_logout } => MatrixError::unknown_token(soft_logout),
+            E::InvalidRegistrationToken => {
+                MatrixError::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", text)
+            }
+            E::SharedSecretDisabled => MatrixError::unrecognized(text),
+            E::UnknownNonce => MatrixError::bad_request(text),
+            E::ProfileKeyTooLarge => MatrixError::key_too_large(text),
+            E::InvalidProfileValue(_) | E::InvalidContent(_) => MatrixError::bad_json(text),
+            E::ProfileTooLarge => MatrixError::profile_too_large(text),
+            E::ManagedAccountData => {
+                MatrixError::bad_json(text).with_status(StatusCode::METHOD_NOT_ALLOWED)
+            }
+            E::TooLarge { .. } => MatrixError::too_large(text),
+            E::PushRule(refused) => push_rule(refused, text),
+            E::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
+            E::Store(_) | E::Commit(_) | E::Internal(_) => MatrixError::internal(&text),
+        })
+    }
+}
+
+fn push_rule(error: PushRuleError, text: String) -> MatrixError {
+    match error {
+        PushRuleError::NotFound => MatrixError::not_found(text),
+        PushRuleError::ServerDefault | PushRuleError::InvalidRuleId => {
+            MatrixError::invalid_param(text)
+        }
+        PushRuleError::UnknownRelative
+        | PushRuleError::RelativeToServerDefault
+        | PushRuleError::BeforeHigherThanAfter => MatrixError::bad_request(text),
+        PushRuleError::TooMany => MatrixError::too_large(text),
+    }
+}
+
+impl From<RoomError> for ApiError {
+    fn from(error: RoomError) -> Self {
+        use RoomError as E;
+        let text = error.to_string();
+        Self(match error {
+            E::UnknownRoom | E::UnknownEvent | E::UnknownAlias => MatrixError::not_found(text),
+            E::Forbidden(_) | E::NotJoined => MatrixError::forbidden(text),
+            E::BadState(_) => MatrixError::bad_state(text),
+            E::BadAlias(_) => MatrixError::bad_alias(text),
+            E::DuplicateAnnotation => MatrixError::duplicate_annotation(text),
+            // Other servers' users can be invited once there is federation.
+            E::RemoteUser(_) => MatrixError::bad_request(text),
+            E::InvalidParam(_) => MatrixError::invalid_param(text),
+            E::BadJson(_) => MatrixError::bad_json(text),
+            E::TooLarge => MatrixError::too_large(text),
+            E::UnsupportedVersion(_) => MatrixError::unsupported_room_version(text),
+            E::InvalidRoomState(_) => MatrixError::invalid_room_state(text),
+            E::AliasInUse => MatrixError::room_in_use(text),
+            E::UnableToGrantJoin(_) => MatrixError::unable_to_grant_join(text),
+            E::Busy => MatrixError::limit_exceeded(BUSY_RETRY),
+            E::Internal(source) => MatrixError::internal(&source),
+        })
+    }
+}
+
+impl From<SyncError> for ApiError {
+    fn from(error: SyncError) -> Self {
+        Self(match error {
+            SyncError::InvalidParam(text) => MatrixError::invalid_param(text),
+            SyncError::UnknownFilter => MatrixError::not_found(error.to_string()),
+            SyncError::Internal(source) => MatrixError::internal(&source),
+        })
+    }
+}

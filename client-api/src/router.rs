@@ -1,0 +1,145 @@
+//! Which handler serves which endpoint: one line each, in the order of the specification's chapters.
+
+use axum::{Router, routing::get};
+use hearth_http::{Class, Endpoints, Policy};
+
+use crate::{
+    ClientApi,
+    routes::{
+        account, account_data, admin, alias, device, directory, discovery, filter, knock,
+        membership, message, peeking, presence, profile, push, receipt, redact, relations, room,
+        session, shared_secret, space, state, sync, tag, threads, typing, user_directory,
+        websocket,
+    },
+};
+
+/// The client-server API over this state. The result is still to be
+/// [finished](hearth_http::finish), once, together with other APIs.
+pub fn router(api: ClientApi) -> Router {
+    accounts().merge(personal()).merge(rooms()).merge(reading()).into_router(api)
+}
+
+/// Discovery, registration, sessions, devices, administration.
+fn accounts() -> Endpoints<ClientApi> {
+    let long_poll = Policy::default().long_poll();
+    let leaving = Policy::default().allow_locked();
+    Endpoints::new()
+        .ruma(discovery::versions)
+        .ruma(discovery::capabilities)
+        .ruma(discovery::well_known_client)
+        .ruma(discovery::well_known_support)
+        .ruma_with(Class::Login, account::register)
+        .ruma_with(Class::Login, account::username_availability)
+        .ruma_with(Class::Login, account::registration_token_validity)
+        .ruma(account::whoami)
+        .ruma(account::third_party_ids)
+        .ruma_with(Class::Login, account::change_password)
+        .ruma_with(Class::Login, account::deactivate)
+        .ruma(account::openid_token)
+        .ruma(session::login_types)
+        .ruma_with(Policy::from(Class::Login).require("type"), session::login)
+        .ruma_with(Class::Login, session::login_token)
+        .ruma_with(Class::Login, session::refresh)
+        .ruma_with(leaving, session::logout)
+        .ruma_with(leaving, session::logout_all)
+        .ruma(device::list)
+        .ruma(device::get)
+        .ruma(device::update)
+        .ruma(device::delete)
+        .ruma(device::delete_many)
+        .ruma(admin::is_locked)
+        .ruma(admin::lock)
+        .ruma(admin::is_suspended)
+        .ruma(admin::suspend)
+        .ruma(admin::whois)
+        .ruma_with(long_poll, sync::sync)
+        .route("/_matrix/client/unstable/org.hearth.websocket/sync", get(websocket::open))
+        .route(
+            "/_synapse/admin/v1/register",
+            get(shared_secret::nonce).post(shared_secret::register),
+        )
+}
+
+/// What belongs to a user: profile, data, filters, tags, push rules, presence, typing, receipts.
+fn personal() -> Endpoints<ClientApi> {
+    Endpoints::new()
+        .ruma(profile::get)
+        .ruma(profile::get_field)
+        .ruma(profile::set_field)
+        .ruma(profile::delete_field)
+        .ruma(account_data::get_global)
+        .ruma(account_data::set_global)
+        .ruma(account_data::get_room)
+        .ruma(account_data::set_room)
+        .ruma(filter::create)
+        .ruma(filter::get)
+        .ruma(tag::list)
+        .ruma(tag::create)
+        .ruma(tag::delete)
+        .ruma(push::all_rules)
+        .ruma(push::global_rules)
+        .ruma(push::rule)
+        .ruma(push::set_rule)
+        .ruma(push::delete_rule)
+        .ruma(push::rule_enabled)
+        .ruma(push::set_rule_enabled)
+        .ruma(push::rule_actions)
+        .ruma(push::set_rule_actions)
+        .ruma(presence::get)
+        .ruma(presence::set)
+        .ruma(typing::set)
+        .ruma(receipt::create)
+        .ruma(receipt::set_markers)
+        .ruma(user_directory::search)
+}
+
+/// What changes rooms.
+fn rooms() -> Endpoints<ClientApi> {
+    Endpoints::new()
+        .ruma_with(Class::Membership, room::create)
+        .ruma_with(Class::Membership, room::upgrade)
+        .ruma_with(Class::Message, message::send)
+        .ruma_with(Class::Message, state::send)
+        .ruma_with(Class::Message, redact::redact)
+        .ruma_with(Class::Membership, membership::join_by_id_or_alias)
+        .ruma_with(Class::Membership, membership::join_by_id)
+        .ruma_with(Class::Membership, membership::invite)
+        .ruma_with(Class::Membership, membership::leave)
+        .ruma(membership::forget)
+        .ruma_with(Class::Membership, membership::kick)
+        .ruma_with(Class::Membership, membership::ban)
+        .ruma_with(Class::Membership, membership::unban)
+        .ruma_with(Class::Membership, knock::knock)
+        .ruma(alias::create)
+        .ruma(alias::delete)
+        .ruma(directory::set_visibility)
+}
+
+/// What reads rooms.
+fn reading() -> Endpoints<ClientApi> {
+    let long_poll = Policy::default().long_poll();
+    Endpoints::new()
+        .ruma(message::messages)
+        .ruma(message::context)
+        .ruma(message::event)
+        .ruma(message::by_timestamp)
+        .ruma(state::all)
+        .ruma(state::one)
+        .ruma(membership::members)
+        .ruma(membership::joined_members)
+        .ruma(membership::joined_rooms)
+        .ruma(membership::mutual_rooms)
+        .ruma(relations::all)
+        .ruma(relations::of_type)
+        .ruma(relations::of_type_and_event_type)
+        .ruma(threads::list)
+        .ruma(space::hierarchy)
+        .ruma(room::summary)
+        .ruma(alias::get)
+        .ruma(alias::of_room)
+        .ruma(directory::visibility)
+        .ruma(directory::list)
+        .ruma(directory::search)
+        .ruma(peeking::initial_sync)
+        .ruma_with(long_poll, peeking::events)
+}

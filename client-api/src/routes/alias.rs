@@ -1,0 +1,67 @@
+//! `/directory/room/{roomAlias}` and `/rooms/{roomId}/aliases` (CS "Room aliases").
+
+use hearth_http::Ruma;
+use ruma::{
+    OwnedRoomId, RoomOrAliasId,
+    api::client::{
+        alias::{create_alias, delete_alias, get_alias},
+        room::aliases,
+    },
+};
+
+use crate::{ApiError, ClientApi, LocalUser, config::AliasCreation};
+
+/// `GET /_matrix/client/*/directory/room/{roomAlias}`
+pub(crate) async fn get(
+    app: ClientApi,
+    request: Ruma<get_alias::v3::Request>,
+) -> Result<get_alias::v3::Response, ApiError> {
+    let room_id = app.rooms().resolve_alias(&request.room_alias).await?;
+    let servers = vec![app.identity().server_name().to_owned()];
+    Ok(get_alias::v3::Response::new(room_id, servers))
+}
+
+/// `PUT /_matrix/client/*/directory/room/{roomAlias}`
+pub(crate) async fn create(
+    app: ClientApi,
+    request: Ruma<create_alias::v3::Request, LocalUser>,
+) -> Result<create_alias::v3::Response, ApiError> {
+    let caller = request.identity.may_write()?;
+    if app.config().alias_creation == AliasCreation::Admins {
+        caller.must_be_admin()?;
+    }
+    app.rooms().create_alias(&request.room_alias, &request.room_id, caller.user_id()).await?;
+    Ok(create_alias::v3::Response::new())
+}
+
+/// `DELETE /_matrix/client/*/directory/room/{roomAlias}`
+pub(crate) async fn delete(
+    app: ClientApi,
+    request: Ruma<delete_alias::v3::Request, LocalUser>,
+) -> Result<delete_alias::v3::Response, ApiError> {
+    let caller = request.identity.may_write()?;
+    app.rooms().delete_alias(&request.room_alias, caller.user_id()).await?;
+    Ok(delete_alias::v3::Response::new())
+}
+
+/// `GET /_matrix/client/*/rooms/{roomId}/aliases`: for members, and for all where the room is
+/// world-readable.
+pub(crate) async fn of_room(
+    app: ClientApi,
+    request: Ruma<aliases::v3::Request, LocalUser>,
+) -> Result<aliases::v3::Response, ApiError> {
+    app.rooms().access(&request.room_id, request.identity.user_id()).await?;
+    let aliases = app.rooms().room_aliases(&request.room_id).await?;
+    Ok(aliases::v3::Response::new(aliases))
+}
+
+/// The room that a room ID or an alias of this server means.
+pub(crate) async fn resolve(
+    app: &ClientApi,
+    room: &RoomOrAliasId,
+) -> Result<OwnedRoomId, ApiError> {
+    match <&ruma::RoomId>::try_from(room) {
+        Ok(room_id) => Ok(room_id.to_owned()),
+        Err(alias) => Ok(app.rooms().resolve_alias(alias).await?),
+    }
+}

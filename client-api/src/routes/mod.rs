@@ -1,0 +1,32 @@
+//! The endpoints, grouped by ruma's module names. Each file opens with the paths it serves.
+
+pub(crate) mod account;
+pub(crate) mod account_data;
+pub(crate) mod admin;
+pub(crate) mod alias;
+pub(crate) mod device;
+pub(crate) mod directory;
+pub(crate) mod discovery;
+pub(crate) mod events;
+pub(crate) mod filter;
+pub(crate) mod knock;
+pub(crate) mod membership;
+pub(crate) mod message;
+pub(crate) mod peeking;
+pub(crate) mod presence;
+pub(crate) mod profile;
+pub(crate) mod push;
+pub(crate) mod receipt;
+pub(crate) mod redact;
+pub(crate) mod relations;
+pub(crate) mod room;
+pub(crate) mod session;
+pub(crate) mod shared_secret;
+pub(crate) mod space;
+pub(crate) mod state;
+pub(crate) mod sync;
+pub(crate) mod tag;
+pub(crate) mod threads;
+pub(crate) mod typing;
+pub(crate) mod user_directory;
+pub(crate) mod websocket;

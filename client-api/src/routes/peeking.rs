@@ -1,0 +1,138 @@
+//! `/rooms/{roomId}/initialSync` and `/events` with a room: looking into a room without syncing
+//! (CS "Room Previews").
+
+use std::{sync::Arc, time::Duration};
+
+use hearth_http::{ApiState, MatrixError, RawJson, Ruma};
+use hearth_rooms::{
+    format::membership_name,
+    read::{MessagesPage, MessagesRequest, TimelineFilter, TimelineToken},
+};
+use hearth_storage::{Direction, Listener, Topic};
+use hearth_types::StreamPosition;
+use ruma::{
+    RoomId,
+    api::client::peeking::{get_current_state, listen_to_new_events},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    ApiError, ClientApi, LocalUser,
+    routes::{
+        events::{body, client_events, ignored},
+        message::token,
+    },
+};
+
+/// Messages in the answer of `initialSync`.
+const INITIAL_MESSAGES: usize = 20;
+/// Events in one answer of `/events`.
+const MAX_EVENTS: usize = 100;
+/// Longest wait of `/events`.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// `GET /_matrix/client/*/rooms/{roomId}/initialSync`
+pub(crate) async fn initial_sync(
+    app: ClientApi,
+    request: Ruma<get_current_state::v3::Request, LocalUser>,
+) -> Result<RawJson, ApiError> {
+    let (caller, room_id) = (&request.identity, &request.room_id);
+    let state = app.rooms().readable_state(room_id, caller.user_id()).await?;
+    let page = page(&app, caller, room_id, None, Direction::Backward, INITIAL_MESSAGES).await?;
+    let state = client_events(&app, caller, room_id, &state).await?;
+    let mut chunk = client_events(&app, caller, room_id, &page.events).await?;
+    chunk.reverse();
+    let mut messages = body();
+    messages.text("start", &page.end.unwrap_or(TimelineToken::START).to_string());
+    messages.text("end", &page.start.to_string());
+    messages.events("chunk", &chunk);
+    let mut answer = body();
+    answer.text("room_id", room_id.as_str());
+    if let Some(row) = app.rooms().user_room(caller.user_id(), room_id).await? {
+        answer.text("membership", membership_name(row.details.membership));
+    }
+    answer.raw("messages", &messages.into_raw()?);
+    answer.events("state", &state);
+    let visibility = if app.rooms().is_published(room_id).await? { "public" } else { "private" };
+    answer.text("visibility", visibility);
+    let data = app.users().room_account_data(caller.user_id(), room_id).await?;
+    let data = data.into_iter().map(|entry| {
+        let mut event = body();
+        event.text("type", &entry.event_type);
+        event.raw("content", &entry.content);
+        event.into_raw()
+    });
+    answer.events("account_data", &data.collect::<Result<Vec<_>, _>>()?);
+    Ok(answer.finish())
+}
+
+/// `GET /_matrix/client/*/events?room_id=…`: new events of one room, waiting for them if need be.
+pub(crate) async fn events(
+    app: ClientApi,
+    request: Ruma<listen_to_new_events::v3::Request, LocalUser>,
+) -> Result<RawJson, ApiError> {
+    let (caller, room_id) = (&request.identity, &request.room_id);
+    app.rooms().access(room_id, caller.user_id()).await?;
+    let notifier = app.rooms().store().notifier();
+    let now = TimelineToken::at_position(notifier.published());
+    let from = token(request.from.as_deref(), "from")?.unwrap_or(now);
+    let timeout = request.timeout.unwrap_or_default().min(MAX_TIMEOUT);
+    let deadline = Instant::now() + timeout;
+    let changed = Arc::new(Changed::default());
+    let listener: Arc<dyn Listener> = Arc::clone(&changed) as Arc<dyn Listener>;
+    let topic = Topic::new(room_id.as_str());
+    notifier.subscribe(&topic, &listener);
+    let shutdown = app.http().shutdown();
+    let found = loop {
+        // Registered above, so that nothing is missed between this look and the wait.
+        let look = page(&app, caller, room_id, Some(from), Direction::Forward, MAX_EVENTS).await;
+        match look {
+            Ok(page) if page.events.is_empty() => {}
+            found => break found,
+        }
+        tokio::select! {
+            woken = timeout_at(deadline, changed.0.notified()) => if woken.is_err() {
+                break page(&app, caller, room_id, Some(from), Direction::Forward, MAX_EVENTS).await;
+            },
+            () = shutdown.requested() => break Err(
+                MatrixError::limit_exceeded(Duration::from_secs(1)).into()
+            ),
+        }
+    };
+    notifier.unsubscribe(&topic, &listener);
+    let page = found?;
+    let chunk = client_events(&app, caller, room_id, &page.events).await?;
+    let mut answer = body();
+    answer.text("start", &from.to_string());
+    let last = page.events.last().and_then(|event| event.index);
+    answer.text("end", &last.map_or(from, TimelineToken::after).to_string());
+    answer.events("chunk", &chunk);
+    Ok(answer.finish())
+}
+
+async fn page(
+    app: &ClientApi,
+    caller: &LocalUser,
+    room_id: &RoomId,
+    from: Option<TimelineToken>,
+    direction: Direction,
+    limit: usize,
+) -> Result<MessagesPage, ApiError> {
+    let request =
+        MessagesRequest { from, to: None, direction, limit, filter: TimelineFilter::default() };
+    let ignored = ignored(app, caller).await?;
+    Ok(app.rooms().messages(room_id, caller.user_id(), &ignored, &request).await?)
+}
+
+/// Remembers that a room changed.
+#[derive(Debug, Default)]
+struct Changed(Notify);
+
+impl Listener for Changed {
+    fn changed(&self, _topic: &Topic, _position: StreamPosition) {
+        self.0.notify_one();
+    }
+}

@@ -1,0 +1,73 @@
+//! `/rooms/{roomId}/state`: the current state, or that at the reader's leave.
+
+use hearth_http::{RawJson, Ruma};
+use hearth_rooms::Draft;
+use ruma::{
+    OwnedEventId, RoomId,
+    api::client::state::{get_state_event_for_key, get_state_events, send_state_event},
+    events::TimelineEventType,
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    ApiError, ClientApi, LocalUser,
+    routes::events::{client_events, list},
+};
+
+/// `GET /_matrix/client/*/rooms/{roomId}/state`
+pub(crate) async fn all(
+    app: ClientApi,
+    request: Ruma<get_state_events::v3::Request, LocalUser>,
+) -> Result<RawJson, ApiError> {
+    let caller = &request.identity;
+    let events = app.rooms().readable_state(&request.room_id, caller.user_id()).await?;
+    Ok(list(&client_events(&app, caller, &request.room_id, &events).await?))
+}
+
+/// `GET /_matrix/client/*/rooms/{roomId}/state/{eventType}/{stateKey}`
+pub(crate) async fn one(
+    app: ClientApi,
+    request: Ruma<get_state_event_for_key::v3::Request, LocalUser>,
+) -> Result<RawJson, ApiError> {
+    use get_state_event_for_key::v3::StateEventFormat;
+    let caller = &request.identity;
+    let (room_id, state_key) = (&request.room_id, &request.state_key);
+    let event_type = request.event_type.to_string();
+    let event =
+        app.rooms().readable_state_event(room_id, caller.user_id(), &event_type, state_key).await?;
+    if request.format == StateEventFormat::Event {
+        let shown = client_events(&app, caller, room_id, &[event]).await?;
+        let text = shown.into_iter().next().map(|event| String::from(Box::<str>::from(event)));
+        return Ok(RawJson(text.unwrap_or_default().into()));
+    }
+    Ok(RawJson(event.pdu.content().get().to_owned().into()))
+}
+
+/// `PUT /_matrix/client/*/rooms/{roomId}/state/{eventType}/{stateKey}`
+pub(crate) async fn send(
+    app: ClientApi,
+    request: Ruma<send_state_event::v3::Request, LocalUser>,
+) -> Result<send_state_event::v3::Response, ApiError> {
+    let send_state_event::v3::Request { room_id, event_type, state_key, body, .. } = request.body;
+    let event_type = TimelineEventType::from(event_type);
+    let content = body.into_json();
+    let event_id =
+        send_event(&app, &request.identity, &room_id, event_type, state_key, content).await?;
+    Ok(send_state_event::v3::Response::new(event_id))
+}
+
+/// Sets a state of a room.
+pub(crate) async fn send_event(
+    app: &ClientApi,
+    caller: &LocalUser,
+    room_id: &RoomId,
+    event_type: TimelineEventType,
+    state_key: String,
+    content: Box<RawValue>,
+) -> Result<OwnedEventId, ApiError> {
+    caller.may_write()?;
+    let draft = Draft::state(caller.user_id().to_owned(), event_type, state_key, content);
+    let event_id = app.rooms().send(room_id, draft, None).await?;
+    app.users().presence_active(caller.user_id());
+    Ok(event_id)
+}

@@ -1,0 +1,39 @@
+//! `/sync` by long-poll. The answers are made in `hearth-sync`.
+
+use std::time::Duration;
+
+use hearth_http::{RawJson, Ruma};
+use hearth_sync::SyncRequest;
+use ruma::api::client::sync::sync_events;
+
+use crate::{ApiError, ClientApi, LocalUser};
+
+/// `GET /_matrix/client/*/sync`
+pub(crate) async fn sync(
+    app: ClientApi,
+    request: Ruma<sync_events::v3::Request, LocalUser>,
+) -> Result<RawJson, ApiError> {
+    let use_state_after = request.use_state_after || asks_unstable_state_after(&request.uri);
+    let Ruma { body, identity, .. } = request;
+    app.users().note_seen(&identity.0, request.address);
+    let question = SyncRequest {
+        user_id: identity.user_id().to_owned(),
+        device_id: identity.device_id().to_owned(),
+        since: body.since,
+        filter: body.filter,
+        full_state: body.full_state,
+        set_presence: body.set_presence,
+        timeout: body.timeout.unwrap_or(Duration::ZERO),
+        use_state_after,
+    };
+    // On shutdown the service is closed, and what waits answers with what there is.
+    let response = app.sync().sync(question).await?;
+    Ok(RawJson(response.body))
+}
+
+/// The parameter's name before the specification took it (MSC4222).
+pub(crate) fn asks_unstable_state_after(uri: &http::Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    url::form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| name == "org.matrix.msc4222.use_state_after" && value == "true")
+}

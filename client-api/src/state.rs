@@ -1,0 +1,147 @@
+//! What handlers hold.
+
+use std::sync::Arc;
+
+use hearth_http::{ApiState, Authenticate, Http, MatrixError, Session, TokenError};
+use hearth_rooms::Rooms;
+use hearth_sync::SyncService;
+use hearth_types::{Clock, ServerIdentity};
+use hearth_users::{AuthError, Users};
+use ruma::{DeviceId, UserId};
+
+use crate::{ApiError, ClientConfig};
+
+/// The state of the client-server API: handles of the domain crates. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ClientApi(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    http: Http,
+    identity: Arc<ServerIdentity>,
+    clock: Arc<dyn Clock>,
+    users: Users,
+    rooms: Rooms,
+    sync: SyncService,
+    config: ClientConfig,
+}
+
+impl ClientApi {
+    /// The API over these services.
+    #[must_use]
+    pub fn new(
+        http: Http,
+        identity: Arc<ServerIdentity>,
+        clock: Arc<dyn Clock>,
+        users: Users,
+        rooms: Rooms,
+        sync: SyncService,
+        config: ClientConfig,
+    ) -> Self {
+        Self(Arc::new(Parts { http, identity, clock, users, rooms, sync, config }))
+    }
+
+    /// Who this server is.
+    pub(crate) fn identity(&self) -> &ServerIdentity {
+        &self.0.identity
+    }
+
+    /// The time.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.0.clock
+    }
+
+    /// Accounts and what belongs to them.
+    pub(crate) fn users(&self) -> &Users {
+        &self.0.users
+    }
+
+    /// Rooms.
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.0.rooms
+    }
+
+    /// What changed for whom.
+    pub(crate) fn sync(&self) -> &SyncService {
+        &self.0.sync
+    }
+
+    /// The section `[client]`.
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.0.config
+    }
+}
+
+impl ApiState for ClientApi {
+    fn http(&self) -> &Http {
+        &self.0.http
+    }
+}
+
+impl Authenticate for ClientApi {
+    type Session = LocalUser;
+
+    async fn authenticate(&self, token: &str) -> Result<LocalUser, TokenError> {
+        match self.users().authenticate(token).await {
+            Ok(session) => Ok(LocalUser(session)),
+            Err(AuthError::UnknownToken { soft_logout: true }) => Err(TokenError::Expired),
+            Err(AuthError::UnknownToken { soft_logout: false }) => Err(TokenError::Unknown),
+            Err(AuthError::Internal(error)) => {
+                Err(TokenError::Other(ApiError::from(*error).into()))
+            }
+        }
+    }
+}
+
+/// Proof that a request came from a device of a local user.
+#[derive(Clone, Debug)]
+pub struct LocalUser(pub(crate) hearth_users::Session);
+
+impl LocalUser {
+    /// Who is asking.
+    #[must_use]
+    pub fn user_id(&self) -> &UserId {
+        self.0.user_id()
+    }
+
+    /// From which device.
+    #[must_use]
+    pub fn device_id(&self) -> &DeviceId {
+        self.0.device_id()
+    }
+
+    /// Refuses a suspended account (CS "Account suspension"). For everything that writes, but for
+    /// leaving rooms and redacting one's own events.
+    pub fn may_write(&self) -> Result<&Self, MatrixError> {
+        if self.0.is_suspended() {
+            return Err(MatrixError::suspended("Your account is suspended"));
+        }
+        Ok(self)
+    }
+
+    /// Refuses requests about another user's things.
+    pub fn must_be(&self, user_id: &UserId) -> Result<&Self, MatrixError> {
+        if self.user_id() != user_id {
+            return Err(MatrixError::forbidden("You cannot do this for another user"));
+        }
+        Ok(self)
+    }
+
+    /// Refuses users who do not administer this server.
+    pub fn must_be_admin(&self) -> Result<&Self, MatrixError> {
+        if !self.0.is_admin() {
+            return Err(MatrixError::forbidden("You are not an administrator of this server"));
+        }
+        Ok(self)
+    }
+}
+
+impl Session for LocalUser {
+    fn user_id(&self) -> &UserId {
+        self.0.user_id()
+    }
+
+    fn is_locked(&self) -> bool {
+        self.0.is_locked()
+    }
+}
