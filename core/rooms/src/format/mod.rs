@@ -210,14 +210,17 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::schema::{EventHeader, Standing};
+    use crate::{
+        schema::{EventHeader, Standing},
+        state::StateRoot,
+    };
 
     fn stored(event_id: OwnedEventId, event: &Value) -> StoredEvent {
         let bytes = serde_json::to_vec(event).unwrap();
         let header = EventHeader {
             event_id: event_id.clone(),
-            state_before: Default::default(),
-            state_after: Default::default(),
+            state_before: StateRoot::default(),
+            state_after: StateRoot::default(),
             auth_events: Vec::new(),
             prev_events: Vec::new(),
             replaces_state: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hearth_storage::Direction;
 use ruma::{OwnedEventId, RoomId, events::TimelineEventType};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -238,9 +238,11 @@ pub(super) fn relation_type(event: &StoredEvent) -> Option<String> {
 /// Has a child by `m.replace` what a replacement needs? Encrypted ones have it inside.
 fn is_replacement(edit: &StoredEvent) -> bool {
     #[derive(Deserialize)]
+    struct Object {}
+    #[derive(Deserialize)]
     struct Content {
         #[serde(rename = "m.new_content")]
-        _new_content: std::collections::HashMap<String, IgnoredAny>,
+        _new_content: Object,
     }
     edit.header.redacted_by.is_none()
         && edit.pdu.state_key().is_none()

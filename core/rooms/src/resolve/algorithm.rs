@@ -26,7 +26,7 @@ const CREATE: EventOrdinal = 0;
 
 pub(super) fn run<E: EventSource, N: NodeSource>(
     rules: &AuthorizationRules,
-    rules_v2: &StateResolutionV2Rules,
+    rules_v2: StateResolutionV2Rules,
     conflict: &Conflict,
     graph: &Graph<'_, E, N>,
 ) -> Result<Resolution, ResolveError> {
@@ -49,7 +49,7 @@ pub(super) fn run<E: EventSource, N: NodeSource>(
     let failure = RefCell::new(None);
     let resolved = state_res::resolve(
         rules,
-        rules_v2,
+        &rules_v2,
         &maps,
         chains,
         |event_id| match graph.event_by_id(event_id) {
@@ -73,7 +73,7 @@ pub(super) fn run<E: EventSource, N: NodeSource>(
 /// the end.
 fn unconflicted_part<E: EventSource, N: NodeSource>(
     rules: &AuthorizationRules,
-    rules_v2: &StateResolutionV2Rules,
+    rules_v2: StateResolutionV2Rules,
     full: &RoaringBitmap,
     graph: &Graph<'_, E, N>,
 ) -> Result<StateMap<OwnedEventId>, ResolveError> {

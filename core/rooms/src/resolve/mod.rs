@@ -96,7 +96,7 @@ pub fn resolve(
     events: &impl EventSource,
     nodes: &impl NodeSource,
 ) -> Result<Resolution, ResolveError> {
-    let rules_v2 = rules
+    let rules_v2 = *rules
         .state_res
         .v2_rules()
         .ok_or_else(|| ResolveError::Algorithm("room version 1 is not served".to_owned()))?;

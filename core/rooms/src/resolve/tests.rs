@@ -48,7 +48,7 @@ impl Step {
             4 => member(self.target, "ban"),
             5 => member(self.target, "leave"),
             6 => member(self.sender, "leave"),
-            7 | 8 | 9 => member(self.sender, "join"),
+            7..=9 => member(self.sender, "join"),
             10 => member(self.target, "invite"),
             11 => {
                 let rule = ["public", "invite", "knock", "public"][self.target % 4];
@@ -177,7 +177,7 @@ fn a_ban_beats_what_the_banned_user_did_meanwhile() {
 #[test]
 fn equal_states_do_not_conflict() {
     let (room, tips) = forked_room(&RoomVersionId::V11, 5);
-    let root = room.state_after(tips[0]);
-    let resolution = super::resolve(&room.rules, &[root, root], &room, &room).unwrap();
+    let same = room.state_after(tips[0]);
+    let resolution = super::resolve(&room.rules, &[same, same], &room, &room).unwrap();
     assert_eq!(resolution, super::Resolution::default());
 }

@@ -4,6 +4,7 @@ mod create;
 mod directory;
 mod fixture;
 mod membership;
+mod reading;
 mod redaction;
 mod send;
 mod upgrade;

@@ -184,6 +184,7 @@ impl TestRoom {
 
     /// Adds an event after others if the rules allow it there. Several previous events are resolved,
     /// in both ways.
+    #[expect(clippy::needless_pass_by_value, reason = "callers make the content for this")]
     pub(super) fn send(
         &mut self,
         prev: &[EventOrdinal],
