@@ -35,6 +35,13 @@ const KEYSPACES: &[&str] = &[
     EDGES.name(),
     TRANSACTIONS.name(),
 ];
+/// As many more as a whole server has, so that the memory at the start says something.
+const OTHERS: &[&str] = &[
+    "other01", "other02", "other03", "other04", "other05", "other06", "other07", "other08",
+    "other09", "other10", "other11", "other12", "other13", "other14", "other15", "other16",
+    "other17", "other18", "other19", "other20", "other21", "other22", "other23", "other24",
+    "other25", "other26", "other27",
+];
 const EVENT_BYTES: usize = 600;
 
 /// Eight operations over six keyspaces, and a log row.
@@ -81,7 +88,7 @@ async fn main() {
     let writers: u64 = arguments.next().map_or(16, |text| text.parse().unwrap());
     let folder = arguments.next().map_or_else(|| PathBuf::from("target/commits"), PathBuf::from);
     drop(fs::remove_dir_all(&folder));
-    let options = StoreOptions::for_tests(engine, &folder, KEYSPACES);
+    let options = StoreOptions::for_tests(engine, &folder, &[KEYSPACES, OTHERS].concat());
     let store = Store::open(options).await.unwrap();
     println!(
         "{engine}, {writers} writers, {seconds} s; memory at start {} MB",

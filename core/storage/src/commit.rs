@@ -17,6 +17,11 @@ pub const MAX_KEY_BYTES: usize = 1 << 10;
 /// One value, in bytes.
 pub const MAX_VALUE_BYTES: usize = 96 << 10;
 
+/// Touched topics in the row of a log entry; more get rows of their own.
+const MAX_TOPICS_BESIDE_ENTRY: usize = 16;
+/// Touched topics in a row of the log without an entry: even the longest fit into a value.
+const MAX_TOPICS_IN_ROW: usize = 256;
+
 /// When a commit may be answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
@@ -244,9 +249,7 @@ impl Commit {
 
     /// Wakes this topic's listeners after the commit, and moves the topic's last position.
     pub fn touch(&mut self, topic: Topic) {
-        if !self.topics.contains(&topic) {
-            self.topics.push(topic);
-        }
+        self.topics.push(topic);
     }
 
     /// Lets the commit be answered before it is durable.
@@ -326,13 +329,18 @@ impl Commit {
         for (number, (position, entry)) in entries.iter().enumerate() {
             self.push_log(*position, number, Some(entry), &[]);
         }
-        let topics = std::mem::take(&mut self.topics);
-        match &last {
-            Some((position, entry)) => {
-                self.push_log(*position, entries.len(), Some(entry), &topics);
-            }
-            None if topics.is_empty() => {}
-            None => self.push_log(StreamPosition::pending(positions - 1), 0, None, &topics),
+        let mut topics = std::mem::take(&mut self.topics);
+        topics.sort_unstable();
+        topics.dedup();
+        let mut rest = topics.as_slice();
+        if let Some((position, entry)) = &last {
+            let beside = if rest.len() <= MAX_TOPICS_BESIDE_ENTRY { rest } else { &[] };
+            self.push_log(*position, entries.len(), Some(entry), beside);
+            rest = rest.get(beside.len()..).unwrap_or_default();
+        }
+        for (number, some) in rest.chunks(MAX_TOPICS_IN_ROW).enumerate() {
+            let number = entries.len() + 1 + number;
+            self.push_log(StreamPosition::pending(positions - 1), number, None, some);
         }
         let operations = self.operations.len();
         let stray = |operation: &Operation| {

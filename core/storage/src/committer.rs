@@ -31,6 +31,9 @@ use crate::{
 /// How long a lazy commit may stay unsynced; the promise is 500 ms.
 const LAZY_SYNC: Duration = Duration::from_millis(400);
 
+/// Batches that take as long are worth a word in the log: the engine or the disk cannot keep up.
+const SLOW_BATCH: Duration = Duration::from_millis(250);
+
 /// The promise of an answer to a submitted commit. Dropping it does not withdraw the commit.
 #[derive(Debug)]
 pub struct Ticket {
@@ -58,6 +61,10 @@ pub(crate) struct Committer {
     pub(crate) last_position_row: (KeyspaceIndex, Bytes),
     /// The last assigned position.
     pub(crate) last: StreamPosition,
+    /// The last position that is on the disk.
+    pub(crate) synced: StreamPosition,
+    /// Positions that may be shown before they are on the disk.
+    pub(crate) max_unsynced: u64,
     pub(crate) trimmer: Trimmer,
     /// Since when something is applied that is not synced.
     pub(crate) unsynced_since: Option<Instant>,
@@ -110,6 +117,7 @@ impl Committer {
     fn sync(&mut self) -> Result<(), EngineError> {
         if self.unsynced_since.take().is_some() {
             self.engine.sync()?;
+            self.synced = self.last;
         }
         Ok(())
     }
@@ -182,15 +190,23 @@ impl Committer {
     }
 
     fn apply(&mut self, overlay: Overlay, durable: bool) -> Result<(), EngineError> {
+        let unsynced = self.last.get() - self.synced.get();
+        let durable = durable || unsynced > self.max_unsynced;
         let (keyspace, key) = self.last_position_row.clone();
         let value = Bytes::copy_from_slice(&self.last.get().to_be_bytes());
         let mut writes = Vec::with_capacity(overlay.len() + 1);
         writes.push(Write { keyspace, key, value: Some(value) });
         let rows = overlay.into_iter();
         writes.extend(rows.map(|((keyspace, key), value)| Write { keyspace, key, value }));
+        let (rows, start) = (writes.len(), Instant::now());
         self.engine.apply(writes, durable)?;
+        let taken = start.elapsed();
+        if taken >= SLOW_BATCH {
+            tracing::warn!(rows, milliseconds = taken.as_millis(), "a slow batch");
+        }
         if durable {
             self.unsynced_since = None;
+            self.synced = self.last;
         } else {
             self.unsynced_since.get_or_insert_with(Instant::now);
         }

@@ -63,6 +63,10 @@ impl Meta<'_> {
         self.number(LAST_POSITION)
     }
 
+    pub(crate) fn set_last_position(&self, position: StreamPosition) -> Write {
+        self.write(LAST_POSITION, Some(Bytes::copy_from_slice(&position.get().to_be_bytes())))
+    }
+
     pub(crate) fn last_position_row(&self) -> (KeyspaceIndex, Bytes) {
         (self.place, key(LAST_POSITION))
     }

@@ -202,3 +202,26 @@ impl Notifier {
         &self.listeners[index]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgotten_topics_count_as_changed() {
+        let mut topics = Topics::default();
+        let topic = |number: u64| Topic::new(&number.to_string());
+        for number in 1..=9 {
+            topics.touch(&topic(number), StreamPosition::new(number));
+        }
+        topics.bound(9);
+        assert_eq!(topics.last.len(), 9);
+        topics.bound(8);
+        assert_eq!(topics.last.len(), 4, "the newer half stays");
+        assert_eq!(topics.floor, StreamPosition::new(5));
+        assert!(topics.changed_since(&topic(2), StreamPosition::new(4)), "cannot know");
+        assert!(!topics.changed_since(&topic(2), StreamPosition::new(5)));
+        assert!(topics.changed_since(&topic(8), StreamPosition::new(7)));
+        assert!(!topics.changed_since(&topic(8), StreamPosition::new(8)));
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Positions stay unique although a loss of power may take lazy commits whose positions were already
 //! seen: each opening goes on at the next multiple of 2^20 above the last position that is on the disk,
-//! which is more than can be assigned between two syncs. Positions are therefore not dense, and what
+//! and the committer syncs before it shows half as many. Positions are therefore not dense, and what
 //! was seen before is never ahead of [`Notifier::published`].
 
 use std::{
@@ -61,6 +61,10 @@ pub(crate) fn open_over(
 
     let found = meta.last_position()?.unwrap_or_default();
     let opened = if is_new { found } else { after_jump(found) };
+    if opened != found {
+        // Otherwise another loss of power would lead to the same positions again.
+        engine.apply(vec![meta.set_last_position(opened)], true)?;
+    }
     let log = place(&places, LOG.name())?;
     let trimmed = meta.trimmed()?.unwrap_or_default();
     let notifier = Arc::new(Notifier::new());
@@ -74,6 +78,8 @@ pub(crate) fn open_over(
         notifier: notifier.clone(),
         last_position_row: meta.last_position_row(),
         last: opened,
+        synced: opened,
+        max_unsynced: POSITION_JUMP / 2,
         trimmer: Trimmer {
             cursors: cursors.clone(),
             log,

@@ -342,6 +342,39 @@ async fn everything_is_there_after_reopening() {
 }
 
 #[tokio::test]
+async fn each_opening_goes_on_with_new_positions() {
+    for engine in DURABLE {
+        let folder = tempfile::tempdir().unwrap();
+        let mut last = StreamPosition::ZERO;
+        for round in 0..3 {
+            let store = open(engine, folder.path()).await;
+            let published = store.notifier().published();
+            assert!(round == 0 || published > last, "also after an opening without any commit");
+            last = published;
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_topics_are_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(EngineKind::Fjall, folder.path()).await;
+    let topic = |number| Topic::new(&format!("@user{number}:hearth.test"));
+    let mut commit = logged(1, "!room", "payload");
+    for number in (0..3_000).chain(0..10) {
+        commit.touch(topic(number));
+    }
+    let committed = store.commit(commit).await.unwrap();
+    drop(store);
+    let store = open(EngineKind::Fjall, folder.path()).await;
+    for number in 0..3_000 {
+        assert!(store.notifier().changed_since(&topic(number), StreamPosition::ZERO));
+        assert!(!store.notifier().changed_since(&topic(number), committed.last));
+    }
+    assert_eq!(store.log_after(StreamPosition::ZERO, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_store_opens_only_for_its_owner() {
     for engine in DURABLE {
         let folder = tempfile::tempdir().unwrap();
