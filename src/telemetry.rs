@@ -6,8 +6,9 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::Subscr
 
 use crate::config::{LogConfig, LogFormat};
 
-/// The engines tell about their own housekeeping; theirs is shown from warnings on, unless asked for.
-const QUIET: &str = "fjall=warn,lsm_tree=warn,sled=warn";
+/// The engines tell about their own housekeeping, and the authorization rules about every event that passes them; theirs is shown
+/// from warnings on, unless asked for.
+const QUIET: &str = "fjall=warn,lsm_tree=warn,sled=warn,ruma_state_res=warn";
 
 /// Installs the process's subscriber. `RUST_LOG` wins over the configured level. Does nothing if
 /// one is installed already.
