@@ -66,6 +66,8 @@ fn without_auth(json: &Bytes) -> Vec<u8> {
 fn info(challenge: UiaChallenge) -> UiaaInfo {
     let mut info = UiaaInfo::new(challenge.flows.into_iter().map(AuthFlow::new).collect());
     info.completed = challenge.completed;
+    // Optional, but clients exist that refuse a challenge without it.
+    info.params = serde_json::value::to_raw_value(&Map::new()).ok();
     info.session = Some(challenge.session);
     info.auth_error = challenge.error.map(|error| {
         let kind = match error {
