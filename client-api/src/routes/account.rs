@@ -65,6 +65,7 @@ pub(crate) async fn register(
         refreshable: request.refresh_token,
     };
     let tokens = users.create_session(&user_id, session).await?;
+    users.note_login(&tokens.user_id, &tokens.device_id, request.address);
     let mut response = register::v3::Response::new(tokens.user_id);
     response.device_id = Some(tokens.device_id);
     response.access_token = Some(tokens.access_token);

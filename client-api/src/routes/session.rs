@@ -66,6 +66,7 @@ pub(crate) async fn login(
         refreshable: request.refresh_token,
     };
     let tokens = users.create_session(&user_id, session).await?;
+    users.note_login(&tokens.user_id, &tokens.device_id, request.address);
     let mut response =
         login::v3::Response::new(tokens.user_id, tokens.access_token, tokens.device_id);
     response.refresh_token = tokens.refresh_token;

@@ -224,8 +224,17 @@ impl Users {
         if noted.compare_exchange(last, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
-        let key = (session.0.user_id.clone(), session.0.device_id.clone());
-        let row = SeenRow { ts_ms: now_ms, ip: ip.map(|ip| ip.to_string()) };
+        self.note(session.0.user_id.clone(), session.0.device_id.clone(), now_ms, ip);
+    }
+
+    /// Notes that a device has just logged in, for its `last_seen_ts` and `last_seen_ip`.
+    pub fn note_login(&self, user_id: &UserId, device_id: &DeviceId, ip: Option<IpAddr>) {
+        self.note(user_id.to_owned(), device_id.to_owned(), self.now_ms(), ip);
+    }
+
+    fn note(&self, user_id: OwnedUserId, device_id: OwnedDeviceId, ts_ms: u64, ip: Option<IpAddr>) {
+        let key = (user_id, device_id);
+        let row = SeenRow { ts_ms, ip: ip.map(|ip| ip.to_string()) };
         let mut seen = self.inner.seen.lock();
         if seen.len() < MAX_SEEN_WAITING || seen.contains_key(&key) {
             seen.insert(key, row);
