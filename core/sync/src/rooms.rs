@@ -27,6 +27,9 @@ struct Parts {
     timeline: Timeline,
     state: Vec<Arc<StoredEvent>>,
     summary: Option<Summary>,
+    /// Write the timeline and the state even if they are empty: in rooms that the user left, clients exist that refuse
+    /// a section without them.
+    complete: bool,
 }
 
 /// From where to where a section goes.
@@ -110,6 +113,7 @@ impl Pass<'_> {
         let full = was_inside && since.is_none();
         let range = Range { since, until: row.position, full, summary: false };
         let mut parts = self.parts(room_id, row, &range).await?;
+        parts.complete = true;
         let mut out = Vec::new();
         let mut object = Object::begin(&mut out);
         self.write_parts(room_id, row, &mut parts, &mut object).await?;
@@ -179,7 +183,7 @@ impl Pass<'_> {
         } else {
             Vec::new()
         };
-        Ok(Parts { visibility, timeline, state, summary })
+        Ok(Parts { visibility, timeline, state, summary, complete: false })
     }
 
     /// Receipts that the section shows: all of a room that is new to the client, else what moved.
@@ -239,7 +243,7 @@ impl Pass<'_> {
         let limited = parts.timeline.limited;
         let visibility = &mut parts.visibility;
         let events = self.format(room_id, &parts.timeline.events, limited, visibility).await?;
-        if !events.is_empty() || limited {
+        if !events.is_empty() || limited || parts.complete {
             let mut timeline = Object::begin(object.key("timeline"));
             events.write(timeline.key("events"));
             timeline.member("limited", &limited);
@@ -251,6 +255,8 @@ impl Pass<'_> {
         let state = self.format(room_id, &parts.state, false, visibility).await?;
         if self.question.use_state_after {
             state.write_object(object.key("state_after"));
+        } else if parts.complete {
+            state.write_object(object.key("state"));
         } else {
             object.events("state", &state);
         }
