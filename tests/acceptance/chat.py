@@ -349,9 +349,10 @@ class Chat(unittest.IsolatedAsyncioTestCase):
 
     async def test_messages_arrive_at_a_waiting_client(self):
         room_id = await self.room()
-        waiting = asyncio.create_task(self.bob.sync(timeout=WAIT_S * 1000))
+        waiting = asyncio.create_task(self.until(
+            self.bob, lambda response: self.timeline(response, room_id), "a message"))
         event_id = await self.say(self.alice, room_id, "Why is a raven like a writing desk?")
-        events = self.timeline(good(await waiting), room_id)
+        events = self.timeline(await waiting, room_id)
         self.assertEqual([(event.event_id, event.sender, event.body) for event in events],
                          [(event_id, self.alice.user_id, "Why is a raven like a writing desk?")])
         self.assertIsInstance(events[0], nio.RoomMessageText)
