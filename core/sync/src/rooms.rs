@@ -129,7 +129,10 @@ impl Pass<'_> {
         name: &str,
     ) -> Result<Vec<u8>, SyncError> {
         let mut list = EventList::default();
-        self.add_stripped(room_id, row, &mut list).await?;
+        let (rooms, state) = (&self.inner.rooms, row.details.state);
+        for json in rooms.stripped_state(room_id, state, &self.question.user_id).await? {
+            list.push(json.get().as_bytes());
+        }
         let mut out = Vec::new();
         let mut object = Object::begin(&mut out);
         list.write_object(object.key(name));

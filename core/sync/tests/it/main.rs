@@ -1,0 +1,11 @@
+//! What `/sync` tells whom, over the real writer and a store in memory.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod counts;
+mod delivery;
+mod ephemeral;
+mod lazy;
+mod membership;
+mod timeline;
+mod waiting;
+mod world;
