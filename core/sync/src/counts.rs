@@ -7,10 +7,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use hearth_rooms::{
-    read::{ReadMarks, Stretch, TimelineToken, UnreadCounts, UnreadTotals},
+    read::{LedgerTail, ReadMarks, Stretch, TimelineToken, UnreadCounts, UnreadTotals},
     schema::{EventOrdinal, RoomHead, StoredEvent, TimelineIndex, UserRoomRow},
 };
-use hearth_storage::Direction;
+use hearth_storage::{Direction, Topic};
 use hearth_types::StreamPosition;
 use quick_cache::sync::Cache;
 use ruma::{
@@ -31,8 +31,13 @@ const MAX_JUDGED: usize = 1_000;
 const MAX_REMEMBERED: usize = 10_000;
 const PAGE: usize = 100;
 
-/// Judgements by users with push rules of their own.
+/// Rooms whose ledger's tail is remembered.
+const MAX_TAILS: usize = 10_000;
+
+/// What counting remembers: tails of ledgers, which all members of a room share, and judgements by
+/// users with push rules of their own.
 pub(crate) struct CountCache {
+    tails: Cache<OwnedRoomId, (StreamPosition, LedgerTail)>,
     judged: Cache<(OwnedUserId, OwnedRoomId), Arc<Judged>>,
 }
 
@@ -55,7 +60,7 @@ struct Notifying {
 
 impl CountCache {
     pub(crate) fn new() -> Self {
-        Self { judged: Cache::new(MAX_REMEMBERED) }
+        Self { tails: Cache::new(MAX_TAILS), judged: Cache::new(MAX_REMEMBERED) }
     }
 }
 
@@ -81,10 +86,30 @@ impl Inner {
                 .collect(),
         };
         if !self.users.has_own_push_rules(user_id).await? {
-            return Ok(self.rooms.unread(room_id, user_id, &marks, until).await?);
+            let tail = self.ledger_tail(room_id, until).await?;
+            return Ok(self.rooms.unread(room_id, user_id, &marks, until, &tail).await?);
         }
         let judged = self.judge(user_id, room_id, row, &marks, until).await?;
         self.count(room_id, &judged, &marks, until).await
+    }
+
+    /// The tail of a room's ledger. One that was read for an earlier position holds while the room
+    /// has not changed since.
+    async fn ledger_tail(
+        &self,
+        room_id: &RoomId,
+        until: StreamPosition,
+    ) -> Result<LedgerTail, SyncError> {
+        if let Some((as_of, tail)) = self.counts.tails.get(room_id) {
+            let topic = Topic::new(room_id.as_str());
+            let holds = as_of <= until && !self.notifier().changed_since(&topic, as_of);
+            if as_of == until || holds {
+                return Ok(tail);
+            }
+        }
+        let tail = self.rooms.ledger_tail(room_id, until).await?;
+        self.counts.tails.insert(room_id.to_owned(), (until, tail));
+        Ok(tail)
     }
 
     /// Judges what was not judged before by these rules.

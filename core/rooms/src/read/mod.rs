@@ -23,6 +23,6 @@ pub use self::{
     threads::{ThreadsPage, ThreadsRequest},
     timeline::{EventContext, Ignored, MessagesPage, MessagesRequest, Scan, Stretch},
     tokens::TimelineToken,
-    unread::{ReadMarks, UnreadCounts, UnreadTotals},
+    unread::{LedgerTail, ReadMarks, UnreadCounts, UnreadTotals},
     visibility::{Access, HistoryVisibility, Visibility},
 };

@@ -105,6 +105,20 @@ impl UnreadTotals {
     }
 }
 
+/// The newest rows of a room's ledger as of a position: the same for all readers, so that whoever
+/// serves many of them reads it once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerTail {
+    /// The main timeline's newest total, and where it stands.
+    main: Option<(StreamPosition, u64)>,
+    /// The newest event of the main timeline that was counted and then redacted.
+    uncounted: StreamPosition,
+    /// The newest reply in any thread.
+    thread: StreamPosition,
+    /// The newest highlight for everybody.
+    room_mention: StreamPosition,
+}
+
 /// One scope while it is counted.
 struct Scope {
     number: u32,
@@ -114,28 +128,64 @@ struct Scope {
 }
 
 impl Rooms {
+    /// The tail of a room's ledger for readers who know everything up to `until`.
+    pub async fn ledger_tail(
+        &self,
+        room_id: &RoomId,
+        until: StreamPosition,
+    ) -> Result<LedgerTail, ReadError> {
+        let (store, room_id, back) = (self.store(), room_id.to_owned(), Direction::Backward);
+        let main = (MAIN_TIMELINE, StreamPosition::ZERO)..=(MAIN_TIMELINE, until);
+        let totals = store.page(&NOTIFY_TOTALS, &room_id, main.clone(), back, 1).await?;
+        let uncounted = store.page(&UNCOUNTED, &room_id, main, back, 1).await?;
+        // Activity moves on with each reply: what lies after `until` was before it, too.
+        let threads = store.page(&THREADS_BY_ACTIVITY, &room_id, .., back, 1).await?;
+        let mentions = store.page(&ROOM_MENTIONS, &room_id, ..=until, back, 1).await?;
+        Ok(LedgerTail {
+            main: totals.first().map(|((_, position), row)| (*position, row.0)),
+            uncounted: uncounted.first().map_or(StreamPosition::ZERO, |((_, at), _)| *at),
+            thread: threads.first().map_or(StreamPosition::ZERO, |(index, _)| index.position()),
+            room_mention: mentions.first().map_or(StreamPosition::ZERO, |(at, _)| *at),
+        })
+    }
+
     /// What is unread for a local user, judged by the default push rules, with everything up to
-    /// `until` known to them.
+    /// `until` known to them. The tail is the room's for this position.
     pub async fn unread(
         &self,
         room_id: &RoomId,
         user_id: &UserId,
         marks: &ReadMarks,
         until: StreamPosition,
+        tail: &LedgerTail,
     ) -> Result<UnreadTotals, ReadError> {
-        let ledger =
-            Ledger { rooms: self, room_id: room_id.to_owned(), user_id: user_id.to_owned(), until };
+        let ledger = Ledger {
+            rooms: self,
+            room_id: room_id.to_owned(),
+            user_id: user_id.to_owned(),
+            until,
+            tail,
+        };
+        let main = marks.main_timeline();
+        let notifications = ledger.main_notifications(main).await?;
         let mut scopes = vec![Scope {
             number: MAIN_TIMELINE,
             root: None,
-            from: marks.main_timeline(),
-            counts: UnreadCounts::default(),
+            from: main,
+            counts: UnreadCounts { notifications, highlights: 0 },
         }];
-        scopes.extend(ledger.threads(marks).await?);
-        for scope in &mut scopes {
-            scope.counts.notifications = ledger.notifications(scope.number, scope.from).await?;
+        if tail.thread > marks.floor() {
+            for mut scope in ledger.threads(marks).await? {
+                let total = ledger.total(scope.number, until).await?;
+                scope.counts.notifications =
+                    ledger.notifications(scope.number, scope.from, total).await?;
+                scopes.push(scope);
+            }
         }
-        ledger.highlights(marks.floor(), &mut scopes).await?;
+        // Only what notifies can highlight.
+        if scopes.iter().any(|scope| scope.counts.notifications > 0) {
+            ledger.highlights(marks.floor(), &mut scopes).await?;
+        }
         let mut totals = UnreadTotals::default();
         for scope in scopes {
             match scope.root {
@@ -156,9 +206,15 @@ struct Ledger<'a> {
     room_id: OwnedRoomId,
     user_id: OwnedUserId,
     until: StreamPosition,
+    tail: &'a LedgerTail,
 }
 
 impl Ledger<'_> {
+    /// Events of the main timeline after `from` that notify this user by the default rules.
+    async fn main_notifications(&self, from: StreamPosition) -> Result<u64, ReadError> {
+        self.notifications(MAIN_TIMELINE, from, self.tail.main).await
+    }
+
     /// The threads with replies that the user has not read, newest activity first.
     async fn threads(&self, marks: &ReadMarks) -> Result<Vec<Scope>, ReadError> {
         let mut scopes = Vec::new();
@@ -194,8 +250,13 @@ impl Ledger<'_> {
     }
 
     /// Events of a scope after `from` that notify this user by the default rules.
-    async fn notifications(&self, scope: u32, from: StreamPosition) -> Result<u64, ReadError> {
-        let Some((last, total)) = self.total(scope, self.until).await? else { return Ok(0) };
+    async fn notifications(
+        &self,
+        scope: u32,
+        from: StreamPosition,
+        newest: Option<(StreamPosition, u64)>,
+    ) -> Result<u64, ReadError> {
+        let Some((last, total)) = newest else { return Ok(0) };
         if last <= from {
             return Ok(0);
         }
@@ -251,6 +312,9 @@ impl Ledger<'_> {
 
     /// Others' events after `from` that were counted and then redacted.
     async fn uncounted(&self, scope: u32, from: StreamPosition) -> Result<u64, ReadError> {
+        if scope == MAIN_TIMELINE && self.tail.uncounted <= from {
+            return Ok(0);
+        }
         let mut uncounted = 0;
         let mut start = Bound::Excluded((scope, from));
         let end = Bound::Included((scope, self.until));
@@ -277,7 +341,11 @@ impl Ledger<'_> {
         scopes: &mut [Scope],
     ) -> Result<(), ReadError> {
         let own = self.own_mentions(floor).await?;
-        let room = self.room_mentions(floor).await?;
+        let room = if self.tail.room_mention > floor {
+            self.room_mentions(floor).await?
+        } else {
+            Vec::new()
+        };
         let by_number: HashMap<u32, usize> =
             scopes.iter().enumerate().map(|(at, scope)| (scope.number, at)).collect();
         let mut counted = std::collections::HashSet::new();

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId,
     events::receipt::{ReceiptThread, ReceiptType},
-    push::{NewConditionalPushRule, NewPushRule},
+    push::{NewPatternedPushRule, NewPushRule},
 };
 use serde_json::{Value, json};
 
@@ -80,10 +80,10 @@ impl Model {
         let world = World::new().await;
         let users: Vec<OwnedUserId> = USERS.into_iter().map(user).collect();
         let room = world.room(&users[0]).await;
-        // The last user's rules are their own: a rule that changes nothing makes them so.
-        let rule = NewConditionalPushRule::new("org.nothing".to_owned(), Vec::new(), Vec::new());
-        let rules = &world.users;
-        rules.put_push_rule(&users[2], NewPushRule::Underride(rule), None, None).await.unwrap();
+        // The last user's rules are their own: a rule that never applies makes them so.
+        let (id, pattern) = ("never".to_owned(), "not in any message".to_owned());
+        let rule = NewPushRule::Content(NewPatternedPushRule::new(id, pattern, Vec::new()));
+        world.users.put_push_rule(&users[2], rule, None, None).await.unwrap();
         Self { world, room, users, sent: Vec::new(), marks: BTreeMap::new() }
     }
 
@@ -189,7 +189,8 @@ impl Model {
                 continue;
             }
             let mentions = &content["m.mentions"];
-            let named = mentions["user_ids"].as_array().is_some_and(|ids| ids[0] == user_id.as_str());
+            let named =
+                mentions["user_ids"].as_array().is_some_and(|ids| ids[0] == user_id.as_str());
             let alerted = mentions["room"] == true && event.pdu.sender() == self.users[0];
             let one = UnreadCounts { notifications: 1, highlights: u64::from(named || alerted) };
             match root {
@@ -254,7 +255,7 @@ async fn counts_come_with_their_event_and_split_by_thread_when_asked() {
         json!({"notification_count": 2, "highlight_count": 1})
     );
     let filter = json!({"room": {"timeline": {"unread_thread_notifications": true}}});
-    let split = world.ask(ask.filter(json!(filter.to_string()))).await;
+    let split = world.ask(ask.filter(filter)).await;
     let section = joined(&split, &room);
     assert_eq!(
         section["unread_notifications"],

@@ -6,12 +6,14 @@ use crate::world::{Ask, World, joined, keys, user};
 
 fn lazy(redundant: bool) -> Value {
     let state = json!({"lazy_load_members": true, "include_redundant_members": redundant});
-    json!(json!({"room": {"state": state, "timeline": {"limit": 2}}}).to_string())
+    json!({"room": {"state": state, "timeline": {"limit": 2}}})
 }
 
 fn members(section: &Value) -> Vec<String> {
     let keys = keys(&section["state"]);
-    keys.into_iter().filter_map(|key| Some(key.strip_prefix("m.room.member/")?.to_owned())).collect()
+    keys.into_iter()
+        .filter_map(|key| Some(key.strip_prefix("m.room.member/")?.to_owned()))
+        .collect()
 }
 
 #[tokio::test]

@@ -2,9 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use hearth_rooms::{
-    CreateRoomOptions, Draft, MemberProfile, Preset, Rooms, RoomsConfig,
-};
+use hearth_rooms::{CreateRoomOptions, Draft, MemberProfile, Preset, Rooms, RoomsConfig};
 use hearth_storage::{EngineKind, Store, StoreOptions};
 use hearth_sync::{SyncConfig, SyncRequest, SyncService};
 use hearth_types::{Clock, ManualClock, ServerIdentity};
@@ -57,9 +55,12 @@ impl Ask {
         self.since(&token)
     }
 
+    /// An inline filter, or the ID of a stored one.
     pub(crate) fn filter(mut self, filter: Value) -> Self {
-        let filter = serde_json::from_value(filter).unwrap();
-        self.request.filter = Some(Filter::FilterDefinition(filter));
+        self.request.filter = Some(match filter {
+            Value::String(id) => Filter::FilterId(id),
+            inline => Filter::FilterDefinition(serde_json::from_value(inline).unwrap()),
+        });
         self
     }
 
@@ -157,8 +158,7 @@ impl World {
         content: Value,
     ) -> OwnedEventId {
         let content = to_raw_value(&content).unwrap();
-        let draft =
-            Draft::state(sender.to_owned(), event_type.into(), String::new(), content);
+        let draft = Draft::state(sender.to_owned(), event_type.into(), String::new(), content);
         self.rooms.send(room_id, draft, None).await.unwrap()
     }
 
