@@ -2,7 +2,7 @@
 //! that a user shows in their rooms.
 
 use futures_util::{StreamExt, stream};
-use hearth_storage::Direction;
+use hearth_storage::{Direction, Topic};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
     OwnedUserId, RoomId, UserId, state_res::events::RoomPowerLevelsIntField,
@@ -466,6 +466,8 @@ impl Room {
             details: schema::UserRoomDetails { forgotten: true, ..row.details },
         };
         batch.commit.effect_put(&schema::USER_ROOMS, user_id, &self.id, &row);
+        // Whoever holds the user's list of rooms must read it again.
+        batch.commit.touch(Topic::new(user_id.as_str()));
         self.local.user_rooms.insert(user_id.clone(), (batch.number, row));
         Ok(())
     }

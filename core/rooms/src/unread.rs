@@ -6,6 +6,7 @@
 //! which are counted the same way for each local sender. Mentions write one row for each mentioned
 //! local member. A redaction leaves the totals alone and notes the event as uncounted.
 
+use hearth_storage::Topic;
 use hearth_types::StreamPosition;
 use ruma::{OwnedUserId, UserId};
 
@@ -83,6 +84,8 @@ impl LedgerEffect {
         for user_id in self.mentions {
             let key = (room.id.clone(), position);
             commit.effect_put(&schema::MENTIONS, &user_id, &key, &mention);
+            // Clients that a large room wakes seldom are woken at once by their user's own topic.
+            commit.touch(Topic::new(user_id.as_str()));
         }
         if self.mentions_room {
             commit.put(&schema::ROOM_MENTIONS, &room.id, &position, &mention);
