@@ -24,8 +24,11 @@ use crate::{
 pub const MAX_RELATIONS: usize = 100;
 /// How deep `recurse` goes.
 pub const RECURSION_DEPTH: u32 = 3;
-/// Children, direct and indirect, that one recursive request looks at.
-const MAX_DESCENDANTS: usize = 1_000;
+/// Direct children by one relation that a recursive request looks at on each side of where it begins.
+/// What hangs on children further away is found from there.
+const MAX_DIRECT: usize = 2_500;
+/// Children of children that a recursive request looks at on each level.
+const MAX_INDIRECT: usize = 2_500;
 /// Rows that one request looks at.
 const MAX_SCANNED: usize = 1_000;
 /// Different relation types of one parent that are looked at.
@@ -67,6 +70,8 @@ pub struct RelationsPage {
     pub recursion_depth: Option<u32>,
 }
 
+/// A stretch of rows.
+type KeyRange = (Bound<RelationKey>, Bound<RelationKey>);
 /// The rows of one child each, in the direction of reading.
 type Rows = Vec<(TimelineIndex, RelationRow)>;
 
@@ -92,8 +97,12 @@ impl Rooms {
         };
         let bounds = Bounds::of(request);
         if request.recurse {
-            let rows = self.descendants(room_id, &parent, request, &bounds).await?;
+            let (rows, end) = self.descendants(room_id, &parent, request, &bounds).await?;
             page.take(self, room_id, rows).await?;
+            if !page.left && end.is_some() {
+                page.left = true;
+                page.last = end;
+            }
         } else {
             self.direct_children(room_id, request, bounds, &mut page).await?;
         }
@@ -167,7 +176,7 @@ impl Rooms {
     async fn child_rows(
         &self,
         room_id: &RoomId,
-        range: (Bound<RelationKey>, Bound<RelationKey>),
+        range: KeyRange,
         direction: Direction,
         limit: usize,
     ) -> Result<Rows, ReadError> {
@@ -180,47 +189,88 @@ impl Rooms {
     }
 
     /// Children, their children and so on: those that the request wants, within its bounds. All of them
-    /// are traversed, whatever their relation.
+    /// are traversed, whatever their relation. Also tells the last direct child that was
+    /// looked at, if there may be more.
+    ///
+    /// A child is younger than its parent, so that nothing below a child that is beyond the page's
+    /// upper bound can be within it.
     async fn descendants(
         &self,
         room_id: &RoomId,
         parent: &StoredEvent,
         request: &RelationsRequest,
         bounds: &Bounds,
-    ) -> Result<Rows, ReadError> {
+    ) -> Result<(Rows, Option<TimelineIndex>), ReadError> {
+        let rel_types = self.rel_types(room_id, &request.parent).await?;
+        let stretches = bounds.around(request.direction);
+        let ranges = rel_types.iter().flat_map(|rel_type| {
+            let near = stretches.iter();
+            near.map(|(bounds, direction)| {
+                (bounds.range(&request.parent, rel_type), *direction, MAX_DIRECT)
+            })
+        });
+        let mut level = self.bulk_rows(room_id, ranges.collect(), usize::MAX).await?;
+        let end = bounds.keep_nearest(&mut level, request.direction);
         let mut wanted: BTreeMap<TimelineIndex, RelationRow> = BTreeMap::new();
         let mut seen = HashSet::from([parent.ordinal]);
-        let mut level = vec![parent.header.event_id.clone()];
-        for _ in 0..RECURSION_DEPTH {
-            let mut next_level = Vec::new();
-            for event_id in level {
-                let budget = (MAX_DESCENDANTS - seen.len().min(MAX_DESCENDANTS)).min(PAGE);
-                if budget == 0 {
-                    break;
+        for depth in 1..=RECURSION_DEPTH {
+            let mut found = Vec::new();
+            for ((_, rel_type, index), row) in level {
+                if !seen.insert(row.ordinal) {
+                    continue;
                 }
-                let range = all_children(&event_id);
-                let rows = self
-                    .store()
-                    .page(&RELATIONS, &room_id.to_owned(), range, Direction::Backward, budget)
-                    .await?;
-                for ((_, rel_type, index), row) in rows {
-                    if !seen.insert(row.ordinal) {
-                        continue;
-                    }
-                    next_level.push(row.ordinal);
-                    if bounds.contain(index)
-                        && request.rel_type.as_ref().is_none_or(|wanted| *wanted == rel_type)
-                    {
-                        wanted.insert(index, row);
-                    }
+                found.push(row.ordinal);
+                if bounds.contain(index)
+                    && request.rel_type.as_ref().is_none_or(|wanted| *wanted == rel_type)
+                {
+                    wanted.insert(index, row);
                 }
             }
-            let events = self.events(room_id, &next_level).await?;
-            level = events.iter().map(|event| event.header.event_id.clone()).collect();
+            if depth == RECURSION_DEPTH {
+                break;
+            }
+            let events = self.events(room_id, &found).await?;
+            let ranges = events.iter().map(|event| {
+                let (first, last) = all_children(&event.header.event_id).into_inner();
+                let range = (Bound::Included(first), Bound::Included(last));
+                (range, Direction::Forward, PAGE)
+            });
+            level = self.bulk_rows(room_id, ranges.collect(), MAX_INDIRECT).await?;
         }
         let mut rows: Rows = wanted.into_iter().collect();
+        if let Some(end) = end {
+            // What is further away than the last direct child is told together with the next ones.
+            rows.retain(|(index, _)| match request.direction {
+                Direction::Backward => *index >= end,
+                Direction::Forward => *index <= end,
+            });
+        }
         sort(&mut rows, request.direction);
-        Ok(rows)
+        Ok((rows, end))
+    }
+
+    /// The rows of many ranges as one blocking job.
+    async fn bulk_rows(
+        &self,
+        room_id: &RoomId,
+        ranges: Vec<(KeyRange, Direction, usize)>,
+        limit: usize,
+    ) -> Result<Vec<(RelationKey, RelationRow)>, ReadError> {
+        if ranges.is_empty() {
+            return Ok(Vec::new());
+        }
+        let room_id = room_id.to_owned();
+        let read = move |snapshot: &hearth_storage::Snapshot| {
+            let mut rows = Vec::new();
+            for (range, direction, each) in ranges {
+                let each = each.min(limit - rows.len());
+                if each > 0 && !is_empty(&range) {
+                    rows.extend(snapshot.page(&RELATIONS, &room_id, range, direction, each)?);
+                }
+            }
+            Ok(rows)
+        };
+        Ok(self.store().bulk(read).await?)
     }
 }
 
@@ -247,6 +297,40 @@ impl Bounds {
         self.after.0 < index && index <= self.until.0
     }
 
+    /// Where to look for what leads into these bounds, and from which end.
+    fn around(&self, direction: Direction) -> Vec<(Self, Direction)> {
+        let older = |until| (Self { after: TimelineToken::START, until }, Direction::Backward);
+        match direction {
+            Direction::Backward => vec![older(self.until)],
+            Direction::Forward => vec![(*self, Direction::Forward), older(self.after)],
+        }
+    }
+
+    /// Cuts direct children, read from around these bounds, to those nearest to where reading begins.
+    /// Returns the last one that is kept, if there may be more.
+    fn keep_nearest(
+        &self,
+        children: &mut Vec<(RelationKey, RelationRow)>,
+        direction: Direction,
+    ) -> Option<TimelineIndex> {
+        children.sort_unstable_by_key(|((_, _, index), _)| *index);
+        let older = match direction {
+            Direction::Backward => children.len(),
+            Direction::Forward => {
+                children.partition_point(|((_, _, index), _)| *index <= self.after.0)
+            }
+        };
+        let newer_end = older.saturating_add(MAX_DIRECT);
+        children.truncate(newer_end);
+        let cut = children.len() == newer_end;
+        children.drain(..older.saturating_sub(MAX_DIRECT));
+        let end = match direction {
+            Direction::Backward => children.first().filter(|_| older >= MAX_DIRECT),
+            Direction::Forward => children.last().filter(|_| cut),
+        };
+        end.map(|((_, _, index), _)| *index)
+    }
+
     fn go_on_after(&mut self, last: TimelineIndex, direction: Direction) {
         match direction {
             Direction::Backward => self.until = TimelineToken::before(last),
@@ -254,18 +338,14 @@ impl Bounds {
         }
     }
 
-    fn range(
-        &self,
-        parent: &OwnedEventId,
-        rel_type: &str,
-    ) -> (Bound<RelationKey>, Bound<RelationKey>) {
+    fn range(&self, parent: &OwnedEventId, rel_type: &str) -> KeyRange {
         let key = |token: TimelineToken| (parent.clone(), rel_type.to_owned(), token.0);
         (Bound::Excluded(key(self.after)), Bound::Included(key(self.until)))
     }
 }
 
 /// A range that ends before it begins asks for nothing; stores need not accept one.
-fn is_empty(range: &(Bound<RelationKey>, Bound<RelationKey>)) -> bool {
+fn is_empty(range: &KeyRange) -> bool {
     match range {
         (Bound::Excluded((_, _, after)), Bound::Included((_, _, until))) => after >= until,
         _ => false,
@@ -314,5 +394,52 @@ impl Page<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_types::StreamPosition;
+    use ruma::{owned_event_id, user_id};
+
+    use super::*;
+
+    fn place(number: usize) -> TimelineIndex {
+        TimelineIndex::Live(StreamPosition::new(number as u64))
+    }
+
+    fn children(count: usize) -> Vec<(RelationKey, RelationRow)> {
+        let row = |ordinal| RelationRow {
+            ordinal,
+            event_type: "m.room.message".to_owned(),
+            sender: user_id!("@a:b").to_owned(),
+        };
+        let key = |number| (owned_event_id!("$p"), "m.thread".to_owned(), place(number));
+        (1..=count).map(|number| (key(number), row(0))).collect()
+    }
+
+    #[test]
+    fn keeps_the_children_nearest_to_where_reading_begins() {
+        let cut = |count, after, direction| {
+            let bounds = Bounds { after, until: TimelineToken::END };
+            let mut kept = children(count);
+            let end = bounds.keep_nearest(&mut kept, direction);
+            (kept.first().unwrap().0.2, kept.last().unwrap().0.2, end)
+        };
+        let many = 3 * MAX_DIRECT;
+        let start = TimelineToken::START;
+        let oldest = place(many - MAX_DIRECT + 1);
+        let backward = cut(many, start, Direction::Backward);
+        assert_eq!(backward, (oldest, place(many), Some(oldest)));
+        assert_eq!(cut(9, start, Direction::Backward), (place(1), place(9), None));
+        let newest = place(MAX_DIRECT);
+        let forward = cut(many, start, Direction::Forward);
+        assert_eq!(forward, (place(1), newest, Some(newest)));
+        assert_eq!(cut(9, start, Direction::Forward), (place(1), place(9), None));
+        // In the middle: as many on each side.
+        let middle = many / 2;
+        let (first, last, end) = cut(many, TimelineToken(place(middle)), Direction::Forward);
+        assert_eq!(first, place(middle - MAX_DIRECT + 1));
+        assert_eq!((last, end), (place(middle + MAX_DIRECT), Some(place(middle + MAX_DIRECT))));
     }
 }

@@ -26,7 +26,7 @@ const DEFAULT_JOIN_RULE: &str = "invite";
 pub struct Preview {
     /// The summary.
     pub summary: RoomSummary,
-    /// The reader's membership; `None` for readers without an account, or without any membership.
+    /// The reader's membership, `leave` if they never had any; `None` for readers without an account.
     pub membership: Option<Membership>,
 }
 
@@ -42,7 +42,10 @@ impl Rooms {
         let head = self.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
         let summary = self.summary_of(room_id, &head).await?;
         let membership = match user_id {
-            Some(user_id) => self.member_row(room_id, user_id).await?.map(|row| row.membership),
+            Some(user_id) => {
+                let row = self.member_row(room_id, user_id).await?;
+                Some(row.map_or(Membership::Leave, |row| row.membership))
+            }
             None => None,
         };
         if self.may_preview(&summary, membership, user_id).await? {

@@ -144,14 +144,14 @@ async fn rooms_are_told_of_to_who_may_enter_or_read_them() {
         assert!(matches!(refused, Err(RoomError::UnknownRoom)));
     }
     // Without an account: what everybody may read or knock on.
-    assert!(test.rooms.preview(&readable, None).await.is_ok());
+    assert_eq!(test.rooms.preview(&readable, None).await.unwrap().membership, None);
     assert!(test.rooms.preview(&knock, None).await.is_ok());
     assert!(test.rooms.preview(&restricted, None).await.is_err());
     assert!(test.rooms.preview(&invited, None).await.is_err());
     let preview = test.rooms.preview(&invited, Some(&bob)).await.unwrap();
     assert_eq!(preview.membership, Some(Membership::Invite));
     let preview = test.rooms.preview(&restricted, Some(&bob)).await.unwrap();
-    assert_eq!(preview.membership, None);
+    assert_eq!(preview.membership, Some(Membership::Leave));
     let summary = serde_json::to_value(&preview.summary).unwrap();
     assert_eq!(summary["join_rule"], "restricted");
     assert_eq!(summary["allowed_room_ids"], json!([top]));

@@ -156,3 +156,37 @@ async fn only_what_the_reader_may_and_wants_to_see() {
         assert!(matches!(found, Err(RoomError::UnknownEvent)), "{reader}: {found:?}");
     }
 }
+
+#[tokio::test]
+async fn a_long_thread_can_be_read_to_its_beginning() {
+    let test = TestRooms::open().await;
+    let alice = user("alice");
+    let room = test.public_room(&alice).await;
+    let parent = test.message(&room, &alice, "parent").await;
+    let mut all = Vec::new();
+    for index in 0..230 {
+        let reply = test.relate(&room, &alice, "m.thread", &parent).await;
+        all.push(reply.clone());
+        if index % 20 == 0 {
+            all.push(test.relate(&room, &alice, "m.reference", &reply).await);
+        }
+    }
+    // A late child of an early reply belongs to the newest.
+    let early = all[0].clone();
+    all.push(test.relate(&room, &alice, "m.reference", &early).await);
+    let none = Ignored::new();
+    for direction in [Direction::Forward, Direction::Backward] {
+        let mut next = RelationsRequest { direction, recurse: true, ..request(&parent) };
+        let mut found = Vec::new();
+        loop {
+            let page = test.rooms.relations(&room, &alice, &none, &next).await.unwrap();
+            found.extend(ids(&page.events));
+            let Some(token) = page.next else { break };
+            next.from = Some(token);
+        }
+        if direction == Direction::Backward {
+            found.reverse();
+        }
+        assert_eq!(found, all);
+    }
+}
