@@ -5,14 +5,11 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 use hearth_storage::{Commit, Direction, Snapshot, Topic};
 use hearth_types::StreamPosition;
 use parking_lot::Mutex;
-use ruma::{OwnedRoomAliasId, OwnedRoomId, RoomId, UserId, events::TimelineEventType};
-use serde::{Deserialize, de::DeserializeOwned};
-
-use crate::{
-    Rooms,
-    error::RoomError,
-    schema::{self, RoomHead},
+use ruma::{
+    OwnedRoomAliasId, OwnedRoomId, RoomId, UserId, events::TimelineEventType, room::RoomSummary,
 };
+
+use crate::{Rooms, error::RoomError, schema};
 
 /// Rooms that the directory looks at; further ones are published in vain.
 const MAX_PUBLISHED: usize = 10_000;
@@ -216,90 +213,25 @@ impl Rooms {
 
     /// One room as the directory shows it, published or not; `None` if it does not exist.
     pub async fn public_room(&self, room_id: &RoomId) -> Result<Option<PublicRoom>, RoomError> {
-        let Some(head) = self.head(room_id).await? else {
-            return Ok(None);
-        };
-        let name: Option<NameContent> = self.shown(room_id, &head, "m.room.name").await?;
-        let topic: Option<TopicContent> = self.shown(room_id, &head, "m.room.topic").await?;
-        let avatar: Option<AvatarContent> = self.shown(room_id, &head, "m.room.avatar").await?;
-        let alias: Option<AliasContent> =
-            self.shown(room_id, &head, "m.room.canonical_alias").await?;
-        let join: Option<JoinContent> = self.shown(room_id, &head, "m.room.join_rules").await?;
-        let create: Option<CreateContent> = self.shown(room_id, &head, "m.room.create").await?;
-        let history: Option<HistoryContent> =
-            self.shown(room_id, &head, "m.room.history_visibility").await?;
-        let guests: Option<GuestContent> =
-            self.shown(room_id, &head, "m.room.guest_access").await?;
-        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
-        Ok(Some(PublicRoom {
-            room_id: room_id.to_owned(),
-            name: filled(name.and_then(|content| content.name)),
-            topic: filled(topic.and_then(|content| content.topic)),
-            canonical_alias: alias.and_then(|content| content.alias),
-            avatar_url: filled(avatar.and_then(|content| content.url)),
-            joined_members: head.joined_members,
-            join_rule: join
-                .and_then(|content| content.join_rule)
-                .unwrap_or_else(|| "invite".to_owned()),
-            room_type: create.and_then(|content| content.room_type),
-            world_readable: history
-                .is_some_and(|c| c.history_visibility.as_deref() == Some("world_readable")),
-            guest_can_join: guests.is_some_and(|c| c.guest_access.as_deref() == Some("can_join")),
-        }))
-    }
-
-    /// The content of a current state event with an empty state key; `None` if it is not there or
-    /// not of the expected shape, which the directory leaves out.
-    async fn shown<T: DeserializeOwned>(
-        &self,
-        room_id: &RoomId,
-        head: &RoomHead,
-        event_type: &str,
-    ) -> Result<Option<T>, RoomError> {
-        let event = self.state_event(room_id, head.state, event_type, "").await?;
-        Ok(event.and_then(|event| serde_json::from_str(event.pdu.content().get()).ok()))
+        Ok(self.room_summary(room_id).await?.map(PublicRoom::from))
     }
 }
 
-#[derive(Deserialize)]
-struct NameContent {
-    name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct TopicContent {
-    topic: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct AvatarContent {
-    url: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct AliasContent {
-    alias: Option<OwnedRoomAliasId>,
-}
-
-#[derive(Deserialize)]
-struct JoinContent {
-    join_rule: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CreateContent {
-    #[serde(rename = "type")]
-    room_type: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct HistoryContent {
-    history_visibility: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct GuestContent {
-    guest_access: Option<String>,
+impl From<RoomSummary> for PublicRoom {
+    fn from(summary: RoomSummary) -> Self {
+        Self {
+            join_rule: summary.join_rule.kind().to_string(),
+            room_id: summary.room_id,
+            name: summary.name,
+            topic: summary.topic,
+            canonical_alias: summary.canonical_alias,
+            avatar_url: summary.avatar_url.map(|url| url.to_string()),
+            joined_members: summary.num_joined_members.into(),
+            room_type: summary.room_type.map(|room_type| room_type.to_string()),
+            world_readable: summary.world_readable,
+            guest_can_join: summary.guest_can_join,
+        }
+    }
 }
 
 /// On which side of a place a page lies.
