@@ -283,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn closing_gives_up_on_requests_that_do_not_end() {
-        let never = get(|| std::future::pending::<&'static str>());
+        let never = get(std::future::pending::<&'static str>);
         let config = ListenConfig { shutdown_timeout_s: 0, ..config() };
         let listeners = serve(&config, Router::new().route("/never", never)).await;
         let mut stream = connect(&listeners).await;
