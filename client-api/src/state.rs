@@ -1,6 +1,6 @@
 //! What handlers hold.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use hearth_http::{ApiState, Authenticate, Http, MatrixError, Session, TokenError};
 use hearth_rooms::Rooms;
@@ -81,9 +81,16 @@ impl ApiState for ClientApi {
 impl Authenticate for ClientApi {
     type Session = LocalUser;
 
-    async fn authenticate(&self, token: &str) -> Result<LocalUser, TokenError> {
+    async fn authenticate(
+        &self,
+        token: &str,
+        address: Option<IpAddr>,
+    ) -> Result<LocalUser, TokenError> {
         match self.users().authenticate(token).await {
-            Ok(session) => Ok(LocalUser(session)),
+            Ok(session) => {
+                self.users().note_seen(&session, address);
+                Ok(LocalUser(session))
+            }
             Err(AuthError::UnknownToken { soft_logout: true }) => Err(TokenError::Expired),
             Err(AuthError::UnknownToken { soft_logout: false }) => Err(TokenError::Unknown),
             Err(AuthError::Internal(error)) => {

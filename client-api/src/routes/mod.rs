@@ -29,4 +29,5 @@ pub(crate) mod tag;
 pub(crate) mod threads;
 pub(crate) mod typing;
 pub(crate) mod user_directory;
+pub(crate) mod watch;
 pub(crate) mod websocket;

@@ -1,29 +1,26 @@
 //! `/rooms/{roomId}/initialSync` and `/events` with a room: looking into a room without syncing
 //! (CS "Room Previews").
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use hearth_http::{ApiState, MatrixError, RawJson, Ruma};
 use hearth_rooms::{
     format::membership_name,
     read::{MessagesPage, MessagesRequest, TimelineFilter, TimelineToken},
 };
-use hearth_storage::{Direction, Listener, Topic};
-use hearth_types::StreamPosition;
+use hearth_storage::Direction;
 use ruma::{
     RoomId,
     api::client::peeking::{get_current_state, listen_to_new_events},
 };
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     ApiError, ClientApi, LocalUser,
     routes::{
         events::{body, client_events, ignored},
         message::token,
+        watch::Watch,
     },
 };
 
@@ -32,7 +29,7 @@ const INITIAL_MESSAGES: usize = 20;
 /// Events in one answer of `/events`.
 const MAX_EVENTS: usize = 100;
 /// Longest wait of `/events`.
-const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// `GET /_matrix/client/*/rooms/{roomId}/initialSync`
 pub(crate) async fn initial_sync(
@@ -81,10 +78,7 @@ pub(crate) async fn events(
     let from = token(request.from.as_deref(), "from")?.unwrap_or(now);
     let timeout = request.timeout.unwrap_or_default().min(MAX_TIMEOUT);
     let deadline = Instant::now() + timeout;
-    let changed = Arc::new(Changed::default());
-    let listener: Arc<dyn Listener> = Arc::clone(&changed) as Arc<dyn Listener>;
-    let topic = Topic::new(room_id.as_str());
-    notifier.subscribe(&topic, &listener);
+    let room = Watch::new(&app, room_id.as_str());
     let shutdown = app.http().shutdown();
     let found = loop {
         // Registered above, so that nothing is missed between this look and the wait.
@@ -94,7 +88,7 @@ pub(crate) async fn events(
             found => break found,
         }
         tokio::select! {
-            woken = timeout_at(deadline, changed.0.notified()) => if woken.is_err() {
+            woken = timeout_at(deadline, room.changed()) => if woken.is_err() {
                 break page(&app, caller, room_id, Some(from), Direction::Forward, MAX_EVENTS).await;
             },
             () = shutdown.requested() => break Err(
@@ -102,7 +96,6 @@ pub(crate) async fn events(
             ),
         }
     };
-    notifier.unsubscribe(&topic, &listener);
     let page = found?;
     let chunk = client_events(&app, caller, room_id, &page.events).await?;
     let mut answer = body();
@@ -125,14 +118,4 @@ async fn page(
         MessagesRequest { from, to: None, direction, limit, filter: TimelineFilter::default() };
     let ignored = ignored(app, caller).await?;
     Ok(app.rooms().messages(room_id, caller.user_id(), &ignored, &request).await?)
-}
-
-/// Remembers that a room changed.
-#[derive(Debug, Default)]
-struct Changed(Notify);
-
-impl Listener for Changed {
-    fn changed(&self, _topic: &Topic, _position: StreamPosition) {
-        self.0.notify_one();
-    }
 }

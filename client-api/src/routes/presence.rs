@@ -5,7 +5,7 @@ use std::time::Duration;
 use hearth_http::{MatrixError, Ruma};
 use ruma::api::client::presence::{get_presence, set_presence};
 
-use crate::{ApiError, ClientApi, LocalUser};
+use crate::{ApiError, ClientApi, LocalUser, routes::sync::known};
 
 /// `GET /_matrix/client/*/presence/{userId}/status`: for oneself and those one shares a room with.
 pub(crate) async fn get(
@@ -35,6 +35,6 @@ pub(crate) async fn set(
 ) -> Result<set_presence::v3::Response, ApiError> {
     request.identity.must_be(&request.user_id)?;
     let set_presence::v3::Request { user_id, presence, status_msg, .. } = request.body;
-    app.users().set_presence(&user_id, presence, status_msg).await?;
+    app.users().set_presence(&user_id, known(presence)?, status_msg).await?;
     Ok(set_presence::v3::Response::new())
 }

@@ -89,18 +89,14 @@ fn initial_state(json: &RawValue) -> Result<InitialState, MatrixError> {
     #[derive(Deserialize)]
     struct Event {
         #[serde(rename = "type")]
-        event_type: String,
+        kind: String,
         #[serde(default)]
         state_key: String,
         content: Box<RawValue>,
     }
     let event: Event = serde_json::from_str(json.get())
         .map_err(|error| MatrixError::bad_json(format!("initial_state: {error}")))?;
-    Ok(InitialState {
-        event_type: event.event_type,
-        state_key: event.state_key,
-        content: event.content,
-    })
+    Ok(InitialState { event_type: event.kind, state_key: event.state_key, content: event.content })
 }
 
 fn optional_object<T>(raw: Option<&Raw<T>>) -> Result<CanonicalJsonObject, ApiError> {

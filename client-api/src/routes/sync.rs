@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use hearth_http::{RawJson, Ruma};
+use hearth_http::{MatrixError, RawJson, Ruma};
 use hearth_sync::SyncRequest;
-use ruma::api::client::sync::sync_events;
+use ruma::{api::client::sync::sync_events, presence::PresenceState};
 
 use crate::{ApiError, ClientApi, LocalUser};
 
@@ -15,14 +15,14 @@ pub(crate) async fn sync(
 ) -> Result<RawJson, ApiError> {
     let use_state_after = request.use_state_after || asks_unstable_state_after(&request.uri);
     let Ruma { body, identity, .. } = request;
-    app.users().note_seen(&identity.0, request.address);
+    let set_presence = known(body.set_presence)?;
     let question = SyncRequest {
         user_id: identity.user_id().to_owned(),
         device_id: identity.device_id().to_owned(),
         since: body.since,
         filter: body.filter,
         full_state: body.full_state,
-        set_presence: body.set_presence,
+        set_presence,
         timeout: body.timeout.unwrap_or(Duration::ZERO),
         use_state_after,
     };
@@ -36,4 +36,12 @@ pub(crate) fn asks_unstable_state_after(uri: &http::Uri) -> bool {
     let query = uri.query().unwrap_or_default();
     url::form_urlencoded::parse(query.as_bytes())
         .any(|(name, value)| name == "org.matrix.msc4222.use_state_after" && value == "true")
+}
+
+/// Refuses presence states that the specification does not have.
+pub(crate) fn known(presence: PresenceState) -> Result<PresenceState, MatrixError> {
+    match presence {
+        PresenceState::Online | PresenceState::Offline | PresenceState::Unavailable => Ok(presence),
+        _ => Err(MatrixError::invalid_param("There is no such presence")),
+    }
 }

@@ -1,6 +1,6 @@
 //! `/rooms/{roomId}/threads` (CS "Threading").
 
-use hearth_http::{RawJson, Ruma};
+use hearth_http::{MatrixError, RawJson, Ruma};
 use hearth_rooms::read::ThreadsRequest;
 use ruma::api::client::threads::get_threads::{self, v1::IncludeThreads};
 
@@ -21,8 +21,13 @@ pub(crate) async fn list(
     request: Ruma<get_threads::v1::Request, LocalUser>,
 ) -> Result<RawJson, ApiError> {
     let (caller, room_id) = (&request.identity, &request.room_id);
+    let participated = match request.include {
+        IncludeThreads::All => false,
+        IncludeThreads::Participated => true,
+        _ => return Err(MatrixError::invalid_param("include is all or participated").into()),
+    };
     let asked = ThreadsRequest {
-        participated: request.include == IncludeThreads::Participated,
+        participated,
         from: token(request.from.as_deref(), "from")?,
         limit: limit(request.limit.unwrap_or(DEFAULT_LIMIT.into())),
     };

@@ -8,7 +8,7 @@ use ruma::api::client::typing::create_typing_event::{self, v3::Typing};
 use crate::{ApiError, ClientApi, LocalUser, routes::membership::must_be_joined};
 
 /// Longest time that one request keeps a user typing.
-const MAX_TIMEOUT: Duration = Duration::from_secs(120);
+const MAX_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// `PUT /_matrix/client/*/rooms/{roomId}/typing/{userId}`
 pub(crate) async fn set(

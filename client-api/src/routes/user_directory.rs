@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use hearth_http::Ruma;
 use hearth_rooms::DirectoryQuery;
 use hearth_users::DirectoryMatch;
-use ruma::{OwnedRoomId, UInt, UserId, api::client::user_directory::search_users};
+use ruma::{OwnedRoomId, UserId, api::client::user_directory::search_users};
 
 use crate::{ApiError, ClientApi, LocalUser};
 

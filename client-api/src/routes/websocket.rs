@@ -19,7 +19,7 @@ use http::{HeaderMap, header};
 use ruma::{api::client::sync::sync_events::v3::Filter, presence::PresenceState};
 use serde::Deserialize;
 
-use crate::{ApiError, ClientApi};
+use crate::{ApiError, ClientApi, routes::sync::known};
 
 use self::socket::Socket;
 
@@ -27,6 +27,9 @@ use self::socket::Socket;
 const PROTOCOL: &str = "m.json";
 /// Greatest message from a client, in bytes: an event of the greatest size, escaped.
 const MAX_MESSAGE_BYTES: usize = 128 * 1024;
+/// Greatest frame that is read at all: between this and the bound above, the refusal reaches the client
+/// before the connection ends.
+const MAX_FRAME_BYTES: usize = 1024 * 1024;
 /// Read and write buffers: the defaults would cost every idle socket ten times as much.
 const BUFFER_BYTES: usize = 4 * 1024;
 
@@ -54,7 +57,7 @@ pub(crate) async fn open(
     let Query(parameters) =
         parameters.map_err(|error| MatrixError::invalid_param(error.body_text()))?;
     let token = token(&headers, &parameters)?;
-    let caller = app.authenticate(&token).await.map_err(refused)?;
+    let caller = app.authenticate(&token, None).await.map_err(refused)?;
     if hearth_http::Session::is_locked(&caller) {
         return Err(MatrixError::user_locked().into());
     }
@@ -69,7 +72,7 @@ pub(crate) async fn open(
         since: parameters.since,
         filter: parameters.filter.as_deref().map(parse_filter).transpose()?,
         full_state: parameters.full_state,
-        set_presence: parameters.set_presence,
+        set_presence: known(parameters.set_presence)?,
         timeout: Duration::ZERO,
         use_state_after: parameters.use_state_after,
     };
@@ -79,8 +82,8 @@ pub(crate) async fn open(
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(BUFFER_BYTES)
         .max_write_buffer_size(usize::MAX)
-        .max_message_size(MAX_MESSAGE_BYTES)
-        .max_frame_size(MAX_MESSAGE_BYTES)
+        .max_message_size(MAX_FRAME_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
         .on_upgrade(move |socket| async move {
             Socket::new(app, caller, token, socket).run(stream).await;
             drop(place);

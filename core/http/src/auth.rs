@@ -1,6 +1,6 @@
 //! From a request's credentials to the identity that its endpoint promises.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use http::{HeaderMap, header, request::Parts};
 use ruma::{
@@ -25,9 +25,11 @@ pub trait Authenticate: ApiState {
     type Session: Session;
 
     /// Finds the session that a token belongs to. Called once per request, before the body is read.
+    /// `address` is the client's, if the listener tells it.
     fn authenticate(
         &self,
         token: &str,
+        address: Option<IpAddr>,
     ) -> impl Future<Output = Result<Self::Session, TokenError>> + Send;
 }
 
@@ -81,7 +83,7 @@ impl<S: Authenticate> Scheme<S> for AccessToken {
         let Some(token) = access_token(head)? else {
             return Err(MatrixError::missing_token("Missing access token"));
         };
-        session(state, &token, policy).await
+        session(state, &token, head, policy).await
     }
 }
 
@@ -95,7 +97,7 @@ impl<S: Authenticate> Scheme<S> for AccessTokenOptional {
         policy: &Policy,
     ) -> Result<Option<S::Session>, MatrixError> {
         match access_token(head)? {
-            Some(token) => session(state, &token, policy).await.map(Some),
+            Some(token) => session(state, &token, head, policy).await.map(Some),
             None => Ok(None),
         }
     }
@@ -122,9 +124,11 @@ anonymous!(NoAuthentication, NoAccessToken, AppserviceTokenOptional);
 async fn session<S: Authenticate>(
     state: &S,
     token: &str,
+    head: &Parts,
     policy: &Policy,
 ) -> Result<S::Session, MatrixError> {
-    let session = state.authenticate(token).await.map_err(|error| match error {
+    let address = state.http().client_address(head);
+    let session = state.authenticate(token, address).await.map_err(|error| match error {
         TokenError::Unknown => MatrixError::unknown_token(false),
         TokenError::Expired => MatrixError::unknown_token(true),
         TokenError::Other(error) => error,

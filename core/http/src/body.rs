@@ -44,8 +44,8 @@ pub(crate) async fn read(
 /// The body as bytes that hold one JSON object of bounded depth.
 ///
 /// Where nothing was sent, clients that call `join` or `logout` mean `{}`. A `PUT` names what it stores,
-/// so there it is an error. The syntax inside a `PUT`'s object is left to the endpoint's parser, which
-/// reads every byte of it; other endpoints may have types without a body, so it is checked here.
+/// so there it is an error. The syntax is checked to the last byte: endpoints' parsers may stop at the end
+/// of a first value.
 pub(crate) fn object(bytes: Bytes, method: &Method) -> Result<Bytes, MatrixError> {
     if std::str::from_utf8(&bytes).is_err() {
         return Err(MatrixError::not_json("The body is not UTF-8"));
@@ -63,7 +63,7 @@ pub(crate) fn object(bytes: Bytes, method: &Method) -> Result<Bytes, MatrixError
         let message = format!("The body is nested deeper than {MAX_JSON_DEPTH} levels");
         return Err(MatrixError::bad_json(message));
     }
-    if method != Method::PUT && !is_json(&bytes) {
+    if !is_json(&bytes) {
         return Err(MatrixError::not_json("The body is not JSON"));
     }
     Ok(bytes)

@@ -36,7 +36,11 @@
 //! impl Authenticate for App {
 //!     type Session = LocalUser;
 //!
-//!     async fn authenticate(&self, token: &str) -> Result<LocalUser, TokenError> {
+//!     async fn authenticate(
+//!         &self,
+//!         token: &str,
+//!         _address: Option<std::net::IpAddr>,
+//!     ) -> Result<LocalUser, TokenError> {
 //!         # _ = token;
 //!         // hash the token, look it up …
 //!         Err(TokenError::Unknown)

@@ -16,7 +16,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     ApiError, ClientApi, LocalUser,
-    routes::{message, receipt, state, typing},
+    routes::{message, receipt, state, sync::known, typing},
 };
 
 /// Greatest length of a request's ID, in bytes.
@@ -25,16 +25,14 @@ const MAX_ID_BYTES: usize = 255;
 const TYPING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A request as it came.
-#[derive(Deserialize)]
 pub(super) struct Request {
-    id: String,
-    method: String,
-    #[serde(default)]
-    params: Option<Box<RawValue>>,
+    pub(super) id: String,
+    pub(super) method: String,
+    pub(super) params: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
-struct Send {
+struct SendParams {
     room_id: OwnedRoomId,
     event_type: String,
     content: Box<RawValue>,
@@ -42,7 +40,7 @@ struct Send {
 }
 
 #[derive(Deserialize)]
-struct State {
+struct StateParams {
     room_id: OwnedRoomId,
     event_type: String,
     #[serde(default)]
@@ -51,7 +49,7 @@ struct State {
 }
 
 #[derive(Deserialize)]
-struct Receipt {
+struct ReceiptParams {
     room_id: OwnedRoomId,
     event_id: OwnedEventId,
     receipt_type: ReceiptType,
@@ -60,14 +58,14 @@ struct Receipt {
 }
 
 #[derive(Deserialize)]
-struct Typing {
+struct TypingParams {
     room_id: OwnedRoomId,
     typing: bool,
     timeout: Option<u64>,
 }
 
 #[derive(Deserialize)]
-struct Presence {
+struct PresenceParams {
     presence: PresenceState,
     status_msg: Option<String>,
 }
@@ -100,7 +98,7 @@ async fn perform(
         "ping" => Ok(json!({})),
         "send" => {
             charge(app, caller, Class::Message)?;
-            let Send { room_id, event_type, content, txn_id } = parameters(request)?;
+            let SendParams { room_id, event_type, content, txn_id } = parameters(request)?;
             let event_type = TimelineEventType::from(event_type);
             let own_id: &TransactionId = request.id.as_str().into();
             let txn_id = txn_id.as_deref().unwrap_or(own_id);
@@ -110,7 +108,7 @@ async fn perform(
         }
         "state" => {
             charge(app, caller, Class::Message)?;
-            let State { room_id, event_type, state_key, content } = parameters(request)?;
+            let StateParams { room_id, event_type, state_key, content } = parameters(request)?;
             let event_type = TimelineEventType::from(event_type);
             let event_id =
                 state::send_event(app, caller, &room_id, event_type, state_key, content).await?;
@@ -118,7 +116,7 @@ async fn perform(
         }
         "receipt" => {
             charge(app, caller, Class::General)?;
-            let Receipt { room_id, event_id, receipt_type, thread } = parameters(request)?;
+            let ReceiptParams { room_id, event_id, receipt_type, thread } = parameters(request)?;
             if !matches!(receipt_type, ReceiptType::Read | ReceiptType::ReadPrivate) {
                 return Err(MatrixError::invalid_param("Unknown receipt type").into());
             }
@@ -129,15 +127,15 @@ async fn perform(
         }
         "typing" => {
             charge(app, caller, Class::General)?;
-            let Typing { room_id, typing, timeout } = parameters(request)?;
+            let TypingParams { room_id, typing, timeout } = parameters(request)?;
             let timeout = timeout.map_or(TYPING_TIMEOUT, Duration::from_millis);
             typing::apply(app, caller, &room_id, typing.then_some(timeout)).await?;
             Ok(json!({}))
         }
         "presence" => {
             charge(app, caller, Class::General)?;
-            let Presence { presence, status_msg } = parameters(request)?;
-            app.users().set_presence(caller.user_id(), presence, status_msg).await?;
+            let PresenceParams { presence, status_msg } = parameters(request)?;
+            app.users().set_presence(caller.user_id(), known(presence)?, status_msg).await?;
             Ok(json!({}))
         }
         _ => Err(MatrixError::unrecognized("Unknown method").into()),

@@ -10,11 +10,14 @@ use futures_util::{
 use hearth_http::{ApiState, Authenticate, MatrixError};
 use hearth_sync::{SyncError, SyncStream};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{json, value::RawValue};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::requests::{self, Request};
-use crate::{ApiError, ClientApi, LocalUser};
+use super::{
+    MAX_MESSAGE_BYTES,
+    requests::{self, Request},
+};
+use crate::{ApiError, ClientApi, LocalUser, routes::watch::Watch};
 
 /// How often the server pings, and looks whether the token still counts.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -44,11 +47,18 @@ enum End {
 }
 
 /// What a client may send.
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum Incoming {
     Acknowledgement { ack: String },
     Request(Request),
+}
+
+/// The fields of both kinds. (An untagged enum cannot hold parameters that are left as text.)
+#[derive(Deserialize)]
+struct Fields {
+    ack: Option<String>,
+    id: Option<String>,
+    method: Option<String>,
+    params: Option<Box<RawValue>>,
 }
 
 impl Socket {
@@ -71,6 +81,8 @@ impl Socket {
         let mut ping = interval(PING_EVERY);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shutdown = self.app.http().shutdown().clone();
+        // The end of a session is among what changes a user.
+        let user_changed = Watch::new(&self.app, self.caller.user_id().as_str());
         loop {
             let step = tokio::select! {
                 update = updates.next() => match update {
@@ -103,6 +115,7 @@ impl Socket {
                     }
                 }
                 _ = ping.tick() => self.tick().await,
+                () = user_changed.changed() => self.authorize().await,
                 () = shutdown.requested() => {
                     Err(End::Close(close_code::AWAY, "the server shuts down"))
                 }
@@ -141,7 +154,7 @@ impl Socket {
 
     /// The token may have ended since the socket was opened.
     async fn authorize(&mut self) -> Result<(), End> {
-        match self.app.authenticate(&self.token).await {
+        match self.app.authenticate(&self.token, None).await {
             Ok(caller) if !hearth_http::Session::is_locked(&caller) => {
                 self.caller = caller;
                 Ok(())
@@ -167,9 +180,22 @@ fn take(message: Option<Result<Message, axum::Error>>) -> Result<Option<Incoming
             Err(End::Close(close_code::UNSUPPORTED, "text frames only"))
         }
         Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
-        Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
-            Ok(incoming) => Ok(Some(incoming)),
-            Err(_) => Err(End::Close(close_code::INVALID, "not a message of this protocol")),
-        },
+        Some(Ok(Message::Text(text))) if text.len() > MAX_MESSAGE_BYTES => {
+            Err(End::Close(close_code::SIZE, "the message is too large"))
+        }
+        Some(Ok(Message::Text(text))) => parse(&text)
+            .map(Some)
+            .ok_or(End::Close(close_code::INVALID, "not a message of this protocol")),
+    }
+}
+
+fn parse(text: &str) -> Option<Incoming> {
+    let fields: Fields = serde_json::from_str(text).ok()?;
+    match (fields.ack, fields.id, fields.method) {
+        (Some(ack), None, None) => Some(Incoming::Acknowledgement { ack }),
+        (None, Some(id), Some(method)) => {
+            Some(Incoming::Request(Request { id, method, params: fields.params }))
+        }
+        _ => None,
     }
 }

@@ -74,7 +74,11 @@ impl ApiState for App {
 impl Authenticate for App {
     type Session = LocalUser;
 
-    async fn authenticate(&self, token: &str) -> Result<LocalUser, TokenError> {
+    async fn authenticate(
+        &self,
+        token: &str,
+        _address: Option<std::net::IpAddr>,
+    ) -> Result<LocalUser, TokenError> {
         let Some(name) = token.strip_prefix("token_of_") else {
             return Err(match token {
                 "expired" => TokenError::Expired,
