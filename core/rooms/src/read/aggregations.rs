@@ -16,6 +16,8 @@ use crate::{
 
 /// Edits by the sender that are compared to find the newest; older ones are out of the running.
 const MAX_EDITS: usize = 100;
+/// Edits by anybody among which the sender's are looked for.
+const MAX_EDIT_ROWS: usize = 2_000;
 /// References that are listed with an event; more are found by `/relations`.
 const MAX_REFERENCES: usize = 100;
 /// Replies that are looked at, the newest first, to see whether the reader took part and which of them
@@ -112,15 +114,20 @@ impl Gatherer<'_> {
             return Ok(None);
         }
         let parent = &event.header.event_id;
-        let rows = self
-            .rooms
-            .children_by(self.room_id, parent, REPLACE, Direction::Backward, MAX_EDITS)
-            .await?;
+        let edits = |limit| {
+            self.rooms.children_by(self.room_id, parent, REPLACE, Direction::Backward, limit)
+        };
+        let mut rows = edits(INLINE_ROWS).await?;
+        if rows.len() == INLINE_ROWS {
+            // Others' edits count for nothing and must not crowd out the sender's.
+            rows = edits(MAX_EDIT_ROWS).await?;
+        }
         let event_type = event.pdu.kind().to_string();
         let candidates: Vec<_> = rows
             .into_iter()
             .filter(|(_, row)| row.sender == *event.pdu.sender() && row.event_type == event_type)
             .map(|(_, row)| row.ordinal)
+            .take(MAX_EDITS)
             .collect();
         let mut edits = self.rooms.events(self.room_id, &candidates).await?;
         edits.retain(|edit| is_replacement(edit));

@@ -170,3 +170,18 @@ async fn who_has_left_is_told_nothing_of_what_came_after() {
     assert_eq!(relations["m.thread"]["latest_event"]["event_id"], seen.as_str());
     assert_eq!(relations.get("m.reference"), None);
 }
+
+#[tokio::test]
+async fn forged_edits_do_not_crowd_out_the_senders() {
+    let test = TestRooms::open().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let room = test.public_room(&alice).await;
+    test.join(&room, &bob).await;
+    let original = test.message(&room, &alice, "one").await;
+    let edit = test.edit(&room, &alice, &original, "two").await;
+    for _ in 0..101 {
+        test.edit(&room, &bob, &original, "forged").await;
+    }
+    let relations = test.aggregations(&room, &original, &alice).await;
+    assert_eq!(relations["m.replace"]["event_id"], edit.as_str());
+}
