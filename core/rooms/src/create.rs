@@ -136,6 +136,9 @@ impl Rooms {
         } else {
             Preset::PrivateChat
         });
+        if options.public && !self.config().allow_publishing {
+            return Err(RoomError::Forbidden("this server publishes no rooms".to_owned()));
+        }
         let alias = options.alias_localpart.as_deref().map(|local| self.own_alias(local));
         let alias = alias.transpose()?;
         let mut invites = options.invite.clone();
@@ -212,7 +215,7 @@ impl Rooms {
         creator: &UserId,
         plan: &RoomPlan,
     ) -> Result<(Room, Batch, usize), RoomError> {
-        let context = Context::new(self);
+        let view = Context::new(self);
         let rules = supported_rules(&plan.version)?;
         let now = self.creation_time();
         let mut content = plan.create.clone();
@@ -222,7 +225,7 @@ impl Rooms {
             content.insert("creator".to_owned(), creator.as_str().to_owned().into());
         }
         let create = NewEvent::state(creator.to_owned(), "m.room.create", "", content, now);
-        let (mut room, mut batch) = Room::create(&context, plan.version.clone(), rules, create)?;
+        let (mut room, mut batch) = Room::create(&view, plan.version.clone(), rules, create)?;
         let mut profile = member_content(Some(&plan.profile), None);
         profile.insert("membership".to_owned(), "join".to_owned().into());
         let creator_key = creator.to_string();
@@ -230,7 +233,7 @@ impl Rooms {
         for (event_type, state_key, content) in join.into_iter().chain(plan.state.iter().cloned()) {
             let mut event =
                 NewEvent::state(creator.to_owned(), event_type, state_key, content, now);
-            append(&mut room, &context, &mut batch, &mut event)?;
+            append(&mut room, &view, &mut batch, &mut event)?;
             if batch.is_full() {
                 return Err(RoomError::TooLarge);
             }
@@ -246,7 +249,7 @@ impl Rooms {
             }
             let (sender, target) = (creator.to_owned(), invitee.user_id.as_str());
             let mut event = NewEvent::state(sender, "m.room.member", target, content, now);
-            append(&mut room, &context, &mut batch, &mut event)?;
+            append(&mut room, &view, &mut batch, &mut event)?;
         }
         Ok((room, batch, 0))
     }
@@ -255,11 +258,11 @@ impl Rooms {
 /// Appends to a room that nobody else knows of yet: what its own state forbids is a contradiction.
 fn append(
     room: &mut Room,
-    context: &Context<'_>,
+    view: &Context<'_>,
     batch: &mut Batch,
     event: &mut NewEvent,
 ) -> Result<(), RoomError> {
-    match room.append(context, batch, event) {
+    match room.append(view, batch, event) {
         Ok(_) => Ok(()),
         Err(StepError::Refused(RoomError::Forbidden(reason))) => {
             Err(RoomError::InvalidRoomState(format!("{}: {reason}", event.event_type)))

@@ -296,11 +296,11 @@ impl Room {
     /// Changes a membership; returns the event that says so, new or old.
     pub(crate) fn change_member(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         batch: &mut Batch,
         request: &mut MemberRequest,
     ) -> Result<OwnedEventId, StepError> {
-        if let Some(existing) = self.already_so(context, request)? {
+        if let Some(existing) = self.already_so(view, request)? {
             return Ok(existing);
         }
         let mut content = std::mem::take(&mut request.content);
@@ -308,7 +308,7 @@ impl Room {
         // Only this server says who vouches for a join.
         content.remove(AUTHORISED_VIA);
         if request.action == MemberAction::Join
-            && let Some(voucher) = self.voucher(context, &request.target)?
+            && let Some(voucher) = self.voucher(view, &request.target)?
         {
             content.insert(AUTHORISED_VIA.to_owned(), voucher.as_str().to_owned().into());
         }
@@ -322,7 +322,7 @@ impl Room {
                 request.origin_server_ts,
             )
         };
-        let appended = self.append(context, batch, &mut event);
+        let appended = self.append(view, batch, &mut event);
         if matches!(appended, Err(StepError::Settle)) {
             request.content = event.content;
         }
@@ -333,28 +333,36 @@ impl Room {
     /// as wanted already.
     fn already_so(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         request: &MemberRequest,
     ) -> Result<Option<OwnedEventId>, StepError> {
-        let current = self.member_event(context, &request.target)?;
-        let membership = self.membership(context, &request.target)?;
+        let current = self.member_event(view, &request.target)?;
+        let membership = self.membership(view, &request.target)?;
         let refuse = |error: RoomError| Err(StepError::Refused(error));
         match (request.action, membership) {
             (MemberAction::Join, Some(Membership::Join)) => {}
             (MemberAction::Leave, Some(Membership::Leave)) => {
                 return Ok(current.map(|event| event.header.event_id.clone()));
             }
-            (MemberAction::Leave, None) => return refuse(RoomError::NotJoined),
             (MemberAction::Kick, None | Some(Membership::Leave | Membership::Ban))
             | (MemberAction::Remove, None | Some(Membership::Leave)) => {
                 return refuse(RoomError::Forbidden("the user is not in the room".to_owned()));
             }
-            (MemberAction::Unban, Some(Membership::Ban)) => return Ok(None),
-            (MemberAction::Unban, _) => {
+            (
+                MemberAction::Unban,
+                None
+                | Some(Membership::Join | Membership::Invite | Membership::Knock | Membership::Leave),
+            ) => {
                 return refuse(RoomError::BadState("the user is not banned".to_owned()));
             }
-            (MemberAction::Profile, Some(Membership::Join)) => return Ok(None),
-            (MemberAction::Profile, _) => return refuse(RoomError::NotJoined),
+            (MemberAction::Leave, None)
+            | (
+                MemberAction::Profile,
+                None
+                | Some(Membership::Invite | Membership::Knock | Membership::Leave | Membership::Ban),
+            ) => {
+                return refuse(RoomError::NotJoined);
+            }
             _ => return Ok(None),
         }
         // A repeated join: the same unless it says something new.
@@ -374,14 +382,14 @@ impl Room {
     /// rooms"): `None` where nobody has to.
     fn voucher(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         user_id: &UserId,
     ) -> Result<Option<OwnedUserId>, StepError> {
-        let membership = self.membership(context, user_id)?;
+        let membership = self.membership(view, user_id)?;
         if matches!(membership, Some(Membership::Join | Membership::Invite | Membership::Ban)) {
             return Ok(None);
         }
-        let Some(event) = self.state_event(context, "m.room.join_rules", "")? else {
+        let Some(event) = self.state_event(view, "m.room.join_rules", "")? else {
             return Ok(None);
         };
         let Ok(join_rules) = event.pdu.content_as::<JoinRules>() else {
@@ -396,27 +404,29 @@ impl Room {
         if !restricted {
             return Ok(None);
         }
-        if !meets_a_condition(context, &join_rules.allow, user_id)? {
+        if !meets_a_condition(view, &join_rules.allow, user_id)? {
             let text = "you meet none of the conditions for joining this room";
             return Err(RoomError::Forbidden(text.to_owned()).into());
         }
-        match self.find_voucher(context)? {
-            Some(voucher) => Ok(Some(voucher)),
-            None => {
-                let text = "no member of this server may let you in";
-                Err(RoomError::UnableToGrantJoin(text.to_owned()).into())
-            }
-        }
+        let voucher = self.find_voucher(view)?.ok_or_else(|| {
+            let text = "no member of this server may let you in";
+            RoomError::UnableToGrantJoin(text.to_owned())
+        })?;
+        Ok(Some(voucher))
     }
 
     /// A joined local user with the power to invite: one who is named in the power levels, else the
     /// first member.
-    fn find_voucher(&mut self, context: &Context<'_>) -> Result<Option<OwnedUserId>, RoomError> {
-        let mut candidates = self.with_power(context, |power| power.named_users())?;
+    fn find_voucher(&mut self, view: &Context<'_>) -> Result<Option<OwnedUserId>, RoomError> {
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method alone is not general enough over its lifetime"
+        )]
+        let mut candidates = self.with_power(view, |power| power.named_users())?;
         let mut looked_at = 0;
         loop {
             for user_id in &candidates {
-                if self.may_vouch(context, user_id)? {
+                if self.may_vouch(view, user_id)? {
                     return Ok(Some(user_id.clone()));
                 }
             }
@@ -428,7 +438,7 @@ impl Room {
                 after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded),
                 std::ops::Bound::Unbounded,
             );
-            let page = context.snapshot.page(
+            let page = view.snapshot.page(
                 &schema::MEMBERS,
                 &self.id,
                 range,
@@ -440,21 +450,21 @@ impl Room {
         }
     }
 
-    fn may_vouch(&mut self, context: &Context<'_>, user_id: &UserId) -> Result<bool, RoomError> {
-        if !context.rooms.identity().is_local(user_id) || !self.is_joined(context, user_id)? {
+    fn may_vouch(&mut self, view: &Context<'_>, user_id: &UserId) -> Result<bool, RoomError> {
+        if !view.rooms.identity().is_local(user_id) || !self.is_joined(view, user_id)? {
             return Ok(false);
         }
-        self.with_power(context, |power| power.can(user_id, RoomPowerLevelsIntField::Invite))
+        self.with_power(view, |power| power.can(user_id, RoomPowerLevelsIntField::Invite))
     }
 
     /// Marks a room that a user has left as forgotten.
     pub(crate) fn forget(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         batch: &mut Batch,
         user_id: &OwnedUserId,
     ) -> Result<(), StepError> {
-        let Some((written, row)) = self.user_room(context, user_id)? else {
+        let Some((written, row)) = self.user_room(view, user_id)? else {
             return Err(RoomError::UnknownRoom.into());
         };
         if !matches!(row.details.membership, Membership::Leave | Membership::Ban) {
@@ -475,14 +485,14 @@ impl Room {
 
 /// Is the user joined to one of the rooms that a restricted room names?
 fn meets_a_condition(
-    context: &Context<'_>,
+    view: &Context<'_>,
     allow: &[AllowRule],
     user_id: &UserId,
 ) -> Result<bool, RoomError> {
     let user_id = user_id.to_owned();
     for rule in allow.iter().take(MAX_ALLOW_RULES) {
         if let (Some("m.room_membership"), Some(room_id)) = (rule.kind.as_deref(), &rule.room_id) {
-            let row = context.snapshot.get(&schema::USER_ROOMS, &user_id, room_id)?;
+            let row = view.snapshot.get(&schema::USER_ROOMS, &user_id, room_id)?;
             if row.is_some_and(|row| row.details.membership == Membership::Join) {
                 return Ok(true);
             }

@@ -43,15 +43,15 @@ impl RedactionEffect {
     /// Finds the target and checks that the sender may redact it. `None` if it is redacted already.
     pub(crate) fn plan(
         room: &mut Room,
-        context: &Context<'_>,
+        view: &Context<'_>,
         batch: &Batch,
         event: &NewEvent,
     ) -> Result<Option<Self>, StepError> {
         let target_id = event.redacts.as_ref().ok_or_else(|| {
             RoomError::InvalidParam("a redaction must name its target".to_owned())
         })?;
-        let target = room.event_by_id(context, target_id)?.ok_or(RoomError::UnknownEvent)?;
-        check_allowed(room, context, event, &target)?;
+        let target = room.event_by_id(view, target_id)?.ok_or(RoomError::UnknownEvent)?;
+        check_allowed(room, view, event, &target)?;
         if target.header.redacted_by.is_some() {
             return Ok(None);
         }
@@ -61,7 +61,7 @@ impl RedactionEffect {
         let facts = Facts::of(&event_type, target.pdu.state_key(), &content);
         let thread = match (&facts.relation, index) {
             (Some(relation), Some(_)) if relation.is_thread() => {
-                ThreadUndo::plan(room, context, &relation.parent, &target)?
+                ThreadUndo::plan(room, view, &relation.parent, &target)?
             }
             _ => None,
         };
@@ -70,7 +70,7 @@ impl RedactionEffect {
             Some((relation.parent.clone(), target.pdu.sender().to_owned(), key))
         });
         Ok(Some(Self {
-            ledger: ledger_undo(room, context, &target, index, &facts)?,
+            ledger: ledger_undo(room, view, &target, index, &facts)?,
             relation: facts.relation.map(|relation| (relation.parent, relation.rel_type)),
             target: redacted(room, &target, index)?,
             annotation,
@@ -104,7 +104,7 @@ impl RedactionEffect {
 /// A sender may redact their own events; those of others need the level.
 fn check_allowed(
     room: &mut Room,
-    context: &Context<'_>,
+    view: &Context<'_>,
     event: &NewEvent,
     target: &StoredEvent,
 ) -> Result<(), RoomError> {
@@ -115,7 +115,7 @@ fn check_allowed(
         return Ok(());
     }
     let field = RoomPowerLevelsIntField::Redact;
-    if room.with_power(context, |power| power.can(&event.sender, field))? {
+    if room.with_power(view, |power| power.can(&event.sender, field))? {
         Ok(())
     } else {
         Err(RoomError::Forbidden(
@@ -146,7 +146,7 @@ fn redacted(
 /// What the target had added to the ledger.
 fn ledger_undo(
     room: &Room,
-    context: &Context<'_>,
+    view: &Context<'_>,
     target: &StoredEvent,
     index: Option<TimelineIndex>,
     facts: &Facts,
@@ -155,13 +155,13 @@ fn ledger_undo(
         return Ok(None);
     };
     let scope = match facts.relation.as_ref().filter(|relation| relation.is_thread()) {
-        Some(relation) => match room.thread(context, &relation.parent)? {
+        Some(relation) => match room.thread(view, &relation.parent)? {
             Some((_, row)) => row.root,
             None => MAIN_TIMELINE,
         },
         None => MAIN_TIMELINE,
     };
-    let identity = context.rooms.identity();
+    let identity = view.rooms.identity();
     let mentions = facts.mentions.iter().filter(|user_id| identity.is_local(user_id));
     Ok(Some(LedgerUndo {
         scope,
@@ -174,7 +174,7 @@ fn ledger_undo(
 impl ThreadUndo {
     fn plan(
         room: &Room,
-        context: &Context<'_>,
+        view: &Context<'_>,
         root_id: &OwnedEventId,
         target: &StoredEvent,
     ) -> Result<Option<Self>, StepError> {
@@ -182,7 +182,7 @@ impl ThreadUndo {
             // The newest replies may not be in the snapshot: wait until they are.
             return Err(StepError::Settle);
         }
-        let Some((_, row)) = room.thread(context, root_id)? else {
+        let Some((_, row)) = room.thread(view, root_id)? else {
             return Ok(None);
         };
         let old_index = row.latest_index;
@@ -191,7 +191,7 @@ impl ThreadUndo {
             let all = (root_id.clone(), THREAD.to_owned(), TimelineIndex::START)
                 ..=(root_id.clone(), THREAD.to_owned(), TimelineIndex::END);
             let page =
-                context.snapshot.page(&schema::RELATIONS, &room.id, all, Direction::Backward, 2)?;
+                view.snapshot.page(&schema::RELATIONS, &room.id, all, Direction::Backward, 2)?;
             let newest = page.into_iter().find(|(_, reply)| reply.ordinal != target.ordinal);
             match newest {
                 Some((key, reply)) => {

@@ -18,7 +18,7 @@ use crate::{
 /// Bytes of a transaction's key together: a key of the store holds 1,024, the room's ID among them.
 const MAX_KEY_BYTES: usize = 700;
 /// How long a request may be repeated.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const KEPT: Duration = Duration::from_hours(7 * 24);
 /// Rows that one sweep removes at most.
 const MAX_SWEPT: usize = 50_000;
 /// Rows that one commit removes.

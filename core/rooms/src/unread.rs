@@ -30,7 +30,7 @@ impl LedgerEffect {
     /// Works out the new totals. `thread` is the row of the event's thread before the event.
     pub(crate) fn plan(
         room: &mut Room,
-        context: &Context<'_>,
+        view: &Context<'_>,
         event: &NewEvent,
         facts: &Facts,
         thread: Option<&ThreadRow>,
@@ -42,22 +42,22 @@ impl LedgerEffect {
             Some(row) => (row.root, row.notify_total),
             None => (MAIN_TIMELINE, room.head.notify_total),
         };
-        let identity = context.rooms.identity();
+        let identity = view.rooms.identity();
         let own = if identity.is_local(&event.sender) {
-            Some(room.own_total(context, &event.sender, scope)? + 1)
+            Some(room.own_total(view, &event.sender, scope)? + 1)
         } else {
             None
         };
         let mut mentions = Vec::new();
         for user_id in &facts.mentions {
             let concerned = identity.is_local(user_id) && *user_id != event.sender;
-            if concerned && room.is_joined(context, user_id)? {
+            if concerned && room.is_joined(view, user_id)? {
                 mentions.push(user_id.clone());
             }
         }
         let mentions_room = facts.alerts_room
             || facts.mentions_room
-                && room.with_power(context, |power| power.can_notify_room(&event.sender))?;
+                && room.with_power(view, |power| power.can_notify_room(&event.sender))?;
         Ok(Some(Self { scope, total: before + 1, own, mentions, mentions_room }))
     }
 

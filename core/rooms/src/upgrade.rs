@@ -121,7 +121,7 @@ impl Rooms {
         if rules.explicitly_privilege_room_creators {
             privilege_creators(&mut levels, user_id, additional_creators)?;
         } else {
-            final_levels = furnish_levels(&mut levels, user_id, old.head.version.clone())?;
+            final_levels = furnish_levels(&mut levels, user_id, &old.head.version)?;
         }
         let mut state: Vec<PlannedState> =
             vec![("m.room.power_levels".to_owned(), String::new(), levels)];
@@ -359,7 +359,7 @@ fn privilege_creators(
 fn furnish_levels(
     levels: &mut CanonicalJsonObject,
     user_id: &UserId,
-    old_version: RoomVersionId,
+    old_version: &RoomVersionId,
 ) -> Result<Option<CanonicalJsonObject>, RoomError> {
     let before = levels.clone();
     // A creator of version 12 has no level to copy.

@@ -77,18 +77,18 @@ pub(crate) struct SignedEvent {
 impl Room {
     /// A new room with its create event, in memory and in a batch.
     pub(crate) fn create(
-        context: &Context<'_>,
+        view: &Context<'_>,
         version: RoomVersionId,
         rules: RoomVersionRules,
         mut create: NewEvent,
     ) -> Result<(Self, Batch), RoomError> {
         let by_event = rules.authorization.room_create_event_id_as_room_id;
-        let server_name = context.rooms.identity().server_name();
+        let server_name = view.rooms.identity().server_name();
         let chosen = (!by_event).then(|| RoomId::new_v1(server_name));
         let planned = create.clone();
         let links = Links { room_id: chosen.as_deref(), depth: 1 };
         let object = event_object(&mut create, &links, [].into_iter(), [].into_iter(), &rules);
-        let pdu = sign(context.rooms, object, &rules)?.pdu;
+        let pdu = sign(view.rooms, object, &rules)?.pdu;
         check_state_independent_auth_rules(&rules.authorization, &pdu, |_| None::<&Pdu>)
             .map_err(RoomError::InvalidRoomState)?;
         let room_id = match chosen {
@@ -97,7 +97,7 @@ impl Room {
         };
         let mut room = Self::empty(room_id, rules, RoomHead::new(version));
         let mut batch = Batch::new(&room.id, 1);
-        let effects = Effects::plan(&mut room, context, &batch, &planned, Facts::default());
+        let effects = Effects::plan(&mut room, view, &batch, &planned, Facts::default());
         let effects = effects.map_err(|error| match error {
             StepError::Refused(error) => error,
             StepError::Settle => RoomError::internal("a new room waits for itself"),
@@ -112,32 +112,32 @@ impl Room {
     /// After an error nothing has changed, and `event` is whole if it was [`StepError::Settle`].
     pub(crate) fn append(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         batch: &mut Batch,
         event: &mut NewEvent,
     ) -> Result<OwnedEventId, StepError> {
-        if let Some(existing) = self.identical_state(context, event)? {
+        if let Some(existing) = self.identical_state(view, event)? {
             return Ok(existing);
         }
         let facts =
             Facts::of(&event.event_type.to_string(), event.state_key.as_deref(), &event.content);
-        let effects = Effects::plan(self, context, batch, event, facts)?;
-        let auth_events = self.auth_events(context, event)?;
-        let built = self.build(context.rooms, event, &auth_events)?;
-        self.authorize(context, &built.pdu, &auth_events)?;
+        let effects = Effects::plan(self, view, batch, event, facts)?;
+        let auth_events = self.auth_events(view, event)?;
+        let built = self.build(view.rooms, event, &auth_events)?;
+        self.authorize(view, &built.pdu, &auth_events)?;
         Ok(self.apply(batch, event, built.pdu, &auth_events, effects))
     }
 
     /// The current event at the same state key, if it says the same in the name of the same sender.
     fn identical_state(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         event: &NewEvent,
     ) -> Result<Option<OwnedEventId>, StepError> {
         let Some(state_key) = &event.state_key else {
             return Ok(None);
         };
-        let Some(current) = self.state_event(context, &event.event_type.to_string(), state_key)?
+        let Some(current) = self.state_event(view, &event.event_type.to_string(), state_key)?
         else {
             return Ok(None);
         };
@@ -152,7 +152,7 @@ impl Room {
     /// Chooses the auth events (SS "Auth events selection").
     fn auth_events(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         event: &NewEvent,
     ) -> Result<AuthEvents, StepError> {
         let content = if event.event_type == TimelineEventType::RoomMember {
@@ -173,7 +173,7 @@ impl Room {
         .map_err(RoomError::BadJson)?;
         let mut found = AuthEvents::with_capacity(types.len());
         for (event_type, state_key) in types {
-            if let Some(auth) = self.state_event(context, &event_type.to_string(), &state_key)? {
+            if let Some(auth) = self.state_event(view, &event_type.to_string(), &state_key)? {
                 found.push(((event_type, state_key), auth));
             }
         }
@@ -207,11 +207,11 @@ impl Room {
     /// the current state.
     fn authorize(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         pdu: &Pdu,
         auth_events: &AuthEvents,
     ) -> Result<(), StepError> {
-        let create = self.create_event(context)?;
+        let create = self.create_event(view)?;
         let by_id = |event_id: &EventId| {
             auth_events
                 .iter()

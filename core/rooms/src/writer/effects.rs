@@ -42,7 +42,7 @@ impl Effects {
     /// Works out the effects, and refuses what the rules outside of authorization refuse.
     pub(super) fn plan(
         room: &mut Room,
-        context: &Context<'_>,
+        view: &Context<'_>,
         batch: &Batch,
         event: &NewEvent,
         facts: Facts,
@@ -50,18 +50,18 @@ impl Effects {
         let is_redaction =
             event.event_type == TimelineEventType::RoomRedaction && event.state_key.is_none();
         let redaction =
-            if is_redaction { RedactionEffect::plan(room, context, batch, event)? } else { None };
-        let thread = ThreadChange::plan(room, context, batch, &facts)?;
+            if is_redaction { RedactionEffect::plan(room, view, batch, event)? } else { None };
+        let thread = ThreadChange::plan(room, view, batch, &facts)?;
         let ledger =
-            LedgerEffect::plan(room, context, event, &facts, thread.as_ref().map(|t| &t.row))?;
+            LedgerEffect::plan(room, view, event, &facts, thread.as_ref().map(|t| &t.row))?;
         Ok(Self {
-            state: StateChange::plan(room, context, event)?,
-            member: MemberChange::plan(room, context, batch, event)?,
-            relation: RelationChange::plan(room, context, event, facts.relation)?,
+            state: StateChange::plan(room, view, event)?,
+            member: MemberChange::plan(room, view, batch, event)?,
+            relation: RelationChange::plan(room, view, event, facts.relation)?,
             thread,
             ledger,
             redaction,
-            transaction: event.transaction.clone().map(|key| (key, context.rooms.clock().now())),
+            transaction: event.transaction.clone().map(|key| (key, view.rooms.clock().now())),
         })
     }
 
@@ -110,47 +110,43 @@ pub(crate) struct StateChange {
 }
 
 impl StateChange {
-    fn plan(
-        room: &Room,
-        context: &Context<'_>,
-        event: &NewEvent,
-    ) -> Result<Option<Self>, StepError> {
+    fn plan(room: &Room, view: &Context<'_>, event: &NewEvent) -> Result<Option<Self>, StepError> {
         let Some(state_key) = &event.state_key else {
             return Ok(None);
         };
         let event_type = event.event_type.to_string();
-        let known = room.state_key(context, &event_type, state_key)?;
+        let known = room.state_key(view, &event_type, state_key)?;
         let is_member = event_type == "m.room.member";
         let next = if is_member { room.head.next_member_key } else { room.head.next_state_key };
         let key = known.unwrap_or_else(|| state_key_ordinal(&event_type, next));
-        let nodes = room.nodes(context);
-        let mut root = room.head.state;
+        let nodes = room.nodes(view);
+        let mut state = room.head.state;
         let (StateKeyOrdinal::Member(number) | StateKeyOrdinal::Rest(number)) = key;
-        let tree = if is_member { &mut root.members } else { &mut root.rest };
+        let tree = if is_member { &mut state.members } else { &mut state.rest };
         let replaces = if known.is_some() { state::get(&nodes, *tree, number)? } else { None };
         let mut editor = TreeEditor::new(&nodes, room.head.next_node);
         *tree = editor.set(*tree, number, room.head.next_event)?;
         let (next_node, nodes) = editor.finish(&[*tree]);
         let new_key = known.is_none().then(|| ((event_type, state_key.clone()), key));
-        Ok(Some(Self { root, replaces, new_key, nodes, next_node }))
+        Ok(Some(Self { root: state, replaces, new_key, nodes, next_node }))
     }
 }
 
 /// A change of somebody's membership.
-struct MemberChange {
-    user_id: OwnedUserId,
-    before: Option<Membership>,
-    after: Membership,
+pub(super) struct MemberChange {
+    pub(super) user_id: OwnedUserId,
+    pub(super) before: Option<Membership>,
+    pub(super) after: Membership,
     /// Local users have a row under their own prefix.
-    local: bool,
+    pub(super) local: bool,
     /// Since when the user was joined until now.
-    joined_at: Option<StreamPosition>,
+    pub(super) joined_at: Option<StreamPosition>,
 }
 
 impl MemberChange {
     fn plan(
         room: &mut Room,
-        context: &Context<'_>,
+        view: &Context<'_>,
         batch: &Batch,
         event: &NewEvent,
     ) -> Result<Option<Self>, StepError> {
@@ -167,19 +163,19 @@ impl MemberChange {
             .and_then(CanonicalJsonValue::as_str)
             .and_then(membership_from)
             .ok_or_else(|| RoomError::BadJson("no such membership".to_owned()))?;
-        let before = room.membership(context, &user_id)?;
-        let local = context.rooms.identity().is_local(&user_id);
+        let before = room.membership(view, &user_id)?;
+        let local = view.rooms.identity().is_local(&user_id);
         let mut joined_at = None;
         if local
             && before == Some(Membership::Join)
-            && let Some((written, row)) = room.user_room(context, &user_id)?
+            && let Some((written, row)) = room.user_room(view, &user_id)?
         {
             joined_at = Some(room.real_position(batch.number, (written, row.joined_at))?);
         }
         Ok(Some(Self { user_id, before, after, local, joined_at }))
     }
 
-    fn apply(
+    pub(super) fn apply(
         self,
         room: &mut Room,
         batch: &mut Batch,
@@ -236,7 +232,7 @@ struct RelationChange {
 impl RelationChange {
     fn plan(
         room: &Room,
-        context: &Context<'_>,
+        view: &Context<'_>,
         event: &NewEvent,
         relation: Option<Relation>,
     ) -> Result<Option<Self>, StepError> {
@@ -248,7 +244,7 @@ impl RelationChange {
             .annotation(&event_type)
             .map(|key| (relation.parent.clone(), event.sender.clone(), key));
         if let Some(key) = &annotation
-            && room.has_annotated(context, key)?
+            && room.has_annotated(view, key)?
         {
             return Err(RoomError::DuplicateAnnotation.into());
         }
@@ -290,7 +286,7 @@ pub(crate) struct ThreadChange {
 impl ThreadChange {
     fn plan(
         room: &Room,
-        context: &Context<'_>,
+        view: &Context<'_>,
         batch: &Batch,
         facts: &Facts,
     ) -> Result<Option<Self>, StepError> {
@@ -299,7 +295,7 @@ impl ThreadChange {
         };
         let root_id = relation.parent.clone();
         let notifies = facts.notifies;
-        if let Some((written, row)) = room.thread(context, &root_id)? {
+        if let Some((written, row)) = room.thread(view, &root_id)? {
             let old_index = match row.latest_index {
                 _ if row.count == 0 => None,
                 TimelineIndex::Live(position) => Some(TimelineIndex::Live(
@@ -309,18 +305,18 @@ impl ThreadChange {
             };
             return Ok(Some(Self { root_id, old_index, row, notifies }));
         }
-        let Some(root) = room.event_by_id(context, &root_id)? else {
+        let Some(first) = room.event_by_id(view, &root_id)? else {
             // A thread whose root is not known here has no summary yet.
             return Ok(None);
         };
-        if root.pdu.state_key().is_some() || has_relation(&root) {
+        if first.pdu.state_key().is_some() || has_relation(&first) {
             let text = "threads cannot start from an event that relates to another";
             return Err(RoomError::InvalidParam(text.to_owned()).into());
         }
         let row = ThreadRow {
             latest_index: TimelineIndex::START,
-            latest: root.ordinal,
-            root: root.ordinal,
+            latest: first.ordinal,
+            root: first.ordinal,
             count: 0,
             notify_total: 0,
         };

@@ -4,7 +4,7 @@
 //! Map: `table` starts and finds writer tasks · `task` is their loop: drain the mailbox, submit, go on
 //! building on the optimistic head while the disk works, answer · `room` is what a writer holds in
 //! memory · `append` makes one event: plan, build, sign, authorize, apply · `effects` are the rows
-//! beside the event · `batch` is the commit being built and what becomes visible with it.
+//! beside the event · `forks` joins extremities · `batch` is the commit being built and what becomes visible with it.
 //!
 //! Invariants: nothing of an event is changed in memory before everything about it that can fail has
 //! been done; nothing is answered or put into the shared caches before its commit is durable; what is
@@ -15,6 +15,7 @@ mod batch;
 mod content;
 mod draft;
 mod effects;
+mod forks;
 mod power;
 mod room;
 mod table;

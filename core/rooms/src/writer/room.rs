@@ -9,7 +9,7 @@ use ruma::{
     room_version_rules::RoomVersionRules,
 };
 
-use super::{Power, StepError};
+use super::{Power, StepError, forks::Merge};
 use crate::{
     Rooms,
     cache::Caches,
@@ -57,7 +57,7 @@ pub(crate) struct Tip {
 /// A row together with the batch that wrote it; batch 0 means that the store has it.
 pub(crate) type InBatch<T> = (u64, T);
 
-/// Everything that is newer than the context's snapshot, and small things worth remembering.
+/// Everything that is newer than the view's snapshot, and small things worth remembering.
 #[derive(Default)]
 pub(crate) struct Local {
     pub(crate) events: HashMap<EventOrdinal, Arc<StoredEvent>>,
@@ -86,12 +86,34 @@ impl Local {
     }
 }
 
+/// A state event that was looked up before, or not.
+#[derive(Default)]
+enum Remembered {
+    #[default]
+    Unknown,
+    Absent,
+    Event(Arc<StoredEvent>),
+}
+
+impl Remembered {
+    fn new(event: Option<&Arc<StoredEvent>>) -> Self {
+        event.cloned().map_or(Self::Absent, Self::Event)
+    }
+
+    fn event_mut(&mut self) -> Option<&mut Arc<StoredEvent>> {
+        match self {
+            Self::Event(event) => Some(event),
+            Self::Unknown | Self::Absent => None,
+        }
+    }
+}
+
 /// The state events that every authorization asks for.
 #[derive(Default)]
 struct AuthState {
     create: Option<Arc<StoredEvent>>,
-    power_levels: Option<Option<Arc<StoredEvent>>>,
-    join_rules: Option<Option<Arc<StoredEvent>>>,
+    power_levels: Remembered,
+    join_rules: Remembered,
     members: HashMap<OwnedUserId, Option<Arc<StoredEvent>>>,
 }
 
@@ -102,6 +124,8 @@ pub(crate) struct Room {
     pub(crate) head: RoomHead,
     pub(crate) tips: Vec<Tip>,
     pub(crate) local: Local,
+    /// What resolving the extremities asks for, until it is in a batch.
+    pub(super) merge: Option<Merge>,
     auth: AuthState,
 }
 
@@ -114,14 +138,15 @@ impl Room {
             head,
             tips: Vec::new(),
             local: Local::default(),
+            merge: None,
             auth: AuthState::default(),
         }
     }
 
     /// Reads a room's head; `None` if there is no such room.
-    pub(crate) fn load(context: &Context<'_>, id: &RoomId) -> Result<Option<Self>, RoomError> {
+    pub(crate) fn load(view: &Context<'_>, id: &RoomId) -> Result<Option<Self>, RoomError> {
         let id = id.to_owned();
-        let Some(head) = context.snapshot.get(&schema::ROOMS, &id, &())? else {
+        let Some(head) = view.snapshot.get(&schema::ROOMS, &id, &())? else {
             return Ok(None);
         };
         let rules = head
@@ -131,7 +156,7 @@ impl Room {
         let extremities = head.extremities.clone();
         let mut room = Self::empty(id, rules, head);
         for ordinal in extremities {
-            let event = room.event(context, ordinal)?;
+            let event = room.event(view, ordinal)?;
             room.tips.push(Tip {
                 ordinal,
                 event_id: event.header.event_id.clone(),
@@ -139,6 +164,12 @@ impl Room {
             });
         }
         Ok(Some(room))
+    }
+
+    /// Forgets what was looked up of the state.
+    #[cfg(test)]
+    pub(super) fn forget_remembered(&mut self) {
+        self.auth = AuthState::default();
     }
 
     /// Forgets what is in the store; only while nothing is in flight.
@@ -184,80 +215,76 @@ impl Room {
     /// An event that must be there.
     pub(crate) fn event(
         &self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         ordinal: EventOrdinal,
     ) -> Result<Arc<StoredEvent>, RoomError> {
         if let Some(event) = self.local.events.get(&ordinal) {
             return Ok(Arc::clone(event));
         }
-        if let Some(event) = context.caches().event(&self.id, ordinal) {
+        if let Some(event) = view.caches().event(&self.id, ordinal) {
             return Ok(event);
         }
         // Only this writer replaces events, and what it replaced is in `local`: no mark is needed
         // against itself, but readers share the cache.
-        let mark = context.caches().mark();
-        let row = context.snapshot.get(&schema::EVENTS, &self.id, &ordinal)?;
+        let mark = view.caches().mark();
+        let row = view.snapshot.get(&schema::EVENTS, &self.id, &ordinal)?;
         let event = parse_row(ordinal, row)?;
-        context.caches().keep_event(&self.id, &event, mark);
+        view.caches().keep_event(&self.id, &event, mark);
         Ok(event)
     }
 
     /// An event by ID.
     pub(crate) fn event_by_id(
         &self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         event_id: &EventId,
     ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
         let known = self.local.event_ids.get(event_id).copied();
-        let known = known.or_else(|| context.caches().ordinal(&self.id, event_id));
-        let ordinal = match known {
-            Some(ordinal) => ordinal,
-            None => {
-                let key = event_id.to_owned();
-                match context.snapshot.get(&schema::EVENT_IDS, &self.id, &key)? {
-                    Some(row) => row.0,
-                    None => return Ok(None),
-                }
-            }
-        };
-        self.event(context, ordinal).map(Some)
+        let known = known.or_else(|| view.caches().ordinal(&self.id, event_id));
+        if let Some(ordinal) = known {
+            return self.event(view, ordinal).map(Some);
+        }
+        match view.snapshot.get(&schema::EVENT_IDS, &self.id, &event_id.to_owned())? {
+            Some(row) => self.event(view, row.0).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The state tree's nodes, those in flight included.
-    pub(crate) fn nodes<'a>(&'a self, context: &'a Context<'_>) -> LocalNodes<'a> {
-        LocalNodes { room: self, caches: context.caches(), snapshot: &context.snapshot }
+    pub(crate) fn nodes<'a>(&'a self, view: &'a Context<'_>) -> LocalNodes<'a> {
+        LocalNodes { room: self, caches: view.caches(), snapshot: &view.snapshot }
     }
 
     /// The ordinal of a state key, if the room ever had it.
     pub(crate) fn state_key(
         &self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         event_type: &str,
         state_key: &str,
     ) -> Result<Option<StateKeyOrdinal>, RoomError> {
-        if let Some(ordinal) = context.caches().state_key(&self.id, event_type, state_key) {
+        if let Some(ordinal) = view.caches().state_key(&self.id, event_type, state_key) {
             return Ok(Some(ordinal));
         }
         let key = (event_type.to_owned(), state_key.to_owned());
         if let Some(ordinal) = self.local.state_keys.get(&key) {
             return Ok(Some(*ordinal));
         }
-        let row = context.snapshot.get(&schema::STATE_KEYS, &self.id, &key)?;
+        let row = view.snapshot.get(&schema::STATE_KEYS, &self.id, &key)?;
         Ok(row.map(|row| state_key_ordinal(event_type, row.0)))
     }
 
     /// The current event at a state key, whatever the key.
     fn read_state(
         &self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         event_type: &str,
         state_key: &str,
     ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
-        let Some(key) = self.state_key(context, event_type, state_key)? else {
+        let Some(key) = self.state_key(view, event_type, state_key)? else {
             return Ok(None);
         };
-        match lookup(&self.nodes(context), self.head.state, key)? {
-            Some(ordinal) => self.event(context, ordinal).map(Some),
+        match lookup(&self.nodes(view), self.head.state, key)? {
+            Some(ordinal) => self.event(view, ordinal).map(Some),
             None => Ok(None),
         }
     }
@@ -265,26 +292,28 @@ impl Room {
     /// The current event at a state key, from memory where every authorization looks.
     pub(crate) fn state_event(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         event_type: &str,
         state_key: &str,
     ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
         if event_type == "m.room.member" {
             return match <&UserId>::try_from(state_key) {
-                Ok(user_id) => self.member_event(context, user_id),
+                Ok(user_id) => self.member_event(view, user_id),
                 Err(_) => Ok(None),
             };
         }
         let remembered = match (event_type, state_key) {
-            ("m.room.create", "") => return self.create_event(context).map(Some),
-            ("m.room.power_levels", "") => self.auth.power_levels.as_ref(),
-            ("m.room.join_rules", "") => self.auth.join_rules.as_ref(),
-            _ => None,
+            ("m.room.create", "") => return self.create_event(view).map(Some),
+            ("m.room.power_levels", "") => &self.auth.power_levels,
+            ("m.room.join_rules", "") => &self.auth.join_rules,
+            _ => &Remembered::Unknown,
         };
-        if let Some(event) = remembered {
-            return Ok(event.clone());
+        match remembered {
+            Remembered::Event(event) => return Ok(Some(Arc::clone(event))),
+            Remembered::Absent => return Ok(None),
+            Remembered::Unknown => {}
         }
-        let event = self.read_state(context, event_type, state_key)?;
+        let event = self.read_state(view, event_type, state_key)?;
         self.remember_state(event_type, state_key, event.as_ref());
         Ok(event)
     }
@@ -298,8 +327,8 @@ impl Room {
     ) {
         match (event_type, state_key) {
             ("m.room.create", "") => self.auth.create = event.cloned(),
-            ("m.room.power_levels", "") => self.auth.power_levels = Some(event.cloned()),
-            ("m.room.join_rules", "") => self.auth.join_rules = Some(event.cloned()),
+            ("m.room.power_levels", "") => self.auth.power_levels = Remembered::new(event),
+            ("m.room.join_rules", "") => self.auth.join_rules = Remembered::new(event),
             ("m.room.member", user_id) => {
                 if let Ok(user_id) = UserId::parse(user_id) {
                     self.auth.members.insert(user_id, event.cloned());
@@ -313,8 +342,8 @@ impl Room {
     pub(crate) fn replace_remembered(&mut self, event: &Arc<StoredEvent>) {
         let slots = [
             self.auth.create.as_mut(),
-            self.auth.power_levels.as_mut().and_then(Option::as_mut),
-            self.auth.join_rules.as_mut().and_then(Option::as_mut),
+            self.auth.power_levels.event_mut(),
+            self.auth.join_rules.event_mut(),
         ];
         let members = self.auth.members.values_mut().filter_map(Option::as_mut);
         for slot in slots.into_iter().flatten().chain(members) {
@@ -327,13 +356,13 @@ impl Room {
     /// The create event: every room has one.
     pub(crate) fn create_event(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
     ) -> Result<Arc<StoredEvent>, RoomError> {
         if let Some(create) = &self.auth.create {
             return Ok(Arc::clone(create));
         }
         let create = self
-            .read_state(context, "m.room.create", "")?
+            .read_state(view, "m.room.create", "")?
             .ok_or_else(|| RoomError::internal("a room without a create event"))?;
         self.auth.create = Some(Arc::clone(&create));
         Ok(create)
@@ -342,13 +371,13 @@ impl Room {
     /// A user's current membership event.
     pub(crate) fn member_event(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         user_id: &UserId,
     ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
         if let Some(event) = self.auth.members.get(user_id) {
             return Ok(event.clone());
         }
-        let event = self.read_state(context, "m.room.member", user_id.as_str())?;
+        let event = self.read_state(view, "m.room.member", user_id.as_str())?;
         self.auth.members.insert(user_id.to_owned(), event.clone());
         Ok(event)
     }
@@ -356,22 +385,22 @@ impl Room {
     /// A user's current membership.
     pub(crate) fn membership(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         user_id: &UserId,
     ) -> Result<Option<Membership>, RoomError> {
-        Ok(self.member_event(context, user_id)?.and_then(|event| membership_of(&event)))
+        Ok(self.member_event(view, user_id)?.and_then(|event| membership_of(&event)))
     }
 
     /// Is a user joined? Looks at the rows, which is cheaper than the state for users that are not
     /// about to be remembered.
     pub(crate) fn is_joined(
         &self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         user_id: &UserId,
     ) -> Result<bool, RoomError> {
         let row = match self.local.members.get(user_id) {
             Some(row) => Some(row.clone()),
-            None => context.snapshot.get(&schema::MEMBERS, &self.id, &user_id.to_owned())?,
+            None => view.snapshot.get(&schema::MEMBERS, &self.id, &user_id.to_owned())?,
         };
         Ok(row.is_some_and(|row| row.membership == Membership::Join))
     }
@@ -379,11 +408,11 @@ impl Room {
     /// The power levels as they stand.
     pub(crate) fn with_power<T>(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         ask: impl FnOnce(&Power<'_>) -> Result<T, RoomError>,
     ) -> Result<T, RoomError> {
-        let create = self.create_event(context)?;
-        let levels = self.state_event(context, "m.room.power_levels", "")?;
+        let create = self.create_event(view)?;
+        let levels = self.state_event(view, "m.room.power_levels", "")?;
         let levels = levels.as_ref().map(|event| &event.pdu);
         ask(&Power::new(&self.rules.authorization, &create.pdu, levels)?)
     }
@@ -391,31 +420,31 @@ impl Room {
     /// A thread's row, and the batch that wrote it.
     pub(crate) fn thread(
         &self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         root: &OwnedEventId,
     ) -> Result<Option<InBatch<ThreadRow>>, RoomError> {
         if let Some(row) = self.local.threads.get(root) {
             return Ok(Some(row.clone()));
         }
-        Ok(context.snapshot.get(&schema::THREADS, &self.id, root)?.map(|row| (0, row)))
+        Ok(view.snapshot.get(&schema::THREADS, &self.id, root)?.map(|row| (0, row)))
     }
 
     /// A local user's row about this room, and the batch that wrote it.
     pub(crate) fn user_room(
         &self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         user_id: &OwnedUserId,
     ) -> Result<Option<InBatch<UserRoomRow>>, RoomError> {
         if let Some(row) = self.local.user_rooms.get(user_id) {
             return Ok(Some(row.clone()));
         }
-        Ok(context.snapshot.get(&schema::USER_ROOMS, user_id, &self.id)?.map(|row| (0, row)))
+        Ok(view.snapshot.get(&schema::USER_ROOMS, user_id, &self.id)?.map(|row| (0, row)))
     }
 
     /// How many notifying events a local user has sent to a scope so far.
     pub(crate) fn own_total(
         &mut self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         user_id: &UserId,
         scope: u32,
     ) -> Result<u64, RoomError> {
@@ -426,7 +455,7 @@ impl Room {
         let range = (key.0.clone(), scope, StreamPosition::ZERO)
             ..=(key.0.clone(), scope, StreamPosition::MAX);
         let page =
-            context.snapshot.page(&schema::OWN_TOTALS, &self.id, range, Direction::Backward, 1)?;
+            view.snapshot.page(&schema::OWN_TOTALS, &self.id, range, Direction::Backward, 1)?;
         let total = page.first().map_or(0, |(_, row)| row.0);
         self.local.own_totals.insert(key, total);
         Ok(total)
@@ -435,25 +464,25 @@ impl Room {
     /// Has the sender annotated the event with this key, and not taken it back?
     pub(crate) fn has_annotated(
         &self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         key: &(OwnedEventId, OwnedUserId, String),
     ) -> Result<bool, RoomError> {
         if let Some(present) = self.local.annotations.get(key) {
             return Ok(*present);
         }
-        Ok(context.snapshot.get(&schema::ANNOTATIONS, &self.id, key)?.is_some())
+        Ok(view.snapshot.get(&schema::ANNOTATIONS, &self.id, key)?.is_some())
     }
 
     /// The event that a transaction has already made.
     pub(crate) fn transaction(
         &self,
-        context: &Context<'_>,
+        view: &Context<'_>,
         key: &TransactionKey,
     ) -> Result<Option<OwnedEventId>, RoomError> {
         if let Some(event_id) = self.local.transactions.get(key) {
             return Ok(Some(event_id.clone()));
         }
-        let row = context.snapshot.get(&schema::TRANSACTIONS, &self.id, key)?;
+        let row = view.snapshot.get(&schema::TRANSACTIONS, &self.id, key)?;
         Ok(row.map(|row| row.event_id))
     }
 }

@@ -26,7 +26,8 @@ pub(crate) struct WriterTable {
 
 impl fmt::Debug for WriterTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriterTable").field("writers", &self.mailboxes.lock().len()).finish()
+        let writers = self.mailboxes.lock().len();
+        f.debug_struct("WriterTable").field("writers", &writers).finish_non_exhaustive()
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) const MAILBOX_CAPACITY: usize = 1_024;
 /// Commits of one room that may wait for the disk at a time.
 const MAX_IN_FLIGHT: usize = 4;
 /// After this long without a command a writer leaves.
-const IDLE: Duration = Duration::from_secs(300);
+const IDLE: Duration = Duration::from_mins(5);
 
 /// What shall be done to a room.
 pub(crate) enum Action {
@@ -218,20 +218,23 @@ impl WriterTask {
     /// nothing to write.
     fn fill_batch(&mut self, first: Command) -> Option<Batch> {
         let rooms = self.rooms.clone();
-        let context = Context::new(&rooms);
-        if let Err(error) = self.load(&context) {
+        let view = Context::new(&rooms);
+        if self.in_flight.is_empty()
+            && let Some(room) = &mut self.room
+        {
+            room.forget_settled();
+        }
+        if let Err(error) = self.load(&view) {
             drop(first.reply.send(Err(error)));
             return None;
         }
         let mut room = self.room.take()?;
-        if self.in_flight.is_empty() {
-            room.forget_settled();
-        }
         let mut batch = Batch::new(&self.room_id, self.next_batch);
+        room.apply_merge(&mut batch);
         self.next_batch += 1;
         let mut command = first;
         loop {
-            match step(&mut room, &context, &mut batch, &mut command.action) {
+            match step(&mut room, &view, &mut batch, &mut command.action) {
                 Ok(outcome) => batch.answer_later(command.reply, outcome),
                 Err(StepError::Refused(error)) => drop(command.reply.send(Err(error))),
                 Err(StepError::Settle) if batch.is_empty() && self.in_flight.is_empty() => {
@@ -260,7 +263,7 @@ impl WriterTask {
     }
 
     /// Reads the room into memory if it is not there.
-    fn load(&mut self, context: &Context<'_>) -> Result<(), RoomError> {
+    fn load(&mut self, view: &Context<'_>) -> Result<(), RoomError> {
         if self.room.is_some() {
             return Ok(());
         }
@@ -268,7 +271,8 @@ impl WriterTask {
         if !self.in_flight.is_empty() {
             return Err(RoomError::Busy);
         }
-        let room = Room::load(context, &self.room_id).inspect_err(|error| {
+        let room = Room::load(view, &self.room_id).and_then(|room| merged(view, room));
+        let room = room.inspect_err(|error| {
             tracing::error!(room_id = %self.room_id, ?error, "a room cannot be loaded");
         })?;
         self.room = Some(room.ok_or(RoomError::UnknownRoom)?);
@@ -313,31 +317,42 @@ enum Next {
     End,
 }
 
+/// The room with its extremities' states resolved, where there are several.
+fn merged(view: &Context<'_>, room: Option<Room>) -> Result<Option<Room>, RoomError> {
+    let Some(mut room) = room else {
+        return Ok(None);
+    };
+    if room.tips.len() > 1 {
+        room.merge_tips(view)?;
+    }
+    Ok(Some(room))
+}
+
 /// Does one thing to the room, in memory and in the batch.
 fn step(
     room: &mut Room,
-    context: &Context<'_>,
+    view: &Context<'_>,
     batch: &mut Batch,
     action: &mut Action,
 ) -> Result<Outcome, StepError> {
     match action {
         Action::Append(event) => {
-            if let Some(event_id) = repeated(room, context, event.transaction.as_ref())? {
+            if let Some(event_id) = repeated(room, view, event.transaction.as_ref())? {
                 return Ok(Outcome::Event(event_id));
             }
-            if room.membership(context, &event.sender)? != Some(Membership::Join) {
+            if room.membership(view, &event.sender)? != Some(Membership::Join) {
                 return Err(RoomError::NotJoined.into());
             }
-            room.append(context, batch, event).map(Outcome::Event)
+            room.append(view, batch, event).map(Outcome::Event)
         }
         Action::Member(request) => {
-            if let Some(event_id) = repeated(room, context, request.transaction.as_ref())? {
+            if let Some(event_id) = repeated(room, view, request.transaction.as_ref())? {
                 return Ok(Outcome::Event(event_id));
             }
-            room.change_member(context, batch, request).map(Outcome::Event)
+            room.change_member(view, batch, request).map(Outcome::Event)
         }
         Action::Forget(user_id) => {
-            room.forget(context, batch, user_id)?;
+            room.forget(view, batch, user_id)?;
             Ok(Outcome::Done)
         }
         Action::Sweep(keys) => {
@@ -352,11 +367,11 @@ fn step(
 /// The event that the same request made before, if it is a repeated one.
 fn repeated(
     room: &Room,
-    context: &Context<'_>,
+    view: &Context<'_>,
     transaction: Option<&TransactionKey>,
 ) -> Result<Option<OwnedEventId>, StepError> {
     match transaction {
-        Some(key) => Ok(room.transaction(context, key)?),
+        Some(key) => Ok(room.transaction(view, key)?),
         None => Ok(None),
     }
 }

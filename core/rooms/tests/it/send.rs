@@ -178,19 +178,19 @@ async fn threads_keep_their_summary() {
     let server = Server::new().await;
     let alice = user("alice");
     let room = server.room(&alice).await;
-    let root = server.say(&room, &alice, "root").await.unwrap();
+    let first = server.say(&room, &alice, "root").await.unwrap();
     let reply = |to: ruma::OwnedEventId| {
         let relates_to = json!({ "rel_type": "m.thread", "event_id": to });
         let content = json!({ "msgtype": "m.text", "body": "x", "m.relates_to": relates_to });
         server.send(&room, &alice, "m.room.message", content)
     };
-    let replies = (0..40).map(|_| reply(root.clone()));
+    let replies = (0..40).map(|_| reply(first.clone()));
     let replies: Vec<_> =
         futures_util::future::join_all(replies).await.into_iter().map(Result::unwrap).collect();
     assert!(matches!(reply(replies[0].clone()).await, Err(RoomError::InvalidParam(_))));
 
     let store = server.rooms.store();
-    let row = store.get(&schema::THREADS, &room, &root).await.unwrap().unwrap();
+    let row = store.get(&schema::THREADS, &room, &first).await.unwrap().unwrap();
     assert_eq!((row.count, row.notify_total), (40, 40));
     let by_activity = || store.page(&schema::THREADS_BY_ACTIVITY, &room, .., Direction::Forward, 9);
     assert_eq!(
@@ -204,7 +204,7 @@ async fn threads_keep_their_summary() {
         ..Draft::message(alice.clone(), "m.room.redaction".into(), raw(&json!({})))
     };
     server.rooms.send(&room, redact(newest.header.event_id.clone()), None).await.unwrap();
-    let row = store.get(&schema::THREADS, &room, &root).await.unwrap().unwrap();
+    let row = store.get(&schema::THREADS, &room, &first).await.unwrap().unwrap();
     assert_eq!((row.count, row.notify_total), (39, 40));
     assert!(row.latest < newest.ordinal);
     assert_eq!(
@@ -214,11 +214,11 @@ async fn threads_keep_their_summary() {
     for reply in replies.iter().filter(|id| **id != newest.header.event_id) {
         server.rooms.send(&room, redact(reply.clone()), None).await.unwrap();
     }
-    let row = store.get(&schema::THREADS, &room, &root).await.unwrap().unwrap();
+    let row = store.get(&schema::THREADS, &room, &first).await.unwrap().unwrap();
     assert_eq!((row.count, row.notify_total), (0, 40));
     assert_eq!(by_activity().await.unwrap(), []);
-    reply(root.clone()).await.unwrap();
-    let row = store.get(&schema::THREADS, &room, &root).await.unwrap().unwrap();
+    reply(first.clone()).await.unwrap();
+    let row = store.get(&schema::THREADS, &room, &first).await.unwrap().unwrap();
     assert_eq!((row.count, row.notify_total), (1, 41));
 }
 
