@@ -130,6 +130,7 @@ impl Parts {
     /// end, so that it can be opened again. Nothing may be asked of the parts after it.
     pub(crate) async fn close(self) -> Result<(), OpenError> {
         self.rooms.close();
+        self.rooms.ended().await;
         self.users.flush().await?;
         self.store.close().await?;
         let released = self.store.released();

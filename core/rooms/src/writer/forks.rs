@@ -121,7 +121,7 @@ mod tests {
     use hearth_storage::Store;
     use hearth_types::{ManualClock, ServerIdentity};
     use ruma::{OwnedRoomId, OwnedServerName, RoomVersionId, UserId, user_id};
-    use serde_json::{Value, json};
+    use serde_json::{Value, json, value::RawValue};
 
     use super::*;
     use crate::{
@@ -138,19 +138,19 @@ mod tests {
         Rooms::open(store, Arc::new(identity), clock, RoomsConfig::default()).await.unwrap()
     }
 
-    /// Appends two state events to the same place, and commits both as extremities. The head's state
-    /// is left at the first branch's, as if nobody had resolved it.
+    /// Appends two state events to the same place, and commits both as extremities. The head and the
+    /// membership rows are the second branch's, as if nobody had resolved the states.
     async fn fork(rooms: &Rooms, room_id: &OwnedRoomId, branches: [(&str, &str, &str, Value); 2]) {
         let (commit, sealed) = {
             let view = Context::new(rooms);
             let mut room = Room::load(&view, room_id).unwrap().unwrap();
             let mut batch = Batch::new(room_id, 1);
-            let (base, state) = (room.tips.clone(), room.head.state);
+            let (base, before) = (room.tips.clone(), room.head.clone());
             let mut tips = Vec::new();
-            let mut heads = Vec::new();
             for (sender, event_type, state_key, content) in branches {
                 room.tips.clone_from(&base);
-                room.head.state = state;
+                room.head.state = before.state;
+                room.head.joined_members = before.joined_members;
                 room.forget_remembered();
                 let sender = UserId::parse(sender).unwrap();
                 let content = to_object(content).unwrap();
@@ -158,11 +158,9 @@ mod tests {
                 let mut event = NewEvent::state(sender, event_type, state_key, content, now);
                 assert!(room.append(&view, &mut batch, &mut event).is_ok());
                 tips.extend(room.tips.last().cloned());
-                heads.push(room.head.state);
             }
             room.tips = tips;
             room.head.extremities = room.tips.iter().map(|tip| tip.ordinal).collect();
-            room.head.state = heads[0];
             batch.seal(&room)
         };
         let committed = rooms.store().commit(commit).await.unwrap();
@@ -195,8 +193,7 @@ mod tests {
             let head = rooms.head(&room_id).await.unwrap().unwrap();
             assert_eq!(head.extremities.len(), 2);
 
-            let text = RawJson::text();
-            let draft = Draft::message(alice.to_owned(), "m.room.message".into(), text);
+            let draft = Draft::message(alice.to_owned(), "m.room.message".into(), text());
             let event_id = rooms.send(&room_id, draft, None).await.unwrap();
             let event = rooms.event_by_id(&room_id, &event_id).await.unwrap().unwrap();
             assert_eq!(event.pdu.prev_events().len(), 2);
@@ -214,13 +211,53 @@ mod tests {
         }
     }
 
-    /// A text message's content.
-    struct RawJson;
+    #[tokio::test]
+    async fn a_ban_on_one_side_corrects_the_memberships() {
+        let alice = user_id!("@alice:hs.test");
+        let bob = user_id!("@bob:hs.test");
+        let rooms = rooms().await;
+        let options =
+            CreateRoomOptions { preset: Some(Preset::PublicChat), ..CreateRoomOptions::default() };
+        let room_id = rooms.create_room(alice, options).await.unwrap();
+        rooms.join(&room_id, bob, &MemberProfile::default(), None).await.unwrap();
+        rooms.close();
+        let member = "m.room.member";
+        let branches = [
+            (alice.as_str(), member, bob.as_str(), json!({ "membership": "ban" })),
+            (
+                bob.as_str(),
+                member,
+                bob.as_str(),
+                json!({ "membership": "join", "displayname": "B" }),
+            ),
+        ];
+        fork(&rooms, &room_id, branches).await;
 
-    impl RawJson {
-        fn text() -> Box<serde_json::value::RawValue> {
-            let json = json!({ "msgtype": "m.text", "body": "hi" }).to_string();
-            serde_json::value::RawValue::from_string(json).unwrap()
-        }
+        let mut room = {
+            let view = Context::new(&rooms);
+            let mut room = Room::load(&view, &room_id).unwrap().unwrap();
+            assert_eq!(room.head.joined_members, 2);
+            room.merge_tips(&view).unwrap();
+            room
+        };
+        let mut batch = Batch::new(&room_id, 2);
+        room.apply_merge(&mut batch);
+        let (commit, sealed) = batch.seal(&room);
+        let committed = rooms.store().commit(commit).await.unwrap();
+        sealed.publish(&room_id, rooms.caches(), committed);
+
+        assert_eq!(state(&rooms, &room_id, (member, bob.as_str())).await["membership"], "ban");
+        let row = rooms.member_row(&room_id, bob).await.unwrap().unwrap();
+        assert_eq!(row.membership, Membership::Ban);
+        let row = rooms.user_room(bob, &room_id).await.unwrap().unwrap();
+        assert_eq!((row.details.membership, row.details.was_joined), (Membership::Ban, true));
+        assert_eq!(row.position, committed.last);
+        assert_eq!(rooms.head(&room_id).await.unwrap().unwrap().joined_members, 1);
+    }
+
+    /// A text message's content.
+    fn text() -> Box<RawValue> {
+        let json = json!({ "msgtype": "m.text", "body": "hi" }).to_string();
+        RawValue::from_string(json).unwrap()
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, RoomId};
-use tokio::sync::{mpsc, mpsc::error::TrySendError};
+use tokio::sync::{mpsc, mpsc::error::TrySendError, watch};
 
 use super::{
     Command,
@@ -22,6 +22,17 @@ pub(crate) struct WriterTable {
     max_writers: usize,
     /// Set under the lock: from then on no writer starts.
     closed: AtomicBool,
+    /// How many writers run, those that are ending included.
+    running: watch::Sender<usize>,
+}
+
+/// Counts a writer as running until it is dropped.
+pub(super) struct Running(watch::Sender<usize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
 }
 
 impl fmt::Debug for WriterTable {
@@ -34,7 +45,12 @@ impl fmt::Debug for WriterTable {
 impl WriterTable {
     /// No writer runs yet.
     pub(crate) fn new(max_writers: usize) -> Self {
-        Self { mailboxes: Mutex::new(HashMap::new()), max_writers, closed: AtomicBool::new(false) }
+        Self {
+            mailboxes: Mutex::new(HashMap::new()),
+            max_writers,
+            closed: AtomicBool::new(false),
+            running: watch::Sender::new(0),
+        }
     }
 
     /// Puts a command into a room's mailbox, and starts the room's writer if none runs.
@@ -79,7 +95,9 @@ impl WriterTable {
         let (sender, mailbox) = mpsc::channel(MAILBOX_CAPACITY);
         sender.try_send(command).map_err(|_| RoomError::Busy)?;
         mailboxes.insert(room_id.to_owned(), sender);
-        tokio::spawn(WriterTask::new(rooms.clone(), room_id.to_owned(), mailbox).run());
+        self.running.send_modify(|running| *running += 1);
+        let running = Running(self.running.clone());
+        tokio::spawn(WriterTask::new(rooms.clone(), room_id.to_owned(), mailbox, running).run());
         Ok(())
     }
 
@@ -100,5 +118,12 @@ impl WriterTable {
         let mut mailboxes = self.mailboxes.lock();
         self.closed.store(true, Ordering::Relaxed);
         mailboxes.clear();
+    }
+
+    /// Waits until no writer runs.
+    pub(crate) async fn ended(&self) {
+        let mut running = self.running.subscribe();
+        // The sender lives as long as the table.
+        drop(running.wait_for(|running| *running == 0).await);
     }
 }

@@ -11,6 +11,7 @@ use super::{
     Batch, Context, NewEvent, Room, StepError,
     batch::{Reply, SealedBatch},
     room::MAX_LOCAL_EVENTS,
+    table::Running,
 };
 use crate::{
     Rooms,
@@ -81,9 +82,14 @@ impl Rooms {
     }
 
     /// Lets every writer finish its mailbox and end: for an orderly shutdown, before the store is
-    /// closed.
+    /// closed. [`Self::ended`] waits for it.
     pub fn close(&self) {
         self.writers().close();
+    }
+
+    /// Waits until no writer runs; after [`Self::close`] none will.
+    pub async fn ended(&self) {
+        self.writers().ended().await;
     }
 }
 
@@ -106,6 +112,8 @@ pub(super) struct WriterTask {
     next_batch: u64,
     /// A command that must wait until nothing is in flight.
     deferred: Option<Command>,
+    /// Dropped last: whoever waits for the writers' end may close the store then.
+    _running: Running,
 }
 
 impl WriterTask {
@@ -113,6 +121,7 @@ impl WriterTask {
         rooms: Rooms,
         room_id: OwnedRoomId,
         mailbox: mpsc::Receiver<Command>,
+        running: Running,
     ) -> Self {
         Self {
             rooms,
@@ -122,6 +131,7 @@ impl WriterTask {
             in_flight: VecDeque::with_capacity(MAX_IN_FLIGHT),
             next_batch: 1,
             deferred: None,
+            _running: running,
         }
     }
 

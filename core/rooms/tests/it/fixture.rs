@@ -35,6 +35,7 @@ impl Server {
     pub(crate) async fn reopened(self, path: &Path) -> Self {
         let Self { rooms, key, .. } = self;
         rooms.close();
+        rooms.ended().await;
         rooms.store().close().await.unwrap();
         drop(rooms);
         Self::over(open(path).await, key).await

@@ -1,5 +1,12 @@
 //! Rooms over a real store in memory: what callers of the crate see.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
 mod create;
 mod directory;
 mod fixture;

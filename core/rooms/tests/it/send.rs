@@ -292,7 +292,7 @@ async fn old_transactions_are_swept() {
     let server = Server::new().await;
     let room = server.room(&user("alice")).await;
     let first = server.rooms.send(&room, text("a"), Some(transaction("old"))).await.unwrap();
-    server.clock.advance(std::time::Duration::from_secs(8 * 24 * 3600));
+    server.clock.advance(std::time::Duration::from_hours(8 * 24));
     let kept = server.rooms.send(&room, text("a"), Some(transaction("new"))).await.unwrap();
     assert_eq!(server.rooms.sweep_transactions().await.unwrap(), 1);
     let again = server.rooms.send(&room, text("a"), Some(transaction("new"))).await.unwrap();

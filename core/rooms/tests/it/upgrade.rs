@@ -56,7 +56,7 @@ async fn the_new_room_takes_over_what_the_old_one_was() {
 
         let alias = RoomAliasId::parse(format!("#room{step}:hs.test")).unwrap();
         assert_eq!(server.rooms.resolve_alias(&alias).await.unwrap(), new);
-        assert_eq!(server.rooms.room_aliases(&new).await.unwrap(), [alias.clone()]);
+        assert_eq!(server.rooms.room_aliases(&new).await.unwrap(), std::slice::from_ref(&alias));
         assert_eq!(server.state(&new, "m.room.canonical_alias", "").await["alias"], alias.as_str());
         assert_eq!(server.state(&old, "m.room.canonical_alias", "").await, json!({}));
         assert!(server.rooms.is_published(&new).await.unwrap());
