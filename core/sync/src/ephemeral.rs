@@ -26,17 +26,12 @@ type ReceiptContent = BTreeMap<OwnedEventId, BTreeMap<ReceiptType, BTreeMap<Owne
 
 impl Pass<'_> {
     /// Adds the room's `m.typing` if it changed; on a whole room only if somebody types.
-    pub(crate) async fn add_typing(
-        &self,
-        room_id: &RoomId,
-        whole: bool,
-        out: &mut EventList,
-    ) -> Result<(), SyncError> {
+    pub(crate) fn add_typing(&self, room_id: &RoomId, whole: bool, out: &mut EventList) {
         let users = &self.inner.users;
         let known = self.question.since.map_or(0, |since| since.typing);
         let changed = users.room_typing_serial(room_id) > known;
         if !(changed || whole) || !self.question.filter.wants_ephemeral(room_id, "m.typing") {
-            return Ok(());
+            return;
         }
         let mut typing = users.typing(room_id);
         let ignored = &self.ignored;
@@ -46,7 +41,6 @@ impl Pass<'_> {
             write_json(&mut content, &BTreeMap::from([("user_ids", &typing.user_ids)]));
             out.push_event("m.typing", &content);
         }
-        Ok(())
     }
 
     /// Adds receipts as `m.receipt`. In large rooms only the user's own are shown.

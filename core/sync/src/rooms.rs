@@ -71,7 +71,7 @@ impl Pass<'_> {
         let receipts = self.receipts(room_id, since, large).await?;
         let own_read = receipts.iter().any(|receipt| receipt.user_id == self.question.user_id);
         let mut ephemeral = EventList::default();
-        self.add_typing(room_id, since.is_none(), &mut ephemeral).await?;
+        self.add_typing(room_id, since.is_none(), &mut ephemeral);
         self.add_receipts(room_id, receipts, large, &mut ephemeral).await?;
         let account_data = self.room_account_data(room_id, since, account_data).await?;
         let changed = range.full

@@ -143,20 +143,22 @@ fn add_left_out(events: &mut Vec<Arc<StoredEvent>>, timeline: &Timeline) {
     if timeline.left_out.is_empty() {
         return;
     }
-    fn key(event: &StoredEvent) -> (String, String) {
-        (event.pdu.kind().to_string(), event.pdu.state_key().unwrap_or_default().to_owned())
-    }
     let mut seen: HashSet<(String, String)> = timeline
         .events
         .iter()
         .filter(|event| event.pdu.state_key().is_some())
-        .map(|event| key(event))
+        .map(|event| state_key_of(event))
         .collect();
     for event in &timeline.left_out {
-        if seen.insert(key(event)) {
-            let replaced = key(event);
-            events.retain(|known| key(known) != replaced);
+        if seen.insert(state_key_of(event)) {
+            let replaced = state_key_of(event);
+            events.retain(|known| state_key_of(known) != replaced);
             events.push(Arc::clone(event));
         }
     }
+}
+
+/// The state key that an event sets.
+fn state_key_of(event: &StoredEvent) -> (String, String) {
+    (event.pdu.kind().to_string(), event.pdu.state_key().unwrap_or_default().to_owned())
 }

@@ -13,7 +13,7 @@ use crate::{SyncError, SyncResponse, SyncService, hub::Connection, pass::Questio
 /// Responses that may be under way to the client at a time.
 const WINDOW: usize = 4;
 /// How long one wait lasts before it is begun anew.
-const WAIT: Duration = Duration::from_secs(3_600);
+const WAIT: Duration = Duration::from_hours(1);
 
 /// A sequence of sync responses for one device; see the module.
 #[derive(Debug)]

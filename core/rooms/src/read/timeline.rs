@@ -138,9 +138,8 @@ impl Rooms {
             }
             _ => Vec::new(),
         };
-        let end = scan.rest.map(|index| match backward {
-            true => TimelineToken::before(index),
-            false => TimelineToken::after(index),
+        let end = scan.rest.map(|index| {
+            if backward { TimelineToken::before(index) } else { TimelineToken::after(index) }
         });
         Ok(MessagesPage { events, state, start, end })
     }

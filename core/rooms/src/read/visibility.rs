@@ -77,7 +77,7 @@ pub struct Visibility {
     user_id: OwnedUserId,
     row: Option<UserRoomRow>,
     member_key: Option<u32>,
-    visibility_key: Option<u32>,
+    history_key: Option<u32>,
     by_rest: HashMap<NodeId, HistoryVisibility>,
     by_members: HashMap<NodeId, Option<Membership>>,
 }
@@ -138,7 +138,7 @@ impl Rooms {
             Some(StateKeyOrdinal::Member(key)) => Some(key),
             _ => None,
         };
-        let visibility_key = match self.state_key(room_id, "m.room.history_visibility", "").await? {
+        let history_key = match self.state_key(room_id, "m.room.history_visibility", "").await? {
             Some(StateKeyOrdinal::Rest(key)) => Some(key),
             _ => None,
         };
@@ -148,7 +148,7 @@ impl Rooms {
             user_id: user_id.to_owned(),
             row,
             member_key,
-            visibility_key,
+            history_key,
             by_rest: HashMap::new(),
             by_members: HashMap::new(),
         })
@@ -224,7 +224,7 @@ impl Visibility {
         if let Some(known) = self.by_rest.get(&rest) {
             return Ok(*known);
         }
-        let ordinal = match self.visibility_key {
+        let ordinal = match self.history_key {
             Some(key) => get(&self.rooms.nodes(&self.room_id), rest, key)?,
             None => None,
         };

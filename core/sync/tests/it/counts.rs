@@ -242,10 +242,10 @@ async fn counts_come_with_their_event_and_split_by_thread_when_asked() {
     let room = world.room(&alice).await;
     world.join(&room, &bob).await;
     let first = world.ask(Ask::of(&bob)).await;
-    let root = world.text(&room, &alice, "root").await;
+    let thread = world.text(&room, &alice, "root").await;
     let reply = json!({
         "msgtype": "m.text", "body": "reply @bob:x", "m.mentions": {"user_ids": ["@bob:x"]},
-        "m.relates_to": {"rel_type": "m.thread", "event_id": root},
+        "m.relates_to": {"rel_type": "m.thread", "event_id": thread},
     });
     world.send(&room, &alice, "m.room.message", reply).await;
     let ask = Ask::of(&bob).after(&first);
@@ -262,7 +262,7 @@ async fn counts_come_with_their_event_and_split_by_thread_when_asked() {
         json!({"notification_count": 1, "highlight_count": 0})
     );
     assert_eq!(
-        section["unread_thread_notifications"][root.as_str()],
+        section["unread_thread_notifications"][thread.as_str()],
         json!({"notification_count": 1, "highlight_count": 1})
     );
 }

@@ -82,7 +82,7 @@ async fn large_rooms_wake_those_who_do_not_look_a_little_later() {
         if viewed {
             world.sync.viewed(&bob, &room);
         }
-        let ask = Ask::of(&bob).after(&token).with(|ask| ask.timeout = Duration::from_secs(60));
+        let ask = Ask::of(&bob).after(&token).with(|ask| ask.timeout = Duration::from_mins(1));
         let mut waiting = Box::pin(world.sync.sync(ask.request()));
         assert!(waiting.as_mut().now_or_never().is_none());
         world.text(&room, &alice, "x").await;

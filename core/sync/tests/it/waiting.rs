@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::world::{Ask, World, joined, text_of, timeline, user};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn body(response: &hearth_sync::SyncResponse) -> Value {
     serde_json::from_slice(&response.body).unwrap()

@@ -1,4 +1,4 @@
-//! Rooms, users and sync over a store in memory, with a clock that tests move.
+//! Rooms, users and sync over a store in memory, with a clock that stands still.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,7 +21,6 @@ pub(crate) struct World {
     pub(crate) rooms: Rooms,
     pub(crate) users: Users,
     pub(crate) sync: SyncService,
-    pub(crate) clock: Arc<ManualClock>,
 }
 
 /// A `/sync` request to be built.
@@ -90,27 +89,25 @@ impl World {
         })
         .await
         .unwrap();
-        let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_700_000_000_000));
         let key = ServerIdentity::generate_key();
         let identity =
             ServerIdentity::from_der(owned_server_name!("x"), &key, "1".to_owned()).unwrap();
         let identity = Arc::new(identity);
-        let dyn_clock: Arc<dyn Clock> = clock.clone();
         let rooms = Rooms::open(
             store.clone(),
             Arc::clone(&identity),
-            Arc::clone(&dyn_clock),
+            Arc::clone(&clock),
             RoomsConfig::default(),
         )
         .await
         .unwrap();
         let users =
-            Users::open(store.clone(), identity, Arc::clone(&dyn_clock), UsersConfig::default())
+            Users::open(store.clone(), identity, Arc::clone(&clock), UsersConfig::default())
                 .await
                 .unwrap();
-        let sync =
-            SyncService::open(rooms.clone(), users.clone(), store, dyn_clock, config).unwrap();
-        Self { rooms, users, sync, clock }
+        let sync = SyncService::open(rooms.clone(), users.clone(), store, clock, config).unwrap();
+        Self { rooms, users, sync }
     }
 
     /// A public room that its creator is in.

@@ -14,3 +14,5 @@ mod relations;
 mod resolution;
 mod support;
 mod threads;
+mod timeline;
+mod visibility;
