@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -19,6 +19,7 @@ use crate::{
     error::{DamagedRoom, RoomError},
     schema::{self, EventOrdinal, EventRow, MemberRow, RoomHead, StoredEvent, UserRoomRow},
     state::{self, Node, NodeError, NodeId, NodeSource, StateKeyOrdinal, StateRoot},
+    transactions::sweep_regularly,
     writer::WriterTable,
 };
 
@@ -31,6 +32,16 @@ const MAX_USER_ROOMS: usize = 100_000;
 #[derive(Clone)]
 pub struct Rooms {
     inner: Arc<Inner>,
+}
+
+/// A handle to [`Rooms`] that does not keep them, nor the store, alive.
+pub(crate) struct WeakRooms(Weak<Inner>);
+
+impl WeakRooms {
+    /// The rooms, unless they are gone.
+    pub(crate) fn upgrade(&self) -> Option<Rooms> {
+        self.0.upgrade().map(|inner| Rooms { inner })
+    }
 }
 
 struct Inner {
@@ -77,7 +88,14 @@ impl Rooms {
             clock,
             config,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let rooms = Self { inner: Arc::new(inner) };
+        tokio::spawn(sweep_regularly(rooms.downgrade()));
+        Ok(rooms)
+    }
+
+    /// A handle that keeps nothing alive, for tasks that run beside.
+    pub(crate) fn downgrade(&self) -> WeakRooms {
+        WeakRooms(Arc::downgrade(&self.inner))
     }
 
     /// The store below.

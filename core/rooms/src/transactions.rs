@@ -11,6 +11,7 @@ use ruma::OwnedRoomId;
 use crate::{
     Rooms,
     error::RoomError,
+    rooms::WeakRooms,
     schema::{self, TransactionKey},
     writer::Action,
 };
@@ -23,6 +24,23 @@ const KEPT: Duration = Duration::from_hours(7 * 24);
 const MAX_SWEPT: usize = 50_000;
 /// Rows that one commit removes.
 const SWEPT_PER_COMMIT: usize = 250;
+
+/// Time between two sweeps.
+const SWEEP_EVERY: Duration = Duration::from_hours(1);
+
+/// Sweeps now and then for as long as the rooms are in use.
+pub(crate) async fn sweep_regularly(rooms: WeakRooms) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let Some(rooms) = rooms.upgrade() else {
+            return;
+        };
+        match rooms.sweep_transactions().await {
+            Ok(swept) => tracing::debug!(swept, "old transactions removed"),
+            Err(error) => tracing::warn!(?error, "old transactions could not be removed"),
+        }
+    }
+}
 
 impl TransactionKey {
     /// Checks that the key fits into the store.
@@ -43,8 +61,8 @@ impl TransactionKey {
 }
 
 impl Rooms {
-    /// Removes transactions older than a week, at most 50,000 of them, and says how many. To be
-    /// called now and then, for instance every hour; what is left over is removed the next time.
+    /// Removes transactions older than a week, at most 50,000 of them, and says how many. Runs by
+    /// itself every hour; what is left over is removed the next time.
     pub async fn sweep_transactions(&self) -> Result<usize, RoomError> {
         let kept_ms = u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX);
         let limit_ms = self.clock().now_ms().saturating_sub(kept_ms);
