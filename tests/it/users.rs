@@ -1,21 +1,36 @@
-use hearth_testkit::Client;
+use hearth_testkit::{Client, encode};
 use http::StatusCode;
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::command::{Home, Server};
 
+/// Speaks HTTP while nothing else happens.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// The answer to logging in.
+fn try_login(server: &Server, user: &str, password: &str) -> (StatusCode, Value) {
+    let body = json!({
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": user },
+        "password": password,
+    });
+    block_on(async { Client::new(&server.base()).post("/_matrix/client/v3/login", body).await })
+}
+
 /// The status of logging in.
 fn login(server: &Server, user: &str, password: &str) -> StatusCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let body = json!({
-            "type": "m.login.password",
-            "identifier": { "type": "m.id.user", "user": user },
-            "password": password,
-        });
-        Client::new(&server.base()).post("/_matrix/client/v3/login", body).await.0
-    })
+    try_login(server, user, password).0
+}
+
+/// A client that is logged in.
+fn client(server: &Server, user: &str, password: &str) -> Client {
+    let (status, answer) = try_login(server, user, password);
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let token = answer.get("access_token").and_then(Value::as_str).unwrap();
+    Client::new(&server.base()).with_token(token)
 }
 
 fn generated_password(output: &str) -> String {
@@ -69,4 +84,39 @@ fn what_cannot_be_done_is_said() {
     assert!(error.contains("not a user of localhost"), "{error}");
     let error = home.run_err(&["user", "password", "nobody", "--generate"]);
     assert!(error.contains("no such user"), "{error}");
+}
+
+#[test]
+fn a_deactivated_user_has_left_all_rooms_and_is_logged_out() {
+    let home = Home::new();
+    let server = home.serve();
+    for user in ["alice", "bob"] {
+        home.run_with_input(&["user", "create", user, "--password-stdin"], "password\n");
+    }
+    let (alice, bob) = (client(&server, "alice", "password"), client(&server, "bob", "password"));
+    let room_id = block_on(async {
+        let room = json!({ "preset": "public_chat" });
+        let room_id = alice.post_ok("/_matrix/client/v3/createRoom", room).await["room_id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        bob.post_ok(&format!("/_matrix/client/v3/join/{}", encode(&room_id)), json!({})).await;
+        room_id
+    });
+    home.run_ok(&["user", "deactivate", "bob"]);
+    // Twice is the same as once.
+    home.run_ok(&["user", "deactivate", "bob"]);
+
+    // Connections belong to a runtime: these are new ones.
+    let again = |client: &Client| Client::new(&server.base()).with_token(client.token().unwrap());
+    let (alice, bob) = (again(&alice), again(&bob));
+    block_on(async {
+        let path = format!("/_matrix/client/v3/rooms/{}/joined_members", encode(&room_id));
+        let members = alice.get_ok(&path).await;
+        assert!(members["joined"].get("@bob:localhost").is_none(), "{members}");
+        assert!(members["joined"].get("@alice:localhost").is_some(), "{members}");
+        let (status, answer) = bob.get("/_matrix/client/v3/account/whoami").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{answer}");
+    });
+    assert_eq!(login(&server, "bob", "password"), StatusCode::FORBIDDEN);
 }
