@@ -18,8 +18,7 @@ use crate::SyncConfig;
 pub(crate) struct SyncFilter {
     definition: Arc<FilterDefinition>,
     pub(crate) timeline_limit: usize,
-    pub(crate) lazy_load: bool,
-    pub(crate) redundant_members: bool,
+    lazy: LazyLoadOptions,
     pub(crate) thread_counts: bool,
     pub(crate) federation_format: bool,
 }
@@ -32,15 +31,23 @@ impl SyncFilter {
                 usize::try_from(limit).unwrap_or(usize::MAX)
             })
             .min(config.max_timeline_limit);
-        let lazy = definition.room.state.lazy_load_options;
         Self {
             timeline_limit,
-            lazy_load: lazy != LazyLoadOptions::Disabled,
-            redundant_members: lazy == LazyLoadOptions::Enabled { include_redundant_members: true },
+            lazy: definition.room.state.lazy_load_options,
             thread_counts: definition.room.timeline.unread_thread_notifications,
             federation_format: definition.event_format == EventFormat::Federation,
             definition,
         }
+    }
+
+    /// Are memberships sent only of those whom the client needs to know?
+    pub(crate) fn lazy_load(&self) -> bool {
+        self.lazy != LazyLoadOptions::Disabled
+    }
+
+    /// Also of those whom it was told of before?
+    pub(crate) fn redundant_members(&self) -> bool {
+        self.lazy == LazyLoadOptions::Enabled { include_redundant_members: true }
     }
 
     pub(crate) fn include_leave(&self) -> bool {

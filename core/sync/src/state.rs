@@ -43,7 +43,7 @@ impl StateQuestion<'_> {
     ) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
         let root = if self.after { timeline.end_state } else { timeline.start_state };
         let mut events = if self.full {
-            let part = if self.filter.lazy_load { StatePart::Rest } else { StatePart::All };
+            let part = if self.filter.lazy_load() { StatePart::Rest } else { StatePart::All };
             self.rooms.state_events(self.room_id, root, part).await?
         } else {
             self.changes(timeline.known_state, root).await?
@@ -51,11 +51,11 @@ impl StateQuestion<'_> {
         if !self.after {
             add_left_out(&mut events, timeline);
         }
-        if self.filter.lazy_load {
+        if self.filter.lazy_load() {
             self.add_members(&mut events, root, timeline).await?;
         }
         events.retain(|event| self.filter.wants_in_state(event));
-        if self.filter.lazy_load {
+        if self.filter.lazy_load() {
             self.remember(&events, timeline);
         }
         Ok(events)
@@ -116,7 +116,7 @@ impl StateQuestion<'_> {
 
     fn knows(&self, user_id: &UserId, ordinal: EventOrdinal) -> bool {
         match self.since {
-            Some(since) if !self.full && !self.filter.redundant_members => {
+            Some(since) if !self.full && !self.filter.redundant_members() => {
                 self.device.lock().members.knows(self.room_id, user_id, ordinal, since)
             }
             _ => false,
