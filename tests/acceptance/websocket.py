@@ -70,13 +70,23 @@ class Sockets(unittest.IsolatedAsyncioTestCase):
             query["since"] = since
         headers = {"Authorization": "Bearer " + (who or self.bob).token}
         socket = await self.session.ws_connect(self.server.url + PATH, params=query, headers=headers,
-                                               protocols=["m.json"], heartbeat=None)
+                                               protocols=["m.json"], autoping=False)
         self.addAsyncCleanup(socket.close)
         self.assertEqual(socket.protocol, "m.json")
         return socket
 
-    async def message(self, socket):
-        return json.loads(await socket.receive_str(timeout=WAIT_S))
+    @staticmethod
+    async def frame(socket, timeout=WAIT_S):
+        """The next frame that is neither ping nor pong. Pings stay unanswered: no test lasts long enough to need it."""
+        while True:
+            frame = await socket.receive(timeout=timeout)
+            if frame.type not in (aiohttp.WSMsgType.PING, aiohttp.WSMsgType.PONG):
+                return frame
+
+    async def message(self, socket, timeout=WAIT_S):
+        frame = await self.frame(socket, timeout)
+        self.assertEqual(frame.type, aiohttp.WSMsgType.TEXT, frame)
+        return json.loads(frame.data)
 
     async def update(self, socket):
         """The next update; answers to requests that come before it are passed over."""
@@ -111,8 +121,8 @@ class Sockets(unittest.IsolatedAsyncioTestCase):
     async def closed(self, socket):
         """The code with which the server closes the socket."""
         while True:
-            message = await socket.receive(timeout=WAIT_S)
-            if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING):
+            frame = await self.frame(socket)
+            if frame.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING):
                 return socket.close_code
 
 
@@ -194,7 +204,7 @@ class Updates(Sockets):
             await self.say("more %d" % number)
         while True:
             try:
-                taken.append(json.loads(await socket.receive_str(timeout=1)))
+                taken.append(await self.message(socket, timeout=1))
             except asyncio.TimeoutError:
                 break
         self.assertLessEqual(len(taken), 4)

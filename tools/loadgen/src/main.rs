@@ -47,10 +47,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Failure> {
-    let served = match &options.serve {
-        Some(binary) => Some(Served::start(binary, options.serve_in.as_deref()).await?),
-        None => None,
-    };
+    let mut served = serve(&options).await?;
     let url = served.as_ref().map_or(options.url.as_str(), Served::url);
     let target = Target::parse(url).map_err(Failure::Server)?;
     let report = Report {
@@ -64,7 +61,7 @@ async fn run(options: Options) -> Result<(), Failure> {
     let server_pid = options.server_pid.or_else(|| served.as_ref().and_then(Served::pid));
     let mut world = World::new(target, options, report, server_pid);
     let result = tokio::select! {
-        result = run_plan(&mut world) => result,
+        result = run_plan(&mut world, &mut served) => result,
         interrupted = tokio::signal::ctrl_c() => match interrupted {
             Ok(()) => Err(Failure::Server("interrupted".to_owned())),
             Err(error) => Err(Failure::Server(format!("cannot wait for Ctrl-C: {error}"))),
@@ -80,16 +77,29 @@ async fn run(options: Options) -> Result<(), Failure> {
     result
 }
 
-async fn run_plan(world: &mut World) -> Result<(), Failure> {
+/// Starts the server that is measured, if the generator is to do that.
+async fn serve(options: &Options) -> Result<Option<Served>, Failure> {
+    match &options.serve {
+        Some(binary) => Served::start(binary, options.serve_in.as_deref()).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn run_plan(world: &mut World, served: &mut Option<Served>) -> Result<(), Failure> {
     if let Some(usage) = world.usage().server {
         let row = report::Row::new("start", "server at start");
-        world.report.add(row.metric(
-            "server memory",
-            "MiB",
-            report::as_f64(usage.resident_bytes) / 1024.0 / 1024.0,
-        ));
+        let memory = report::as_f64(usage.resident_bytes) / 1024.0 / 1024.0;
+        world.report.add(row.metric("server memory", "MiB", memory));
     }
     for scenario in world.options.plan() {
+        if scenario.wants_fresh_server() && served.is_some() {
+            // The old one ends first: both together would share the processors.
+            drop(served.take());
+            *served = serve(&world.options).await?;
+            if let Some(served) = served {
+                world.move_to(Target::parse(served.url()).map_err(Failure::Server)?, served.pid());
+            }
+        }
         scenarios::run(world, scenario).await?;
     }
     Ok(())

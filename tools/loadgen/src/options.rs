@@ -137,6 +137,13 @@ pub(crate) enum Scenario {
     IdleSockets,
 }
 
+impl Scenario {
+    /// Does it measure what the server has allocated? What earlier scenarios left behind would spoil that.
+    pub(crate) fn wants_fresh_server(self) -> bool {
+        matches!(self, Self::IdlePolls | Self::IdleSockets)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -92,6 +92,14 @@ impl World {
         }
     }
 
+    /// Goes on with another, empty server.
+    pub(crate) fn move_to(&mut self, target: Target, server_pid: Option<u32>) {
+        self.target = Arc::new(target);
+        self.server_pid = server_pid;
+        self.accounts.clear();
+        self.sized_rooms.clear();
+    }
+
     /// A client without a connection yet.
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.target)
