@@ -401,7 +401,13 @@ const SYNC: Section = Section {
             Kind::Integer,
             "A room with more joined members than this is large: other people's read receipts and \
              presence are not passed on there, and clients that do not view the room are woken by it \
-             less often.",
+             less often, if many are connected.",
+        ),
+        field(
+            "sync.quiet_connected_users",
+            Kind::Integer,
+            "Wake-ups by a large room are gathered only while more users than this are connected to \
+             it: a message costs each connected member one wake, and few are cheap.",
         ),
         field(
             "sync.quiet_interval_ms",

@@ -53,6 +53,7 @@ pub(crate) async fn send_event(
     let draft = Draft::message(caller.user_id().to_owned(), event_type, content);
     let event_id = app.rooms().send(room_id, draft, Some(key)).await?;
     app.users().presence_active(caller.user_id());
+    app.sync().viewed(caller.user_id(), room_id);
     Ok(event_id)
 }
 

@@ -87,6 +87,7 @@ pub(crate) async fn mark(
         })
         .await?;
     app.users().presence_active(caller.user_id());
+    app.sync().viewed(caller.user_id(), room_id);
     Ok(())
 }
 

@@ -69,5 +69,6 @@ pub(crate) async fn send_event(
     let draft = Draft::state(caller.user_id().to_owned(), event_type, state_key, content);
     let event_id = app.rooms().send(room_id, draft, None).await?;
     app.users().presence_active(caller.user_id());
+    app.sync().viewed(caller.user_id(), room_id);
     Ok(event_id)
 }

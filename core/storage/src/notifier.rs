@@ -161,6 +161,12 @@ impl Notifier {
         }
     }
 
+    /// How many listeners a topic has.
+    #[must_use]
+    pub fn listeners(&self, topic: &Topic) -> usize {
+        self.shard(topic).read().get(topic).map_or(0, HashMap::len)
+    }
+
     /// Wakes a topic's listeners without any commit (typing, presence held in memory). They see the
     /// currently published position; the topic's last position stays.
     pub fn poke(&self, topic: &Topic) {

@@ -17,7 +17,10 @@ pub struct SyncConfig {
     /// Rooms with more joined members than this are large: receipts of others and presence are not
     /// passed on there, and clients that do not view the room are woken less often.
     pub large_room_members: u64,
-    /// How often a waiting client is woken by large rooms that it does not view, at most, in
+    /// Wake-ups by a large room are gathered only while more users than this are connected here to
+    /// that room: a message costs its connected members one wake each, and few are cheap.
+    pub quiet_connected_users: usize,
+    /// How often a waiting client is woken by such rooms that it does not view, at most, in
     /// milliseconds. 0: by every event.
     pub quiet_interval_ms: u64,
     /// How long a room counts as viewed after the user sent something, a receipt or typing there, in
@@ -41,6 +44,7 @@ impl Default for SyncConfig {
             default_timeline_limit: 10,
             max_timeline_limit: 500,
             large_room_members: 1_000,
+            quiet_connected_users: 100,
             quiet_interval_ms: 1_000,
             viewing_ms: 300_000,
             delivery_receipts: false,

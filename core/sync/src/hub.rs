@@ -332,12 +332,12 @@ impl Session {
         Arc::clone(devices.entry(device_id.to_owned()).or_default())
     }
 
-    /// The room turned out to be large, or not to be: wakes from there are gathered, or not.
-    pub(crate) fn set_large(&self, topic: &Topic, large: bool) {
+    /// Whether wakes from a room are gathered.
+    pub(crate) fn set_quiet(&self, topic: &Topic, quiet: bool) {
         let known = self.quiet.read().contains_key(topic);
-        if large && !known {
+        if quiet && !known {
             self.quiet.write().insert(topic.clone(), 0);
-        } else if !large && known {
+        } else if !quiet && known {
             self.quiet.write().remove(topic);
         }
     }

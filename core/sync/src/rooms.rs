@@ -58,7 +58,11 @@ impl Pass<'_> {
         let head = self.inner.rooms.head(room_id).await?;
         let large =
             head.is_some_and(|head| head.joined_members > self.inner.config.large_room_members);
-        session.set_large(topic, large);
+        let crowded = || {
+            let connected = self.inner.notifier().listeners(topic);
+            connected > self.inner.config.quiet_connected_users
+        };
+        session.set_quiet(topic, large && crowded());
         // Rooms that the client does not know as joined come as if nothing was known of them.
         let since = self.since().filter(|since| row.joined_at <= *since);
         let range = Range {

@@ -215,7 +215,8 @@ impl SyncService {
         let mut closing = self.inner.closing.subscribe();
         loop {
             let waiter = session.listen();
-            let response = Pass::answer(&self.inner, session, question).await?;
+            // Boxed, so that what a pass needs does not stay with a request while it waits.
+            let response = Box::pin(Pass::answer(&self.inner, session, question)).await?;
             if !response.is_empty
                 || question.since.is_none()
                 || question.full_state
