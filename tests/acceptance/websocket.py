@@ -160,12 +160,10 @@ class Updates(Sockets):
         print("seed %d" % seed, end=" ", flush=True)
         choose = random.Random(seed)
         sent = ["step %d" % number for number in range(150)]
-        over = asyncio.Event()
 
         async def talk():
             for body in sent:
                 await self.say(body)
-            over.set()
 
         talking = asyncio.create_task(talk())
         seen, since, deadline = [], self.token, time.monotonic() + 3 * WAIT_S
@@ -180,8 +178,8 @@ class Updates(Sockets):
                 socket = await self.open(since)
                 updates = []
                 for _ in range(choose.randint(1, 4)):
-                    if over.is_set() and len(seen) + sum(len(bodies(u, self.room)) for u in updates) >= len(sent):
-                        break
+                    if len(seen) + sum(len(bodies(update, self.room)) for update in updates) >= len(sent):
+                        break  # Nothing more will come.
                     updates.append(await self.update(socket))
                     # Whether it is acknowledged or not: taken in is taken in.
                     if choose.random() < 0.7:

@@ -264,8 +264,9 @@ impl Users {
             return Err(UsersError::Deactivated);
         }
         change(&mut row);
-        self.store().commit(account_commit(user_id, &row)).await?;
+        // Before the commit, which wakes those who look what has become of their session.
         self.inner.sessions.remove_user(user_id);
+        self.store().commit(account_commit(user_id, &row)).await?;
         Ok(())
     }
 }

@@ -204,10 +204,12 @@ impl Users {
             if commit.is_empty() {
                 continue;
             }
-            self.store().commit(commit).await?;
+            // Before the commit, which wakes those who look whether their session has ended. Nobody takes it into memory again
+            // meanwhile: that needs the user's lock.
             for pair in &ended {
                 self.inner.sessions.remove(pair);
             }
+            self.store().commit(commit).await?;
         }
         Ok(gone)
     }

@@ -264,10 +264,11 @@ impl Users {
             let entry = user_entry(LogKind::Device, &user_id, device_id.as_bytes());
             commit.log(position, entry);
             commit.touch(Topic::new(user_id.as_str()));
-            users.store().commit(commit).await?;
+            // Before the commit, which wakes those who look whether their session has ended.
             for pair in &ended {
                 users.inner.sessions.remove(pair);
             }
+            users.store().commit(commit).await?;
             Ok(issued)
         })
         .await
