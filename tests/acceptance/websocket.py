@@ -70,7 +70,7 @@ class Sockets(unittest.IsolatedAsyncioTestCase):
             query["since"] = since
         headers = {"Authorization": "Bearer " + (who or self.bob).token}
         socket = await self.session.ws_connect(self.server.url + PATH, params=query, headers=headers,
-                                               protocols=["m.json"], autoping=False)
+                                               protocols=["m.json"], autoping=False, autoclose=False)
         self.addAsyncCleanup(socket.close)
         self.assertEqual(socket.protocol, "m.json")
         return socket
@@ -122,8 +122,9 @@ class Sockets(unittest.IsolatedAsyncioTestCase):
         """The code with which the server closes the socket."""
         while True:
             frame = await self.frame(socket)
-            if frame.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING):
-                return socket.close_code
+            if frame.type == aiohttp.WSMsgType.CLOSE:
+                return frame.data
+            self.assertEqual(frame.type, aiohttp.WSMsgType.TEXT, "gone without a closing frame")
 
 
 class Updates(Sockets):
