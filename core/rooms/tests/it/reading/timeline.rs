@@ -89,15 +89,15 @@ async fn filters_choose_by_type_sender_url_and_relation() {
     let (alice, bob) = (user("alice"), user("bob"));
     let room = test.public_room(&alice).await;
     test.join(&room, &bob).await;
-    let text = test.message(&room, &alice, "text").await;
+    let plain = test.message(&room, &alice, "text").await;
     let sticker = test.send(&room, &bob, "m.sticker", json!({"url": "mxc://a/b"})).await;
-    test.relate(&room, &bob, "m.thread", &text).await;
+    test.relate(&room, &bob, "m.thread", &plain).await;
     for (filter, wanted) in [
         (json!({"types": ["m.stick*"]}), vec![&sticker]),
         (json!({"types": ["m.sticker"], "not_senders": [bob]}), vec![]),
         (json!({"contains_url": true}), vec![&sticker]),
-        (json!({"senders": [alice], "types": ["m.room.message"]}), vec![&text]),
-        (json!({"related_by_rel_types": ["m.thread"]}), vec![&text]),
+        (json!({"senders": [alice], "types": ["m.room.message"]}), vec![&plain]),
+        (json!({"related_by_rel_types": ["m.thread"]}), vec![&plain]),
         (json!({"related_by_senders": [alice]}), vec![]),
     ] {
         let parsed = TimelineFilter::parse(&filter.to_string()).unwrap();
