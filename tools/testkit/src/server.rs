@@ -47,7 +47,7 @@ impl TestServerBuilder {
 
     /// Starts the server.
     pub async fn start(self) -> TestServer {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = temporary_folder().expect("a temporary folder");
         let mut config = self.config;
         folder.path().join("data").clone_into(&mut config.server.data_dir);
         let running = start(&config, &self.clock).await;
@@ -145,6 +145,14 @@ impl TestServer {
         let answer = self.client.post_ok("/_matrix/client/v3/login", body).await;
         TestUser::from_answer(&self.client, localpart, &answer)
     }
+}
+
+/// A folder in memory where the system has one: making a store syncs hundreds of files, which takes
+/// seconds on a busy disk. That what is acknowledged is on the disk is for the crash tests to show.
+fn temporary_folder() -> std::io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("hearth-test-");
+    builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir())
 }
 
 fn test_config() -> Config {
