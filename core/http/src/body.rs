@@ -94,7 +94,8 @@ pub(crate) fn require(field: &str, json: &[u8]) -> Result<(), MatrixError> {
 /// The response to a body that its parser refused: the parser may stop at a wrong type before it
 /// reaches broken syntax, which weighs more.
 pub(crate) fn refusal(error: &serde_json::Error, json: &[u8]) -> MatrixError {
-    if error.is_data() && is_json(json) {
+    // What the parser calls syntax may be a key that it did not expect to come next.
+    if is_json(json) {
         MatrixError::bad_json(error.to_string())
     } else {
         MatrixError::not_json("The body is not JSON")
