@@ -10,7 +10,7 @@ use hearth_storage::Direction;
 use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UserId};
 
 use super::{
-    filter::{TimelineFilter, wants_event},
+    filter::{TimelineFilter, wants_event, wants_room},
     tokens::TimelineToken,
     visibility::Visibility,
 };
@@ -117,6 +117,10 @@ impl Rooms {
             }
             None => TimelineToken::START,
         };
+        let filter = &request.filter.event;
+        if !wants_room(filter.rooms.as_deref(), &filter.not_rooms, room_id) {
+            return Ok(MessagesPage { events: Vec::new(), state: Vec::new(), start, end: None });
+        }
         let stretch = if backward {
             Stretch { after: request.to.unwrap_or(TimelineToken::START), until: start }
         } else {
@@ -125,7 +129,7 @@ impl Rooms {
         let limit = request.limit.min(MAX_LIMIT);
         let scan = self
             .scan(room_id, stretch, request.direction, limit, &mut visibility, |event| {
-                wants_event(&request.filter.event, event) && !is_ignored(ignored, event)
+                wants_event(filter, event) && !is_ignored(ignored, event)
             })
             .await?;
         let mut events = scan.events;
