@@ -4,7 +4,10 @@
 //! not grow with what is unread. For the others the events themselves are judged, lazily and once each:
 //! the newest 1,000 unread ones, remembered per user and room while the rules stay the same.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use hearth_rooms::{
     read::{LedgerTail, ReadMarks, Stretch, TimelineToken, UnreadCounts, UnreadTotals},
@@ -45,6 +48,7 @@ pub(crate) struct CountCache {
 #[derive(Clone)]
 struct Judged {
     rules: Arc<Ruleset>,
+    ignored: Arc<HashSet<OwnedUserId>>,
     from: StreamPosition,
     until: StreamPosition,
     notifying: VecDeque<Notifying>,
@@ -85,12 +89,14 @@ impl Inner {
                 .map(|(root, position)| (root, at(Some(position))))
                 .collect(),
         };
-        if !self.users.has_own_push_rules(user_id).await? {
+        let ignored = self.users.ignored_users(user_id).await?;
+        // The ledger knows nothing of whom somebody ignores.
+        if ignored.is_empty() && !self.users.has_own_push_rules(user_id).await? {
             let tail = self.ledger_tail(room_id, until).await?;
             return Ok(self.rooms.unread(room_id, user_id, &marks, until, &tail).await?);
         }
-        let judged = self.judge(user_id, room_id, row, &marks, until).await?;
-        self.count(room_id, &judged, &marks, until).await
+        let judged = self.judge(user_id, room_id, row, &marks, &ignored, until).await?;
+        self.count(user_id, room_id, &judged, &marks, until).await
     }
 
     /// The tail of a room's ledger. One that was read for an earlier position holds while the room
@@ -119,6 +125,7 @@ impl Inner {
         room_id: &RoomId,
         row: &UserRoomRow,
         marks: &ReadMarks,
+        ignored: &Arc<HashSet<OwnedUserId>>,
         until: StreamPosition,
     ) -> Result<Arc<Judged>, SyncError> {
         let rules = self.users.push_rules(user_id).await?;
@@ -128,7 +135,8 @@ impl Inner {
             .counts
             .judged
             .get(&key)
-            .filter(|known| Arc::ptr_eq(&known.rules, &rules) && known.from <= floor);
+            .filter(|known| Arc::ptr_eq(&known.rules, &rules) && known.from <= floor)
+            .filter(|known| Arc::ptr_eq(&known.ignored, ignored));
         if let Some(known) = &known
             && known.until >= until
         {
@@ -137,6 +145,7 @@ impl Inner {
         let mut judged = known.map_or_else(
             || Judged {
                 rules: Arc::clone(&rules),
+                ignored: Arc::clone(ignored),
                 from: floor,
                 until: floor,
                 notifying: VecDeque::new(),
@@ -146,7 +155,7 @@ impl Inner {
         let events = self.newest(room_id, judged.until, until).await?;
         if !events.is_empty() {
             let context = self.push_context(user_id, room_id, row).await?;
-            for event in events.iter().rev() {
+            for event in events.iter().rev().filter(|event| !ignored.contains(event.pdu.sender())) {
                 if let Some(notifying) = judge_event(&rules, &context, event).await {
                     judged.notifying.push_back(notifying);
                 }
@@ -194,18 +203,32 @@ impl Inner {
     /// Adds up what lies after the marks. Events that were redacted since do not count.
     async fn count(
         &self,
+        user_id: &UserId,
         room_id: &RoomId,
         judged: &Judged,
         marks: &ReadMarks,
         until: StreamPosition,
     ) -> Result<UnreadTotals, SyncError> {
         let mut totals = UnreadTotals::default();
+        let mut own = HashMap::new();
         for event in judged.notifying.iter().filter(|event| event.position <= until) {
             let mark = match &event.thread {
                 None => marks.main_timeline(),
                 Some(root) => marks.thread(root),
             };
             if event.position <= mark {
+                continue;
+            }
+            // Whoever sends has read what came before (CS "Marking notifications as read").
+            let last_own = if let Some(position) = own.get(&event.thread) {
+                *position
+            } else {
+                let thread = event.thread.as_deref();
+                let position = self.rooms.last_own(room_id, user_id, thread, until).await?;
+                own.insert(&event.thread, position);
+                position
+            };
+            if event.position <= last_own {
                 continue;
             }
             if self.rooms.event(room_id, event.ordinal).await?.header.redacted_by.is_some() {

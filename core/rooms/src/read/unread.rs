@@ -2,8 +2,9 @@
 //!
 //! The writer keeps, per scope (the main timeline or one thread), how many events so far notify by the
 //! default push rules, how many of them each local sender sent, which were redacted since, and who was
-//! mentioned where. A user's count is what came after their read mark, less their own. It costs a few
-//! look-ups, however much is unread.
+//! mentioned where. A user's count is what came after their read mark; whoever sends a message has read
+//! its scope up to there (CS "Marking notifications as read"). It costs a few look-ups, however much is
+//! unread.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -166,19 +167,18 @@ impl Rooms {
             until,
             tail,
         };
-        let main = marks.main_timeline();
-        let notifications = ledger.main_notifications(main).await?;
-        let mut scopes = vec![Scope {
+        let mut main = Scope {
             number: MAIN_TIMELINE,
             root: None,
-            from: main,
-            counts: UnreadCounts { notifications, highlights: 0 },
-        }];
+            from: marks.main_timeline(),
+            counts: UnreadCounts::default(),
+        };
+        ledger.count(&mut main, tail.main).await?;
+        let mut scopes = vec![main];
         if tail.thread > marks.floor() {
             for mut scope in ledger.threads(marks).await? {
                 let total = ledger.total(scope.number, until).await?;
-                scope.counts.notifications =
-                    ledger.notifications(scope.number, scope.from, total).await?;
+                ledger.count(&mut scope, total).await?;
                 scopes.push(scope);
             }
         }
@@ -200,6 +200,30 @@ impl Rooms {
     }
 }
 
+impl Rooms {
+    /// Where a user's newest message in the main timeline or a thread stands, up to a position: they
+    /// have read everything before it. Zero if there is none.
+    pub async fn last_own(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        thread: Option<&EventId>,
+        until: StreamPosition,
+    ) -> Result<StreamPosition, ReadError> {
+        let scope = match thread {
+            None => MAIN_TIMELINE,
+            Some(root) => match self.event_by_id(room_id, root).await? {
+                Some(root) => root.ordinal,
+                None => return Ok(StreamPosition::ZERO),
+            },
+        };
+        let key = |position| (user_id.to_owned(), scope, position);
+        let (room_id, range) = (room_id.to_owned(), key(StreamPosition::ZERO)..=key(until));
+        let rows = self.store().page(&OWN_TOTALS, &room_id, range, Direction::Backward, 1).await?;
+        Ok(rows.first().map_or(StreamPosition::ZERO, |((_, _, position), _)| *position))
+    }
+}
+
 /// One room's ledger as one user reads it.
 struct Ledger<'a> {
     rooms: &'a Rooms,
@@ -210,11 +234,6 @@ struct Ledger<'a> {
 }
 
 impl Ledger<'_> {
-    /// Events of the main timeline after `from` that notify this user by the default rules.
-    async fn main_notifications(&self, from: StreamPosition) -> Result<u64, ReadError> {
-        self.notifications(MAIN_TIMELINE, from, self.tail.main).await
-    }
-
     /// The threads with replies that the user has not read, newest activity first.
     async fn threads(&self, marks: &ReadMarks) -> Result<Vec<Scope>, ReadError> {
         let mut scopes = Vec::new();
@@ -249,29 +268,25 @@ impl Ledger<'_> {
         Ok(scopes)
     }
 
-    /// Events of a scope after `from` that notify this user by the default rules.
-    async fn notifications(
+    /// Counts what notifies this user in a scope by the default rules, given the scope's newest total.
+    async fn count(
         &self,
-        scope: u32,
-        from: StreamPosition,
+        scope: &mut Scope,
         newest: Option<(StreamPosition, u64)>,
-    ) -> Result<u64, ReadError> {
-        let Some((last, total)) = newest else { return Ok(0) };
-        if last <= from {
-            return Ok(0);
+    ) -> Result<(), ReadError> {
+        let Some((last, total)) = newest else { return Ok(()) };
+        if last <= scope.from {
+            return Ok(());
         }
-        let earlier = self.total(scope, from).await?.map_or(0, |(_, total)| total);
-        let own = match self.own_total(scope, self.until).await? {
-            Some((last, own)) if last > from => {
-                own.saturating_sub(self.own_total(scope, from).await?.map_or(0, |(_, own)| own))
-            }
-            _ => 0,
-        };
-        let others = total.saturating_sub(earlier).saturating_sub(own);
-        if others == 0 {
-            return Ok(0);
+        scope.from = scope.from.max(self.last_own(scope).await?);
+        if last <= scope.from {
+            return Ok(());
         }
-        Ok(others.saturating_sub(self.uncounted(scope, from).await?))
+        let earlier = self.total(scope.number, scope.from).await?.map_or(0, |(_, total)| total);
+        let others = total.saturating_sub(earlier);
+        let uncounted = self.uncounted(scope.number, scope.from).await?;
+        scope.counts.notifications = others.saturating_sub(uncounted);
+        Ok(())
     }
 
     /// The newest running total of a scope up to a position, and where it stands.
@@ -289,25 +304,10 @@ impl Ledger<'_> {
         Ok(rows.first().map(|((_, position), row)| (*position, row.0)))
     }
 
-    /// The same for what the user sent.
-    async fn own_total(
-        &self,
-        scope: u32,
-        until: StreamPosition,
-    ) -> Result<Option<(StreamPosition, u64)>, ReadError> {
-        let key = |position| (self.user_id.clone(), scope, position);
-        let rows = self
-            .rooms
-            .store()
-            .page(
-                &OWN_TOTALS,
-                &self.room_id,
-                key(StreamPosition::ZERO)..=key(until),
-                Direction::Backward,
-                1,
-            )
-            .await?;
-        Ok(rows.first().map(|((_, _, position), row)| (*position, row.0)))
+    /// Where the user's newest message of a scope stands.
+    async fn last_own(&self, scope: &Scope) -> Result<StreamPosition, ReadError> {
+        let thread = scope.root.as_deref();
+        self.rooms.last_own(&self.room_id, &self.user_id, thread, self.until).await
     }
 
     /// Others' events after `from` that were counted and then redacted.

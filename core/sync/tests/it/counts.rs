@@ -119,6 +119,12 @@ impl Model {
                     content["m.relates_to"] = json!({"rel_type": "m.thread", "event_id": root});
                 }
                 let id = self.world.send(&self.room, &sender, "m.room.message", content).await;
+                if !notice {
+                    // Sending is reading.
+                    let scope = root.as_ref().map_or("main", |root| root.as_str()).to_owned();
+                    let position = self.event(&id).await.index.unwrap().position().get();
+                    self.marks.insert((sender, scope), position);
+                }
                 self.sent.push((id, root));
             }
             Step::Read { reader, event, private, scope } => {
