@@ -1,9 +1,12 @@
 //! `/register`, `/account/*`: accounts and what proves them.
 
-use hearth_http::{MatrixError, Ruma};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hearth_http::{MatrixError, RawJson, Ruma};
 use hearth_users::{NewAccount, NewSession};
 use ruma::{
-    OwnedUserId, UserId,
+    OwnedDeviceId, OwnedUserId, UserId,
     api::client::{
         account::{
             ThirdPartyIdRemovalStatus, change_password, check_registration_token_validity,
@@ -15,7 +18,8 @@ use ruma::{
     },
     authentication::TokenType,
 };
-use std::time::Duration;
+use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     ApiError, ClientApi, LocalUser,
@@ -27,7 +31,7 @@ use crate::{
 pub(crate) async fn register(
     app: ClientApi,
     request: Ruma<register::v3::Request>,
-) -> Result<register::v3::Response, ApiError> {
+) -> Result<RawJson, ApiError> {
     let users = app.users();
     if request.kind == RegistrationKind::Guest {
         return Err(MatrixError::forbidden("This server has no guest accounts").into());
@@ -57,7 +61,8 @@ pub(crate) async fn register(
         })
         .await?;
     if request.inhibit_login {
-        return Ok(register::v3::Response::new(user_id));
+        // Ruma's type would say that the device is null.
+        return Ok(RawJson(Bytes::from(json!({ "user_id": user_id }).to_string())));
     }
     let session = NewSession {
         device_id: request.device_id.clone(),
@@ -66,12 +71,33 @@ pub(crate) async fn register(
     };
     let tokens = users.create_session(&user_id, session).await?;
     users.note_login(&tokens.user_id, &tokens.device_id, request.address);
-    let mut response = register::v3::Response::new(tokens.user_id);
-    response.device_id = Some(tokens.device_id);
-    response.access_token = Some(tokens.access_token);
-    response.refresh_token = tokens.refresh_token;
-    response.expires_in = tokens.expires_in_ms.map(Duration::from_millis);
-    Ok(response)
+    let answer = Registered {
+        user_id: tokens.user_id,
+        device_id: tokens.device_id,
+        access_token: tokens.access_token,
+        refresh_token: tokens.refresh_token,
+        expires_in_ms: tokens.expires_in_ms,
+    };
+    answer.into_json()
+}
+
+/// The answer to a registration that logs in.
+#[derive(Serialize)]
+struct Registered {
+    user_id: OwnedUserId,
+    device_id: OwnedDeviceId,
+    access_token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in_ms: Option<u64>,
+}
+
+impl Registered {
+    fn into_json(self) -> Result<RawJson, ApiError> {
+        let json = serde_json::to_vec(&self).map_err(|error| MatrixError::internal(&error))?;
+        Ok(RawJson(Bytes::from(json)))
+    }
 }
 
 /// `GET /_matrix/client/*/register/available`

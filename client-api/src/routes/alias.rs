@@ -1,6 +1,8 @@
 //! `/directory/room/{roomAlias}` and `/rooms/{roomId}/aliases` (CS "Room aliases").
 
-use hearth_http::Ruma;
+use hearth_http::{MatrixError, Ruma};
+use hearth_rooms::RoomError;
+use http::StatusCode;
 use ruma::{
     OwnedRoomId, RoomOrAliasId,
     api::client::{
@@ -30,8 +32,15 @@ pub(crate) async fn create(
     if app.config().alias_creation == AliasCreation::Admins {
         caller.must_be_admin()?;
     }
-    app.rooms().create_alias(&request.room_alias, &request.room_id, caller.user_id()).await?;
-    Ok(create_alias::v3::Response::new())
+    let created =
+        app.rooms().create_alias(&request.room_alias, &request.room_id, caller.user_id()).await;
+    match created {
+        // Elsewhere a taken alias is a bad request (CS "createRoom").
+        Err(error @ RoomError::AliasInUse) => {
+            Err(MatrixError::new(StatusCode::CONFLICT, "M_UNKNOWN", error.to_string()).into())
+        }
+        created => Ok(created.map(|()| create_alias::v3::Response::new())?),
+    }
 }
 
 /// `DELETE /_matrix/client/*/directory/room/{roomAlias}`

@@ -66,11 +66,12 @@ pub(crate) async fn mark(
     thread: &ReceiptThread,
 ) -> Result<(), ApiError> {
     must_be_joined(app, room_id, caller.user_id()).await?;
-    if let ReceiptThread::Thread(root) = thread
-        && root.as_str().is_empty()
-    {
-        return Err(MatrixError::invalid_param("thread_id must not be empty").into());
-    }
+    let (ReceiptThread::Unthreaded | ReceiptThread::Main | ReceiptThread::Thread(_)) = thread
+    else {
+        return Err(
+            MatrixError::invalid_param("thread_id is neither `main` nor an event ID").into()
+        );
+    };
     let event = app.rooms().event_by_id(room_id, event_id).await?;
     let Some(index) = event.as_ref().and_then(|event| event.index) else {
         return Err(MatrixError::not_found("There is no such event in the room").into());

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use hearth_http::{MatrixError, RawJson, Ruma};
 use hearth_sync::SyncRequest;
-use ruma::{api::client::sync::sync_events, presence::PresenceState};
+use ruma::{
+    api::client::sync::sync_events::{self, v3::Filter},
+    presence::PresenceState,
+};
 
 use crate::{ApiError, ClientApi, LocalUser};
 
@@ -16,6 +19,12 @@ pub(crate) async fn sync(
     let use_state_after = request.use_state_after || asks_unstable_state_after(&request.uri);
     let Ruma { body, identity, .. } = request;
     let set_presence = known(body.set_presence)?;
+    // Ruma takes a broken definition for the ID of a filter.
+    if let Some(Filter::FilterId(text)) = &body.filter
+        && text.starts_with('{')
+    {
+        return Err(MatrixError::invalid_param("filter: not a filter definition").into());
+    }
     let question = SyncRequest {
         user_id: identity.user_id().to_owned(),
         device_id: identity.device_id().to_owned(),

@@ -1,11 +1,10 @@
 //! `/user_directory/search` (CS "User Directory").
 
-use std::collections::HashSet;
+use std::collections::{HashMap, hash_map::Entry};
 
 use hearth_http::Ruma;
-use hearth_rooms::DirectoryQuery;
 use hearth_users::DirectoryMatch;
-use ruma::{OwnedRoomId, UserId, api::client::user_directory::search_users};
+use ruma::{OwnedRoomId, UserId, api::client::user_directory::search_users, room::JoinRuleSummary};
 
 use crate::{ApiError, ClientApi, LocalUser};
 
@@ -13,11 +12,11 @@ use crate::{ApiError, ClientApi, LocalUser};
 const MAX_RESULTS: usize = 100;
 /// Matches looked at for one answer, at most: those whom the caller may not see are left out.
 const MAX_CANDIDATES: usize = 500;
-/// Published rooms whose members are shown; the largest come first.
-const MAX_PUBLISHED: usize = 500;
+/// Rooms whose openness is looked up for one answer, at most; the members of further ones are left out.
+const MAX_JUDGED_ROOMS: usize = 1_000;
 
 /// `POST /_matrix/client/*/user_directory/search`: finds those whom the caller shares a room with and
-/// the members of published rooms; everybody, if the configuration says so.
+/// the members of rooms that anybody may join or read; everybody, if the configuration says so.
 pub(crate) async fn search(
     app: ClientApi,
     request: Ruma<search_users::v3::Request, LocalUser>,
@@ -49,15 +48,30 @@ async fn seen_by(
     candidates: Vec<DirectoryMatch>,
     limit: usize,
 ) -> Result<Vec<DirectoryMatch>, ApiError> {
-    let mut open: HashSet<OwnedRoomId> =
-        app.rooms().joined_rooms(caller).await?.into_iter().collect();
-    let published = DirectoryQuery { limit: Some(MAX_PUBLISHED), ..DirectoryQuery::default() };
-    let published = app.rooms().public_rooms(&published).await?;
-    open.extend(published.rooms.into_iter().map(|room| room.room_id));
+    let shared = app.rooms().joined_rooms(caller).await?;
+    let mut is_open: HashMap<OwnedRoomId, bool> =
+        shared.into_iter().map(|room_id| (room_id, true)).collect();
+    let most = is_open.len().saturating_add(MAX_JUDGED_ROOMS);
     let mut seen = Vec::new();
     for candidate in candidates {
-        let rooms = app.rooms().joined_rooms(&candidate.user_id).await?;
-        if candidate.user_id == caller || rooms.iter().any(|room_id| open.contains(room_id)) {
+        let mut visible = candidate.user_id == caller;
+        for room_id in app.rooms().joined_rooms(&candidate.user_id).await? {
+            if visible {
+                break;
+            }
+            let full = is_open.len() >= most;
+            visible = match is_open.entry(room_id) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(_) if full => false,
+                Entry::Vacant(unknown) => {
+                    let summary = app.rooms().room_summary(unknown.key()).await?;
+                    *unknown.insert(summary.is_some_and(|room| {
+                        room.world_readable || matches!(room.join_rule, JoinRuleSummary::Public)
+                    }))
+                }
+            };
+        }
+        if visible {
             seen.push(candidate);
         }
         if seen.len() > limit {
