@@ -1,0 +1,24 @@
+//! The client-server API over the real server and the real engine, spoken to over HTTP.
+//!
+//! What is expected comes from the specification (v1.19). The modules mirror the endpoints. Nothing
+//! here waits by sleeping: a long-poll is how a test waits for something to happen.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test's helper may fail as loudly as the test"
+)]
+#![expect(clippy::similar_names, reason = "rooms have thread roots, and administrators see rooms")]
+
+mod support;
+
+mod account;
+mod personal;
+mod rooms;
+mod sync;
+
+mod bad_input;
+mod discovery;
+mod front;
+mod websocket;

@@ -1,0 +1,14 @@
+//! `GET /sync`.
+
+mod counts;
+mod filters;
+mod incremental;
+mod initial;
+mod lazy_members;
+mod leaves;
+mod limited;
+mod long_poll;
+mod restart;
+mod rooms_asked_into;
+mod state_after;
+mod summary;
