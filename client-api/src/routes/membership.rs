@@ -71,6 +71,7 @@ pub(crate) async fn invite(
     if app.identity().is_local(target) && !app.users().is_active(target).await? {
         return Err(MatrixError::not_found("There is no such user").into());
     }
+    must_take_invites(&app, target).await?;
     let profile = member_profile_of(&app, target).await?;
     let reason = invited.reason.as_deref();
     app.rooms().invite(room_id, caller.user_id(), target, &profile, reason, false).await?;
@@ -253,4 +254,12 @@ fn membership(named: &MembershipState) -> Option<Membership> {
         MembershipState::Ban => Some(Membership::Ban),
         _ => None,
     }
+}
+
+/// Refuses to invite somebody who blocks invites (CS "Invite permission").
+pub(crate) async fn must_take_invites(app: &ClientApi, target: &UserId) -> Result<(), ApiError> {
+    if app.users().blocks_invites(target).await? {
+        return Err(MatrixError::invite_blocked(format!("{target} does not take invites")).into());
+    }
+    Ok(())
 }

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     ApiError, ClientApi, LocalUser,
-    routes::{alias, profile::member_profile_of},
+    routes::{alias, membership::must_take_invites, profile::member_profile_of},
 };
 
 /// Users invited by one request.
@@ -51,6 +51,7 @@ async fn options(
         if app.identity().is_local(&user_id) && !app.users().is_active(&user_id).await? {
             return Err(MatrixError::not_found(format!("There is no user {user_id}")).into());
         }
+        must_take_invites(app, &user_id).await?;
         let profile = member_profile_of(app, &user_id).await?;
         invite.push(Invitee { user_id, profile });
     }

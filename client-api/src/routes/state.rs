@@ -3,15 +3,19 @@
 use hearth_http::{RawJson, Ruma};
 use hearth_rooms::Draft;
 use ruma::{
-    OwnedEventId, RoomId,
+    OwnedEventId, RoomId, UserId,
     api::client::state::{get_state_event_for_key, get_state_events, send_state_event},
-    events::TimelineEventType,
+    events::{TimelineEventType, room::member::MembershipState},
 };
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
     ApiError, ClientApi, LocalUser,
-    routes::events::{client_events, list},
+    routes::{
+        events::{client_events, list},
+        membership::must_take_invites,
+    },
 };
 
 /// `GET /_matrix/client/*/rooms/{roomId}/state`
@@ -66,9 +70,24 @@ pub(crate) async fn send_event(
     content: Box<RawValue>,
 ) -> Result<OwnedEventId, ApiError> {
     caller.may_write()?;
+    if event_type == TimelineEventType::RoomMember && is_invite(&content) {
+        // What is no user ID the room refuses.
+        if let Ok(target) = UserId::parse(&state_key) {
+            must_take_invites(app, &target).await?;
+        }
+    }
     let draft = Draft::state(caller.user_id().to_owned(), event_type, state_key, content);
     let event_id = app.rooms().send(room_id, draft, None).await?;
     app.users().presence_active(caller.user_id());
     app.sync().viewed(caller.user_id(), room_id);
     Ok(event_id)
+}
+
+fn is_invite(content: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Member {
+        membership: MembershipState,
+    }
+    serde_json::from_str::<Member>(content.get())
+        .is_ok_and(|member| member.membership == MembershipState::Invite)
 }

@@ -202,6 +202,8 @@ impl<'a> Pass<'a> {
         match row.details.membership {
             Membership::Join => {}
             Membership::Invite if known || self.ignored.contains(&row.details.sender) => {}
+            Membership::Invite
+                if self.inner.users.blocks_invites(&self.question.user_id).await? => {}
             Membership::Invite => {
                 let section = self.stripped_room(room_id, row, "invite_state").await?;
                 sections.invite.push((room_id.to_owned(), section));

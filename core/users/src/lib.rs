@@ -19,6 +19,7 @@ mod error;
 mod expiring;
 mod filters;
 mod ignored;
+mod invites;
 mod log;
 mod openid;
 mod passwords;
