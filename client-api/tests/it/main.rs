@@ -20,5 +20,6 @@ mod sync;
 
 mod bad_input;
 mod discovery;
+mod engines;
 mod front;
 mod websocket;

@@ -3,6 +3,7 @@
 mod account_data;
 mod filter;
 mod ignored_users;
+mod invite_permission;
 mod openid;
 mod presence;
 mod profile;

@@ -2,6 +2,7 @@
 
 mod aggregations;
 mod aliases;
+mod concurrent;
 mod context;
 mod create;
 mod directory;

@@ -1,6 +1,7 @@
 //! `GET /sync`.
 
 mod counts;
+mod delivery;
 mod filters;
 mod incremental;
 mod initial;
