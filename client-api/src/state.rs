@@ -61,6 +61,13 @@ impl ClientApi {
         &self.0.rooms
     }
 
+    /// Refuses a session that has ended or was locked since it was proven, as a new request of it
+    /// would be.
+    pub(crate) async fn must_last(&self, caller: &LocalUser) -> Result<(), MatrixError> {
+        let session = self.users().authenticate_again(&caller.0).await.map_err(no_session)?;
+        if session.is_locked() { Err(MatrixError::user_locked()) } else { Ok(()) }
+    }
+
     /// What changed for whom.
     pub(crate) fn sync(&self) -> &SyncService {
         &self.0.sync
@@ -86,17 +93,17 @@ impl Authenticate for ClientApi {
         token: &str,
         address: Option<IpAddr>,
     ) -> Result<LocalUser, TokenError> {
-        match self.users().authenticate(token).await {
-            Ok(session) => {
-                self.users().note_seen(&session, address);
-                Ok(LocalUser(session))
-            }
-            Err(AuthError::UnknownToken { soft_logout: true }) => Err(TokenError::Expired),
-            Err(AuthError::UnknownToken { soft_logout: false }) => Err(TokenError::Unknown),
-            Err(AuthError::Internal(error)) => {
-                Err(TokenError::Other(ApiError::from(*error).into()))
-            }
-        }
+        let session = self.users().authenticate(token).await.map_err(no_session)?;
+        self.users().note_seen(&session, address);
+        Ok(LocalUser(session))
+    }
+}
+
+fn no_session(error: AuthError) -> TokenError {
+    match error {
+        AuthError::UnknownToken { soft_logout: true } => TokenError::Expired,
+        AuthError::UnknownToken { soft_logout: false } => TokenError::Unknown,
+        AuthError::Internal(error) => TokenError::Other(ApiError::from(*error).into()),
     }
 }
 

@@ -5,3 +5,4 @@ mod command;
 mod configuration;
 mod life;
 mod users;
+mod waiting;

@@ -1,6 +1,6 @@
 //! `/sync` by long-poll. The answers are made in `hearth-sync`.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use hearth_http::{MatrixError, RawJson, Ruma};
 use hearth_sync::SyncRequest;
@@ -9,7 +9,7 @@ use ruma::{
     presence::PresenceState,
 };
 
-use crate::{ApiError, ClientApi, LocalUser};
+use crate::{ApiError, ClientApi, LocalUser, routes::watch::Watch};
 
 /// `GET /_matrix/client/*/sync`
 pub(crate) async fn sync(
@@ -35,9 +35,27 @@ pub(crate) async fn sync(
         timeout: body.timeout.unwrap_or(Duration::ZERO),
         use_state_after,
     };
+    let waits = !question.timeout.is_zero();
+    // Watched from before the first look: a session that ends meanwhile gets nothing any more.
+    let end = async { if waits { end_of(&app, &identity).await } else { pending().await } };
     // On shutdown the service is closed, and what waits answers with what there is.
-    let response = app.sync().sync(question).await?;
-    Ok(RawJson(response.body))
+    tokio::select! {
+        biased;
+        refusal = end => Err(refusal.into()),
+        response = app.sync().sync(question) => Ok(RawJson(response?.body)),
+    }
+}
+
+/// Waits for the end of the session; what a request of it gets from then on.
+async fn end_of(app: &ClientApi, caller: &LocalUser) -> MatrixError {
+    // The end of a session is among what changes a user.
+    let user = Watch::new(app, caller.user_id().as_str());
+    loop {
+        user.changed().await;
+        if let Err(refusal) = app.must_last(caller).await {
+            return refusal;
+        }
+    }
 }
 
 /// The parameter's name before the specification took it (MSC4222).

@@ -13,7 +13,7 @@ use axum::{
     },
     response::Response,
 };
-use hearth_http::{ApiState, Authenticate, Lane, MatrixError, TokenError};
+use hearth_http::{ApiState, Authenticate, Lane, MatrixError};
 use hearth_sync::SyncRequest;
 use http::{HeaderMap, header};
 use ruma::{api::client::sync::sync_events::v3::Filter, presence::PresenceState};
@@ -57,7 +57,7 @@ pub(crate) async fn open(
     let Query(parameters) =
         parameters.map_err(|error| MatrixError::invalid_param(error.body_text()))?;
     let token = token(&headers, &parameters)?;
-    let caller = app.authenticate(&token, None).await.map_err(refused)?;
+    let caller = app.authenticate(&token, None).await.map_err(MatrixError::from)?;
     if hearth_http::Session::is_locked(&caller) {
         return Err(MatrixError::user_locked().into());
     }
@@ -95,14 +95,6 @@ fn token(headers: &HeaderMap, parameters: &Parameters) -> Result<String, MatrixE
     let bearer = header.and_then(|value| value.strip_prefix("Bearer "));
     let token = bearer.or(parameters.access_token.as_deref()).map(ToOwned::to_owned);
     token.ok_or_else(|| MatrixError::missing_token("No access token was sent"))
-}
-
-fn refused(error: TokenError) -> MatrixError {
-    match error {
-        TokenError::Unknown => MatrixError::unknown_token(false),
-        TokenError::Expired => MatrixError::unknown_token(true),
-        TokenError::Other(error) => error,
-    }
 }
 
 fn offers_protocol(headers: &HeaderMap) -> bool {

@@ -60,6 +60,16 @@ pub enum TokenError {
     Other(MatrixError),
 }
 
+impl From<TokenError> for MatrixError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Unknown => Self::unknown_token(false),
+            TokenError::Expired => Self::unknown_token(true),
+            TokenError::Other(error) => error,
+        }
+    }
+}
+
 /// An auth scheme of ruma's that this server can check, with the identity it yields.
 ///
 /// Implemented here for access tokens. Other crates implement it for the schemes that they know, with
@@ -128,11 +138,7 @@ async fn session<S: Authenticate>(
     policy: &Policy,
 ) -> Result<S::Session, MatrixError> {
     let address = state.http().client_address(head);
-    let session = state.authenticate(token, address).await.map_err(|error| match error {
-        TokenError::Unknown => MatrixError::unknown_token(false),
-        TokenError::Expired => MatrixError::unknown_token(true),
-        TokenError::Other(error) => error,
-    })?;
+    let session = state.authenticate(token, address).await?;
     if session.is_locked() && !policy.allows_locked() {
         return Err(MatrixError::user_locked());
     }

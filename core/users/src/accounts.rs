@@ -212,10 +212,10 @@ impl Users {
             row.account.is_erased |= erase;
             let mut commit = account_commit(&user_id, &row);
             commit.delete(&PROFILES, &user_id, &());
+            users.inner.sessions.remove_user(&user_id);
             users.store().commit(commit).await?;
             // From here on nobody gets in any more; what follows only tidies up, and a crash leaves
             // it to the next call.
-            users.inner.sessions.remove_user(&user_id);
             users.inner.directory.write().remove(&user_id);
             users.delete_all_devices_now(&user_id, None).await?;
             users.delete_account_data_now(&user_id).await?;

@@ -58,7 +58,8 @@ pub(crate) struct SessionData {
 }
 
 /// The sessions that were in use lately, by the hashes of their access tokens. Filled and emptied
-/// under the lock of the session's user, so that nothing ended stays.
+/// under the lock of the session's user, so that nothing ended stays. Emptied before the commit that
+/// ends a session: whom that commit wakes no longer finds it.
 #[derive(Debug)]
 pub(crate) struct SessionCache(Cache<TokenHash, Session>);
 
@@ -160,7 +161,16 @@ impl Users {
     /// Who sends this access token. Answered from memory after the first time; exact after a logout or
     /// a lock. Locked and suspended users are found too: the caller judges by the endpoint.
     pub async fn authenticate(&self, access_token: &str) -> Result<Session, AuthError> {
-        let token = TokenHash::of(access_token);
+        self.session(TokenHash::of(access_token)).await
+    }
+
+    /// The session as it is now: for requests that wait, since it may have ended or been locked
+    /// meanwhile. Everything that ends one touches the user's topic.
+    pub async fn authenticate_again(&self, session: &Session) -> Result<Session, AuthError> {
+        self.session(session.token_hash()).await
+    }
+
+    async fn session(&self, token: TokenHash) -> Result<Session, AuthError> {
         let session = match self.inner.sessions.0.get(&token) {
             Some(session) => session,
             None => self.admit(token).await?,
@@ -220,8 +230,8 @@ impl Users {
         let mut commit = Commit::new(user_id).lazy();
         commit.put(&DEVICES, user_id, device_id, &device);
         forget_tokens(&mut commit, &ended);
-        self.store().commit(commit).await?;
         self.inner.sessions.remove(&ended);
+        self.store().commit(commit).await?;
         Ok(device)
     }
 

@@ -1,5 +1,9 @@
 use std::future::Future as _;
 
+use hearth_storage::{Listener, Notifier};
+use hearth_types::StreamPosition;
+use parking_lot::Mutex;
+
 use super::*;
 use crate::{UsersConfig, users::testing::Bench};
 
@@ -33,6 +37,62 @@ async fn a_token_is_good_until_the_logout() {
     assert_eq!(soft_logout(users, &tokens.access_token).await, Some(false));
     assert_eq!(soft_logout(users, "ha_nonsense").await, Some(false));
     assert!(users.devices(&alice).await.unwrap().is_empty());
+}
+
+/// Notes at each change of the user whether a session is still in memory.
+struct Look {
+    users: Users,
+    token: TokenHash,
+    found: Mutex<Vec<bool>>,
+}
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
+}
+
+impl Listener for Look {
+    fn changed(&self, _topic: &Topic, _position: StreamPosition) {
+        self.found.lock().push(self.users.inner.sessions.0.get(&self.token).is_some());
+    }
+}
+
+/// A waiting request asks again when its user changes, and not a second time.
+#[tokio::test]
+async fn whom_the_end_of_a_session_wakes_no_longer_finds_it() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    let users = &bench.users;
+    let login = || NewSession { device_id: Some("PHONE".into()), ..NewSession::default() };
+    for way in ["login", "logout", "lock", "deactivation"] {
+        let tokens = users.create_session(&alice, login()).await.unwrap();
+        let session = users.authenticate(&tokens.access_token).await.unwrap();
+        assert!(users.authenticate_again(&session).await.is_ok());
+        let look = Arc::new(Look {
+            users: users.clone(),
+            token: session.token_hash(),
+            found: Mutex::default(),
+        });
+        let listener: Arc<dyn Listener> = Arc::clone(&look) as _;
+        let (topic, notifier): (_, &Notifier) = (Topic::new(alice.as_str()), bench.store.notifier());
+        notifier.subscribe(&topic, &listener);
+        match way {
+            "login" => drop(users.create_session(&alice, login()).await.unwrap()),
+            "logout" => users.logout(&session).await.unwrap(),
+            "lock" => users.set_locked(&alice, true).await.unwrap(),
+            _ => users.deactivate(&alice, false).await.unwrap(),
+        }
+        notifier.unsubscribe(&topic, &listener);
+        assert_eq!(look.found.lock().first(), Some(&false), "{way}");
+        match users.authenticate_again(&session).await {
+            Ok(session) => assert!(way == "lock" && session.is_locked(), "{way}"),
+            Err(error) => assert!(way != "lock", "{way}: {error}"),
+        }
+        if way == "lock" {
+            users.set_locked(&alice, false).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]
