@@ -71,8 +71,12 @@ async fn large_rooms_show_one_only_ones_own_receipts() {
 
 #[tokio::test]
 async fn large_rooms_wake_those_who_do_not_look_a_little_later() {
-    let config =
-        SyncConfig { large_room_members: 1, quiet_interval_ms: 500, ..SyncConfig::default() };
+    let config = SyncConfig {
+        large_room_members: 1,
+        quiet_connected_users: 0,
+        quiet_interval_ms: 500,
+        ..SyncConfig::default()
+    };
     let world = World::with(config).await;
     let (alice, bob) = (user("alice"), user("bob"));
     let room = world.room(&alice).await;
