@@ -17,7 +17,9 @@ pub(crate) async fn sync(
     request: Ruma<sync_events::v3::Request, LocalUser>,
 ) -> Result<RawJson, ApiError> {
     let use_state_after = request.use_state_after || asks_unstable_state_after(&request.uri);
-    let Ruma { body, identity, .. } = request;
+    // Nothing of the request's own bytes may outlast this line: the URI is a piece of the connection's
+    // read buffer, and a request that waits would keep all 8 KiB of it.
+    let (body, identity) = taken(request);
     let set_presence = known(body.set_presence)?;
     // Ruma takes a broken definition for the ID of a filter.
     if let Some(Filter::FilterId(text)) = &body.filter
@@ -63,6 +65,11 @@ pub(crate) fn asks_unstable_state_after(uri: &http::Uri) -> bool {
     let query = uri.query().unwrap_or_default();
     url::form_urlencoded::parse(query.as_bytes())
         .any(|(name, value)| name == "org.matrix.msc4222.use_state_after" && value == "true")
+}
+
+fn taken<T, I>(request: Ruma<T, I>) -> (T, I) {
+    let Ruma { body, identity, .. } = request;
+    (body, identity)
 }
 
 /// Refuses presence states that the specification does not have.
