@@ -337,6 +337,18 @@ async fn the_end_of_a_session_closes_the_socket() {
 }
 
 #[tokio::test]
+async fn a_logged_out_device_gets_no_socket() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let since = alice.now().await;
+    alice.post_ok("/_matrix/client/v3/logout", json!({})).await;
+    let query = format!("since={}", encode(&since));
+    let request = request(&server, Some(&alice.token), Some("m.json"), &query);
+    let refusal = try_open(&server, request).await.err().unwrap();
+    assert_eq!((refusal.0, &refusal.1["errcode"]), (401, &json!("M_UNKNOWN_TOKEN")));
+}
+
+#[tokio::test]
 async fn the_stop_of_the_server_closes_the_socket() {
     let mut server = TestServer::start().await;
     let alice = server.register("alice").await;

@@ -79,6 +79,8 @@ async fn a_suspended_account_reads_leaves_and_redacts_its_own() {
     alice.sync(None, "").await;
     alice.get_ok(&at(&room, "messages?dir=b")).await;
     alice.redact(&room, &own).await;
+    let rest = "send/m.room.redaction/r2";
+    refused(alice.put(&at(&room, rest), json!({ "redacts": other })).await, 403, code);
     alice.leave(&invited).await;
     alice.leave(&room).await;
     server.login("alice").await;

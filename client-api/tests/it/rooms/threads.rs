@@ -56,3 +56,18 @@ async fn are_listed_by_their_latest_event() {
     let (status, answer) = alice.get(&at_v1(&room, "threads?from=nonsense")).await;
     assert_eq!(status, 400, "{answer}");
 }
+
+#[tokio::test]
+async fn end_when_their_replies_are_redacted() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_public_room().await;
+    let root = alice.send_text(&room, "root").await;
+    let reply =
+        alice.send_event(&room, "m.room.message", related("reply", "m.thread", &root)).await;
+    let listed = async || bodies(&alice.get_ok(&at_v1(&room, "threads")).await["chunk"]);
+    assert_eq!(listed().await, ["root"]);
+    alice.redact(&room, &reply).await;
+    let event = alice.get_ok(&crate::support::at(&room, format!("event/{root}"))).await;
+    assert!(event["unsigned"]["m.relations"]["m.thread"].is_null(), "{event}");
+}

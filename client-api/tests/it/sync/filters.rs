@@ -100,3 +100,22 @@ async fn a_change_of_filter_does_not_hide_what_comes_next() {
     let update = alice.sync(Some(&since), "").await;
     assert!(bodies(timeline(&update, &room)).contains(&"hello".to_owned()), "{update}");
 }
+
+#[tokio::test]
+async fn choose_the_format() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_public_room().await;
+    let since = alice.now().await;
+    alice.send_text(&room, "hello").await;
+    let raw = alice.sync(Some(&since), &filter(&json!({ "event_format": "federation" }))).await;
+    let event = &timeline(&raw, &room)[0];
+    for field in ["hashes", "signatures", "auth_events", "prev_events", "depth"] {
+        assert!(!event[field].is_null(), "no {field} in {event}");
+    }
+    let usual = alice.sync(Some(&since), &filter(&json!({ "event_format": "client" }))).await;
+    let event = &timeline(&usual, &room)[0];
+    for field in ["hashes", "signatures", "auth_events", "prev_events", "depth", "room_id"] {
+        assert!(event.get(field).is_none(), "{field} in {event}");
+    }
+}

@@ -127,3 +127,23 @@ async fn everything_that_happened_comes_together() {
     let quiet = alice.sync(Some(&next(&update)), "").await;
     assert!(joined(&quiet, &room).is_null(), "{quiet}");
 }
+
+#[tokio::test]
+async fn events_tell_the_readers_membership_at_the_time() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let room = alice.create_room(json!({})).await;
+    alice.send_text(&room, "before").await;
+    alice.invite(&room, &bob.user_id).await;
+    alice.send_text(&room, "invited").await;
+    bob.join(&room).await;
+    alice.send_text(&room, "joined").await;
+    let history = bob.sync(None, "").await;
+    let memberships: Vec<_> = list(timeline(&history, &room))
+        .iter()
+        .filter(|event| event["type"] == "m.room.message")
+        .map(|event| event["unsigned"]["membership"].clone())
+        .collect();
+    assert_eq!(memberships, ["leave", "invite", "join"]);
+}
