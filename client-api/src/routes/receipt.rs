@@ -1,15 +1,17 @@
 //! `/rooms/{roomId}/receipt` and `/read_markers` (CS "Receipts", "Fully read markers").
 
 use hearth_http::{MatrixError, Ruma};
+use hearth_rooms::StoredEvent;
 use hearth_users::ReceiptUpdate;
 use ruma::{
-    EventId, RoomId,
+    EventId, OwnedEventId, RoomId,
     api::client::{
         read_marker::set_read_marker,
         receipt::create_receipt::{self, v3::ReceiptType as Requested},
     },
     events::receipt::{ReceiptThread, ReceiptType},
 };
+use serde::Deserialize;
 
 use crate::{ApiError, ClientApi, LocalUser, routes::membership::must_be_joined};
 
@@ -76,6 +78,9 @@ pub(crate) async fn mark(
     let Some(index) = event.as_ref().and_then(|event| event.index) else {
         return Err(MatrixError::not_found("There is no such event in the room").into());
     };
+    if !is_in(app, room_id, event.as_deref(), thread).await? {
+        return Err(MatrixError::invalid_param("The event is not in the thread thread_id").into());
+    }
     app.users()
         .set_receipt(ReceiptUpdate {
             room_id: room_id.to_owned(),
@@ -101,4 +106,51 @@ async fn fully_read(
     must_be_joined(app, room_id, caller.user_id()).await?;
     app.users().set_fully_read(caller.user_id(), room_id, event_id).await?;
     Ok(())
+}
+
+/// Relations followed from an event to the root of its thread (CS "Threaded read receipts").
+const MAX_HOPS: usize = 3;
+
+#[derive(Default, Deserialize)]
+struct Related {
+    #[serde(default, rename = "m.relates_to")]
+    relates_to: Relation,
+}
+
+#[derive(Default, Deserialize)]
+struct Relation {
+    rel_type: Option<String>,
+    event_id: Option<OwnedEventId>,
+}
+
+/// May a receipt for this thread stand at this event? A root belongs to the main timeline and to its
+/// thread.
+async fn is_in(
+    app: &ClientApi,
+    room_id: &RoomId,
+    event: Option<&StoredEvent>,
+    thread: &ReceiptThread,
+) -> Result<bool, ApiError> {
+    let Some(event) = event else { return Ok(false) };
+    let relation =
+        |event: &StoredEvent| event.pdu.content_as::<Related>().unwrap_or_default().relates_to;
+    let is_thread = |relation: &Relation| relation.rel_type.as_deref() == Some("m.thread");
+    let mut parent = relation(event);
+    let root = match thread {
+        ReceiptThread::Main => return Ok(!is_thread(&parent)),
+        ReceiptThread::Thread(root) => root,
+        _ => return Ok(true),
+    };
+    if event.pdu.id() == root {
+        return Ok(true);
+    }
+    for _ in 0..MAX_HOPS {
+        let (Some(_), Some(event_id)) = (&parent.rel_type, &parent.event_id) else { break };
+        if is_thread(&parent) {
+            return Ok(event_id == root);
+        }
+        let Some(next) = app.rooms().event_by_id(room_id, event_id).await? else { break };
+        parent = relation(&next);
+    }
+    Ok(false)
 }
