@@ -5,7 +5,7 @@ use hearth_testkit::{TestServer, TestUser, encode};
 use ruma::{EventId, RoomId};
 use serde_json::{Value, json};
 
-use crate::support::{at, find_type, joined, next, of_type, refused, tidy};
+use crate::support::{at, find_type, joined, next, of_type, reaction, refused, tidy};
 
 fn path(room: &RoomId, kind: &str, event: &EventId) -> String {
     at(room, format!("receipt/{kind}/{}", encode(event.as_str())))
@@ -79,16 +79,22 @@ async fn threads_have_their_own() {
         async |event: &EventId, body: Value| bob.post(&path(&room, "m.read", event), body).await;
     assert_eq!(read(&reply, json!({ "thread_id": root })).await.0, 200);
     assert_eq!(read(&root, json!({ "thread_id": "main" })).await.0, 200);
+    let liked = alice.send_event(&room, "m.reaction", reaction("👍", &reply)).await;
+    assert_eq!(read(&liked, json!({ "thread_id": root })).await.0, 200, "by way of the reply");
+    assert_eq!(read(&reply, json!({ "thread_id": root })).await.0, 200, "behind: nothing changes");
     assert_eq!(read(&unthreaded, json!({})).await.0, 200);
     let content = receipts(&alice.sync(None, "").await, &room);
     let receipt = |event: &EventId| &content[event.as_str()]["m.read"]["@bob:localhost"];
-    assert_eq!(receipt(&reply)["thread_id"], root.as_str());
+    assert_eq!(receipt(&liked)["thread_id"], root.as_str());
+    assert!(receipt(&reply).is_null(), "{content}");
     assert_eq!(receipt(&root)["thread_id"], "main");
     assert!(receipt(&unthreaded).is_object(), "{content}");
     assert!(receipt(&unthreaded).get("thread_id").is_none(), "{content}");
     assert!(alice.sync(Some(&since), "").await["rooms"]["join"][room.as_str()].is_object());
 
-    for thread in [json!(""), json!(5), json!("no event")] {
+    // Not a thread, and not the event's own.
+    let other = alice.send_text(&room, "another root").await;
+    for thread in [json!(""), json!(5), json!("no event"), json!(other), json!("main")] {
         let (status, answer) = read(&reply, json!({ "thread_id": thread })).await;
         assert_eq!(status, 400, "{answer}");
     }

@@ -1,7 +1,10 @@
 //! Bundled aggregations (CS "Aggregations of child events"): edits, threads and references come with
 //! their parent, reactions do not.
 
+use std::{sync::Arc, time::Duration};
+
 use hearth_testkit::{TestServer, TestUser, encode};
+use hearth_types::ManualClock;
 use ruma::{EventId, OwnedEventId, RoomId};
 use serde_json::{Value, json};
 
@@ -47,14 +50,18 @@ async fn everything_at_once() {
 
 #[tokio::test]
 async fn the_newest_valid_edit_counts() {
-    let server = TestServer::start().await;
+    // The newest is the one with the latest time; those of one millisecond go by their IDs.
+    let clock = Arc::new(ManualClock::new(1_800_000_000_000));
+    let server = TestServer::builder().clock(Arc::clone(&clock) as _).start().await;
     let alice = server.register("alice").await;
     let bob = server.register("bob").await;
     let room = alice.create_public_room().await;
     bob.join(&room).await;
     let parent = alice.send_text(&room, "one").await;
     let first = say(&alice, &room, edit("two", &parent)).await;
+    clock.advance(Duration::from_millis(1));
     let second = say(&alice, &room, edit("three", &parent)).await;
+    clock.advance(Duration::from_millis(1));
     // Not valid: of another sender, of another type, without new content, of an edit.
     say(&bob, &room, edit("mine", &parent)).await;
     alice.send_event(&room, "org.example.other", edit("typed", &parent)).await;
