@@ -75,7 +75,8 @@ async fn whom_the_end_of_a_session_wakes_no_longer_finds_it() {
             found: Mutex::default(),
         });
         let listener: Arc<dyn Listener> = Arc::clone(&look) as _;
-        let (topic, notifier): (_, &Notifier) = (Topic::new(alice.as_str()), bench.store.notifier());
+        let (topic, notifier): (_, &Notifier) =
+            (Topic::new(alice.as_str()), bench.store.notifier());
         notifier.subscribe(&topic, &listener);
         match way {
             "login" => drop(users.create_session(&alice, login()).await.unwrap()),
