@@ -165,7 +165,7 @@ impl Users {
     }
 
     /// The session as it is now: for requests that wait, since it may have ended or been locked
-    /// meanwhile. Everything that ends one touches the user's topic.
+    /// meanwhile. Logouts, locks and deactivations touch the user's topic.
     pub async fn authenticate_again(&self, session: &Session) -> Result<Session, AuthError> {
         self.session(session.token_hash()).await
     }
