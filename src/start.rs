@@ -114,6 +114,8 @@ impl RunningServer {
     /// closes the store.
     pub async fn shutdown(self) -> Result<(), StartError> {
         self.shutdown.request();
+        // Who types is not stored: the last thing that clients hear of it is that nobody does.
+        self.parts.users.stop_all_typing();
         self.parts.sync.close();
         self.listeners.close().await;
         self.admin.close().await;

@@ -106,6 +106,7 @@ pub(crate) async fn kick(
     let caller = request.identity.may_write()?.user_id();
     let (room_id, target) = (&request.room_id, &request.user_id);
     app.rooms().kick(room_id, caller, target, request.reason.as_deref()).await?;
+    app.users().set_typing(room_id, target, None);
     Ok(kick_user::v3::Response::new())
 }
 
@@ -117,6 +118,7 @@ pub(crate) async fn ban(
     let caller = request.identity.may_write()?.user_id();
     let (room_id, target) = (&request.room_id, &request.user_id);
     app.rooms().ban(room_id, caller, target, request.reason.as_deref()).await?;
+    app.users().set_typing(room_id, target, None);
     Ok(ban_user::v3::Response::new())
 }
 

@@ -14,7 +14,7 @@ use crate::{
     ApiError, ClientApi, LocalUser,
     routes::{
         events::{client_events, list},
-        membership::must_take_invites,
+        membership::{must_be_joined, must_take_invites},
     },
 };
 
@@ -70,14 +70,21 @@ pub(crate) async fn send_event(
     content: Box<RawValue>,
 ) -> Result<OwnedEventId, ApiError> {
     caller.may_write()?;
-    if event_type == TimelineEventType::RoomMember && is_invite(&content) {
-        // What is no user ID the room refuses.
-        if let Ok(target) = UserId::parse(&state_key) {
-            must_take_invites(app, &target).await?;
-        }
+    let member = UserId::parse(&state_key).ok();
+    let member = member.filter(|_| event_type == TimelineEventType::RoomMember);
+    // What is no user ID the room refuses.
+    if let Some(target) = &member
+        && is_invite(&content)
+    {
+        must_take_invites(app, target).await?;
     }
     let draft = Draft::state(caller.user_id().to_owned(), event_type, state_key, content);
     let event_id = app.rooms().send(room_id, draft, None).await?;
+    if let Some(member) = member
+        && must_be_joined(app, room_id, &member).await.is_err()
+    {
+        app.users().set_typing(room_id, &member, None);
+    }
     app.users().presence_active(caller.user_id());
     app.sync().viewed(caller.user_id(), room_id);
     Ok(event_id)

@@ -34,6 +34,13 @@ pub(crate) async fn apply(
     must_be_joined(app, room_id, caller.user_id()).await?;
     let timeout = timeout.map(|timeout| timeout.min(MAX_TIMEOUT));
     app.users().set_typing(room_id, caller.user_id(), timeout);
+    // Who leaves stops typing; one who left between these lines would not.
+    if timeout.is_some()
+        && let Err(error) = must_be_joined(app, room_id, caller.user_id()).await
+    {
+        app.users().set_typing(room_id, caller.user_id(), None);
+        return Err(error);
+    }
     app.sync().viewed(caller.user_id(), room_id);
     app.users().presence_active(caller.user_id());
     Ok(())

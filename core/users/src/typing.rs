@@ -156,7 +156,16 @@ impl Users {
     }
 
     pub(crate) fn expire_typing(&self) {
-        let changed = self.inner.typing.lock().expire(self.now_ms());
+        self.expire_typing_at(self.now_ms());
+    }
+
+    /// Nobody types any more: for the end of the process, after which nobody could tell the clients.
+    pub fn stop_all_typing(&self) {
+        self.expire_typing_at(u64::MAX);
+    }
+
+    fn expire_typing_at(&self, now_ms: u64) {
+        let changed = self.inner.typing.lock().expire(now_ms);
         for room_id in changed {
             self.poke(room_id.as_str());
         }
@@ -211,6 +220,17 @@ mod tests {
         let aged = users.typing(room_id);
         assert!(aged.serial > stopped.serial && aged.user_ids.is_empty());
         assert_eq!(users.room_typing_serial(room_id!("!other:b")), 0);
+    }
+
+    #[tokio::test]
+    async fn at_the_end_everybody_stops() {
+        let bench = Bench::new().await;
+        let (room_id, alice) = (room_id!("!a:b"), user_id!("@a:b"));
+        bench.users.set_typing(room_id, alice, FOR);
+        let before = bench.users.typing_serial();
+        bench.users.stop_all_typing();
+        assert!(bench.users.typing(room_id).user_ids.is_empty());
+        assert!(bench.users.room_typing_serial(room_id) > before);
     }
 
     #[tokio::test]
