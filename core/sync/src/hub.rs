@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use ruma::{DeviceId, OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio::{
     sync::futures::Notified,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{SyncConfig, SyncError, delivery::Deliveries, members::KnownMembers};
@@ -33,6 +33,8 @@ use crate::{SyncConfig, SyncError, delivery::Deliveries, members::KnownMembers};
 /// Devices of one user whose memory is kept; one more and all are forgotten, which costs some
 /// memberships sent twice.
 const MAX_DEVICES: usize = 100;
+/// How long what is visible in the store may take to be published; the disk decides.
+const MAX_PUBLISHING: Duration = Duration::from_mins(1);
 
 /// The registry of sessions.
 pub(crate) struct Hub {
@@ -171,10 +173,13 @@ pub(crate) struct JoinedRoom {
 #[derive(Debug, Default)]
 pub(crate) struct RoomList {
     pub(crate) loaded_at: StreamPosition,
+    /// The newest change in the list, perhaps one that is not published yet.
+    newest: StreamPosition,
     pub(crate) joined: Vec<JoinedRoom>,
     /// The topics of `joined`, in the same order.
     pub(crate) topics: Vec<Topic>,
-    /// Invitations, knocks, and rooms that the user left and did not forget.
+    /// Invitations, knocks, and rooms that the user left; forgotten ones too, since other devices of
+    /// theirs may not know yet that they left.
     pub(crate) others: Vec<(OwnedRoomId, UserRoomRow)>,
 }
 
@@ -285,10 +290,21 @@ impl Session {
         loop {
             let known = self.list.lock().list.clone();
             if let Some(list) = known {
+                let mut woken = Box::pin(self.wake.notified());
+                woken.as_mut().enable();
                 let until = self.notifier.published();
                 // A change up to `until` touched the topic before `until` was published.
                 if !self.notifier.changed_since(&self.topic, list.loaded_at) {
-                    return Ok((list, until));
+                    if list.newest <= until {
+                        return Ok((list, until));
+                    }
+                    // A row can be read a moment before it is published. Up to `until` a room that
+                    // was just left is still a joined one, and the list does not say so any more.
+                    if timeout(MAX_PUBLISHING, woken).await.is_err() {
+                        let text = "a membership is stored and never published";
+                        return Err(SyncError::Internal(text.into()));
+                    }
+                    continue;
                 }
             }
             self.load(rooms).await?;
@@ -298,10 +314,11 @@ impl Session {
     async fn load(&self, rooms: &Rooms) -> Result<(), SyncError> {
         let mut list = RoomList { loaded_at: self.notifier.published(), ..RoomList::default() };
         for (room_id, row) in rooms.user_rooms(&self.user_id).await? {
+            list.newest = list.newest.max(row.position);
             if row.details.membership == Membership::Join {
                 list.topics.push(Topic::new(room_id.as_str()));
                 list.joined.push(JoinedRoom { room_id, row });
-            } else if !row.details.forgotten {
+            } else {
                 list.others.push((room_id, row));
             }
         }

@@ -217,7 +217,8 @@ impl<'a> Pass<'a> {
                 // News is told in any case; what is long over only to those who ask for it.
                 let news = self.since().is_some() && !known;
                 let whole = self.since().is_none() || self.question.full_state;
-                if news || (whole && self.question.filter.include_leave()) {
+                let wanted = self.question.filter.include_leave() && !row.details.forgotten;
+                if news || (whole && wanted) {
                     let section = self.left_room(room_id, row).await?;
                     sections.leave.push((room_id.to_owned(), section));
                 }

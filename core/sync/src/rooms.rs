@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hearth_rooms::{
-    read::{TimelineToken, UnreadCounts, UnreadTotals, Visibility},
-    schema::{StoredEvent, TimelineIndex, UserRoomRow},
+    read::{TimelineToken, UnreadCounts, UnreadTotals, Visibility, visibility::membership_of},
+    schema::{Membership, StoredEvent, TimelineIndex, UserRoomRow},
 };
 use hearth_storage::Topic;
 use hearth_types::StreamPosition;
@@ -63,8 +63,7 @@ impl Pass<'_> {
             connected > self.inner.config.quiet_connected_users
         };
         session.set_quiet(topic, large && crowded());
-        // Rooms that the client does not know as joined come as if nothing was known of them.
-        let since = self.since().filter(|since| row.joined_at <= *since);
+        let since = self.known_since(room_id, row).await?;
         let range = Range {
             since,
             until: self.until.position,
@@ -101,23 +100,53 @@ impl Pass<'_> {
         Ok(Some(out))
     }
 
+    /// Up to where the client knows this room as one that the user is in: its token, if they were in
+    /// the room then (and perhaps out in between). `None`: the room comes as if nothing was known.
+    async fn known_since(
+        &self,
+        room_id: &RoomId,
+        row: &UserRoomRow,
+    ) -> Result<Option<StreamPosition>, SyncError> {
+        let Some(since) = self.since() else { return Ok(None) };
+        if row.details.membership == Membership::Join && row.joined_at <= since {
+            return Ok(Some(since));
+        }
+        let (rooms, user_id) = (&self.inner.rooms, self.question.user_id.as_str());
+        let root = rooms.state_at(room_id, TimelineToken::at_position(since)).await?;
+        let member = rooms.state_event(room_id, root, "m.room.member", user_id).await?;
+        let was_joined = member.is_some_and(|m| membership_of(&m) == Some(Membership::Join));
+        Ok(was_joined.then_some(since))
+    }
+
     /// The section of a room that the user left, up to the leave.
     pub(crate) async fn left_room(
         &self,
         room_id: &RoomId,
         row: &UserRoomRow,
     ) -> Result<Vec<u8>, SyncError> {
-        let was_inside = row.details.was_joined;
-        // Who was never inside, or was not any more, gets the event that put them out alone.
-        let since = if was_inside {
-            self.since().filter(|since| row.joined_at <= *since && row.position > *since)
+        let departure = self.inner.rooms.departure(room_id, row).await?;
+        let old_news = self.since().is_some_and(|since| row.position <= since);
+        let departure = departure.filter(|departure| {
+            let unknown = self.since().is_none_or(|since| since < departure.position);
+            (unknown || old_news) && !row.details.forgotten
+        });
+        let range = if let Some(departure) = departure {
+            let since = if old_news { None } else { self.known_since(room_id, row).await? };
+            Range { since, until: departure.position, full: since.is_none(), summary: false }
         } else {
-            Some(row.position.previous())
+            // Who was never inside, or was not any more, gets the event that keeps them out alone.
+            let since = Some(row.position.previous());
+            Range { since, until: row.position, full: false, summary: false }
         };
-        let full = was_inside && since.is_none();
-        let range = Range { since, until: row.position, full, summary: false };
         let mut parts = self.parts(room_id, row, &range).await?;
         parts.complete = true;
+        if departure.is_some_and(|departure| departure.position < row.position)
+            && self.question.filter.wants_timeline(room_id)
+        {
+            // A ban after the leave, say: of what was in between nothing is shown.
+            let latest = self.inner.rooms.event(room_id, row.details.event).await?;
+            parts.timeline.events.push(latest);
+        }
         let mut out = Vec::new();
         let mut object = Object::begin(&mut out);
         self.write_parts(room_id, row, &mut parts, &mut object).await?;
@@ -292,7 +321,7 @@ impl Pass<'_> {
 /// The last position of the room that the user may be told of.
 fn row_end(row: &UserRoomRow, pass: &Pass<'_>) -> StreamPosition {
     match row.details.membership {
-        hearth_rooms::schema::Membership::Join => pass.until.position,
+        Membership::Join => pass.until.position,
         _ => row.position,
     }
 }

@@ -58,6 +58,7 @@ impl TimelineQuestion<'_> {
         let mut until = TimelineToken::at_position(self.until);
         let limit = self.filter.timeline_limit;
         let mut budget = MAX_SCANNED;
+        let mut hidden_state = false;
         'read: loop {
             // One more than needed shows the state that the client knows, or that there is more.
             let size = (limit + 1 - timeline.events.len()).clamp(2, PAGE);
@@ -77,11 +78,15 @@ impl TimelineQuestion<'_> {
                         timeline.left_out.push(event);
                     }
                 } else if visibility.can_see(&event).await? {
-                    if timeline.events.len() >= limit {
+                    // State that the user may not see stands in no timeline: what is older than
+                    // that comes by pagination, so that the state before the timeline has it.
+                    if timeline.events.len() >= limit || hidden_state {
                         timeline.limited = true;
                         break 'read;
                     }
                     timeline.events.push(event);
+                } else {
+                    hidden_state |= event.pdu.state_key().is_some();
                 }
             }
             budget = budget.saturating_sub(rows.len());

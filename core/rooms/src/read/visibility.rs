@@ -7,6 +7,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use hearth_types::StreamPosition;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::TimelineEventType};
 use serde::Deserialize;
 
@@ -34,8 +35,8 @@ pub enum HistoryVisibility {
 pub enum Access {
     /// They are in the room.
     Joined(UserRoomRow),
-    /// They were, or were asked to come; they see what was there until then.
-    Former(UserRoomRow),
+    /// They were, and see what was there until then.
+    Former(UserRoomRow, Departure),
     /// The room is world-readable now.
     Peeking(Option<UserRoomRow>),
 }
@@ -46,7 +47,7 @@ impl Access {
     pub fn end(&self) -> TimelineIndex {
         match self {
             Self::Joined(_) | Self::Peeking(_) => TimelineIndex::END,
-            Self::Former(row) => TimelineIndex::Live(row.position),
+            Self::Former(_, departure) => TimelineIndex::Live(departure.position),
         }
     }
 
@@ -55,7 +56,7 @@ impl Access {
     pub fn state(&self, head: &RoomHead) -> StateRoot {
         match self {
             Self::Joined(_) | Self::Peeking(_) => head.state,
-            Self::Former(row) => row.details.state,
+            Self::Former(_, departure) => departure.state,
         }
     }
 
@@ -63,10 +64,19 @@ impl Access {
     #[must_use]
     pub fn row(&self) -> Option<&UserRoomRow> {
         match self {
-            Self::Joined(row) | Self::Former(row) => Some(row),
+            Self::Joined(row) | Self::Former(row, _) => Some(row),
             Self::Peeking(row) => row.as_ref(),
         }
     }
+}
+
+/// How a user's last stay in a room ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The place of the event that put them out.
+    pub position: StreamPosition,
+    /// The room's state after it.
+    pub state: StateRoot,
 }
 
 /// Judges events of one room for one user.
@@ -76,6 +86,8 @@ pub struct Visibility {
     room_id: OwnedRoomId,
     user_id: OwnedUserId,
     row: Option<UserRoomRow>,
+    /// The last place that the user was in the room for.
+    inside_until: Option<TimelineIndex>,
     member_key: Option<u32>,
     history_key: Option<u32>,
     by_rest: HashMap<NodeId, HistoryVisibility>,
@@ -84,6 +96,9 @@ pub struct Visibility {
 
 /// Remembered roots of each tree. More than this and the memory starts anew: pages are long stretches.
 const REMEMBERED_ROOTS: usize = 256;
+/// Changes of a membership since the user was last inside (an invitation, a ban and the like) that are
+/// gone back over; who had more has no way back to the room's past.
+const MAX_CHANGES_OUTSIDE: usize = 100;
 
 impl Rooms {
     /// On what ground a user may read this room's timeline and state. [`RoomError::Forbidden`] if on
@@ -101,10 +116,41 @@ impl Rooms {
         if self.history_visibility(room_id, head.state).await? == HistoryVisibility::WorldReadable {
             return Ok(Access::Peeking(row));
         }
-        match row {
-            Some(row) if was_inside(&row) => Ok(Access::Former(row)),
-            _ => Err(refused()),
+        let Some(row) = row else { return Err(refused()) };
+        match self.departure(room_id, &row).await? {
+            Some(departure) => Ok(Access::Former(row, departure)),
+            None => Err(refused()),
         }
+    }
+
+    /// How the last stay of a user ended who is not in the room; `None` if they are, or never were.
+    pub async fn departure(
+        &self,
+        room_id: &RoomId,
+        row: &UserRoomRow,
+    ) -> Result<Option<Departure>, ReadError> {
+        if row.details.membership == Membership::Join {
+            return Ok(None);
+        }
+        if row.details.was_joined {
+            let (position, state) = (row.position, row.details.state);
+            return Ok(Some(Departure { position, state }));
+        }
+        // A ban, its end or an invitation came after they left.
+        let mut event = self.event(room_id, row.details.event).await?;
+        for _ in 0..MAX_CHANGES_OUTSIDE {
+            let Some(replaced) = event.header.replaces_state else { return Ok(None) };
+            let earlier = self.event(room_id, replaced).await?;
+            if membership_of(&earlier) == Some(Membership::Join) {
+                let state = event.header.state_after;
+                return Ok(match event.index {
+                    Some(TimelineIndex::Live(position)) => Some(Departure { position, state }),
+                    _ => None,
+                });
+            }
+            event = earlier;
+        }
+        Ok(None)
     }
 
     /// The history visibility in this state.
@@ -142,7 +188,16 @@ impl Rooms {
             Some(StateKeyOrdinal::Rest(key)) => Some(key),
             _ => None,
         };
+        let inside_until = match &row {
+            Some(row) if row.details.membership == Membership::Join => Some(TimelineIndex::END),
+            Some(row) => {
+                let departure = self.departure(room_id, row).await?;
+                departure.map(|departure| TimelineIndex::Live(departure.position))
+            }
+            None => None,
+        };
         Ok(Visibility {
+            inside_until,
             rooms: self.clone(),
             room_id: room_id.to_owned(),
             user_id: user_id.to_owned(),
@@ -168,7 +223,8 @@ impl Visibility {
         }
         match visibility {
             HistoryVisibility::WorldReadable => return Ok(true),
-            HistoryVisibility::Shared if self.joined_at_or_after(index) => return Ok(true),
+            // Was the user in the room at this place, or at a later one?
+            HistoryVisibility::Shared if Some(index) <= self.inside_until => return Ok(true),
             _ => {}
         }
         let mut memberships = [self.membership(before.members).await?, None];
@@ -207,17 +263,6 @@ impl Visibility {
             }
         }
         Ok(visible)
-    }
-
-    /// Was the user in the room at this place, or at a later one?
-    fn joined_at_or_after(&self, index: TimelineIndex) -> bool {
-        self.row.as_ref().is_some_and(|row| match row.details.membership {
-            Membership::Join => true,
-            Membership::Leave | Membership::Ban => {
-                row.details.was_joined && index <= TimelineIndex::Live(row.position)
-            }
-            Membership::Invite | Membership::Knock => false,
-        })
     }
 
     async fn history_visibility(&mut self, rest: NodeId) -> Result<HistoryVisibility, ReadError> {
@@ -260,15 +305,6 @@ impl Visibility {
 
     async fn event(&self, ordinal: EventOrdinal) -> Result<Arc<StoredEvent>, ReadError> {
         self.rooms.event(&self.room_id, ordinal).await
-    }
-}
-
-/// Did this user who is not joined have a place in the room that lets them read what was there?
-fn was_inside(row: &UserRoomRow) -> bool {
-    match row.details.membership {
-        Membership::Leave | Membership::Ban => row.details.was_joined,
-        Membership::Join => true,
-        Membership::Invite | Membership::Knock => false,
     }
 }
 

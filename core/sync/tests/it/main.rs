@@ -6,6 +6,7 @@ mod delivery;
 mod ephemeral;
 mod lazy;
 mod membership;
+mod publishing;
 mod timeline;
 mod waiting;
 mod world;

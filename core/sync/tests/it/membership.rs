@@ -125,3 +125,82 @@ async fn history_for_members_only_begins_with_the_join() {
     let secret = ruma::OwnedEventId::try_from(secret).unwrap();
     assert!(world.rooms.readable_event(&room, &bob, &secret).await.is_err());
 }
+
+#[tokio::test]
+async fn who_was_away_for_a_moment_is_told_nothing_twice() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let room = world.room(&alice).await;
+    world.join(&room, &bob).await;
+    world.text(&room, &alice, "known").await;
+    let first = world.ask(Ask::of(&bob)).await;
+    let mut new = vec![world.text(&room, &alice, "one").await];
+    new.push(world.rooms.leave(&room, &bob, None).await.unwrap());
+    new.push(world.text(&room, &alice, "two").await);
+    world.join(&room, &bob).await;
+    let ask = Ask::of(&bob).after(&first).with(|request| request.use_state_after = true);
+    let section = joined(&world.ask(ask).await, &room).clone();
+    let new: Vec<String> = new.iter().map(ToString::to_string).collect();
+    assert_eq!(timeline(&section)[..3], new, "and the new join");
+    assert_eq!(timeline(&section).len(), 4);
+    assert_eq!(keys(&section["state_after"]), ["m.room.member/@bob:x"], "what changed");
+}
+
+#[tokio::test]
+async fn a_ban_after_the_leave_hides_nothing_of_before() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let room = world.room(&alice).await;
+    world.join(&room, &bob).await;
+    let first = world.ask(Ask::of(&bob)).await;
+    let mut wanted = vec![world.text(&room, &alice, "one").await];
+    wanted.push(world.rooms.leave(&room, &bob, None).await.unwrap());
+    let after = world.text(&room, &alice, "not for bob").await;
+    wanted.push(world.rooms.ban(&room, &alice, &bob, None).await.unwrap());
+    let response = world.ask(Ask::of(&bob).after(&first)).await;
+    let section = &response["rooms"]["leave"][room.as_str()];
+    assert_eq!(timeline(section), wanted.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let mut visibility = world.rooms.visibility(&room, &bob).await.unwrap();
+    for (event_id, visible) in [(&wanted[0], true), (&after, false)] {
+        let event = world.rooms.event_by_id(&room, event_id).await.unwrap().unwrap();
+        assert_eq!(visibility.can_see(&event).await.unwrap(), visible);
+    }
+    // Who knew of the leave is told of the ban alone.
+    world.rooms.unban(&room, &alice, &bob, None).await.unwrap();
+    let last = world.ask(Ask::of(&bob).after(&response)).await;
+    assert_eq!(timeline(&last["rooms"]["leave"][room.as_str()]).len(), 1);
+}
+
+#[tokio::test]
+async fn a_room_forgotten_on_one_device_is_left_on_the_others() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let room = world.room(&alice).await;
+    world.join(&room, &bob).await;
+    let first = world.ask(Ask::of(&bob)).await;
+    let leave = world.rooms.leave(&room, &bob, None).await.unwrap();
+    world.rooms.forget(&room, &bob).await.unwrap();
+    let response = world.ask(Ask::of(&bob).after(&first)).await;
+    assert_eq!(timeline(&response["rooms"]["leave"][room.as_str()]), [leave.to_string()]);
+    let filter = json!({"room": {"include_leave": true}});
+    let whole = world.ask(Ask::of(&bob).filter(filter)).await;
+    assert!(whole["rooms"]["leave"].is_null(), "a new device hears nothing of it");
+}
+
+#[tokio::test]
+async fn state_that_the_timeline_may_not_show_is_in_the_state() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let room = world.room(&alice).await;
+    let content = json!({"history_visibility": "joined"});
+    world.state(&room, &alice, "m.room.history_visibility", content).await;
+    world.join(&room, &bob).await;
+    world.text(&room, &alice, "for bob").await;
+    world.rooms.leave(&room, &bob, None).await.unwrap();
+    let topic = world.state(&room, &alice, "m.room.topic", json!({"topic": "hidden"})).await;
+    world.join(&room, &bob).await;
+    let section = joined(&world.ask(Ask::of(&bob)).await, &room).clone();
+    assert!(!timeline(&section).contains(&topic.to_string()), "bob was not there");
+    assert!(keys(&section["state"]).contains(&"m.room.topic".to_owned()), "{section}");
+    assert_eq!(section["timeline"]["limited"], true, "what is older comes by pagination");
+}

@@ -73,22 +73,30 @@ impl Ask {
     }
 }
 
+/// A store in memory.
+pub(crate) fn store_options() -> StoreOptions {
+    let mut keyspaces = hearth_rooms::KEYSPACES.to_vec();
+    keyspaces.extend(hearth_users::KEYSPACES);
+    StoreOptions {
+        engine: EngineKind::Memory,
+        path: PathBuf::new(),
+        keyspaces,
+        server_name: "x".to_owned(),
+    }
+}
+
 impl World {
     pub(crate) async fn new() -> Self {
         Self::with(SyncConfig::default()).await
     }
 
     pub(crate) async fn with(config: SyncConfig) -> Self {
-        let mut keyspaces = hearth_rooms::KEYSPACES.to_vec();
-        keyspaces.extend(hearth_users::KEYSPACES);
-        let store = Store::open(StoreOptions {
-            engine: EngineKind::Memory,
-            path: PathBuf::new(),
-            keyspaces,
-            server_name: "x".to_owned(),
-        })
-        .await
-        .unwrap();
+        let store = Store::open(store_options()).await.unwrap();
+        Self::over(store, config).await
+    }
+
+    /// Over this store, opened with [`store_options`].
+    pub(crate) async fn over(store: Store, config: SyncConfig) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_700_000_000_000));
         let key = ServerIdentity::generate_key();
         let identity =
