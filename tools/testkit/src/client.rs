@@ -143,6 +143,17 @@ impl Client {
         headers: HeaderMap,
         body: Option<Bytes>,
     ) -> Response {
+        self.try_send(method, path, headers, body).await.expect("the server answers")
+    }
+
+    /// The same for a server that may be stopping: the error says why there is no answer.
+    pub async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Option<Bytes>,
+    ) -> Result<Response, String> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if body.is_some() && !headers.contains_key(header::CONTENT_TYPE) {
             request = request.header(header::CONTENT_TYPE, "application/json");
@@ -155,10 +166,10 @@ impl Client {
         let mut request =
             request.body(Full::new(body.unwrap_or_default())).expect("a well-formed request");
         request.headers_mut().extend(headers);
-        let response = self.http.request(request).await.expect("the server answers");
+        let response = self.http.request(request).await.map_err(|error| error.to_string())?;
         let (parts, body) = response.into_parts();
-        let body = body.collect().await.expect("a whole body").to_bytes();
-        Response { status: parts.status, headers: parts.headers, body }
+        let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+        Ok(Response { status: parts.status, headers: parts.headers, body })
     }
 }
 
