@@ -158,8 +158,9 @@ pub(crate) async fn deactivate(
     let user_id = whose(&app, request.identity.as_ref(), request.auth.as_ref())?;
     let flows = [vec![AuthType::Password]];
     interact(&app, &request, Some(&user_id), &flows, request.auth.as_ref(), Bound::Body).await?;
-    app.users().deactivate(&user_id, request.erase).await?;
+    // In this order: whoever is interrupted in between can still log in and ask again.
     leave_all(&app, &user_id).await?;
+    app.users().deactivate(&user_id, request.erase).await?;
     Ok(deactivate::v3::Response::new(ThirdPartyIdRemovalStatus::NoSupport))
 }
 
