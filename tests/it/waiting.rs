@@ -6,11 +6,10 @@ use serde_json::{Value, json};
 
 /// Does this sync response say that the user is online?
 fn is_online(response: &Value, user_id: &str) -> bool {
-    let events = response["presence"]["events"].as_array();
-    events.is_some_and(|events| {
-        events
-            .iter()
-            .any(|event| event["sender"] == user_id && event["content"]["presence"] == "online")
+    let events = response.pointer("/presence/events").and_then(Value::as_array);
+    events.into_iter().flatten().any(|event| {
+        event.get("sender").is_some_and(|sender| sender == user_id)
+            && event.pointer("/content/presence").is_some_and(|presence| presence == "online")
     })
 }
 
