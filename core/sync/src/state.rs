@@ -44,7 +44,15 @@ impl StateQuestion<'_> {
         let root = if self.after { timeline.end_state } else { timeline.start_state };
         let mut events = if self.full {
             let part = if self.filter.lazy_load() { StatePart::Rest } else { StatePart::All };
-            self.rooms.state_events(self.room_id, root, part).await?
+            let mut events = self.rooms.state_events(self.room_id, root, part).await?;
+            if self.filter.lazy_load() && self.since.is_some() {
+                // The client keeps the members that it was told of, and must hear who changed.
+                let changes = self.changes(timeline.known_state, root).await?;
+                let is_member =
+                    |event: &Arc<StoredEvent>| *event.pdu.kind() == TimelineEventType::RoomMember;
+                events.extend(changes.into_iter().filter(is_member));
+            }
+            events
         } else {
             self.changes(timeline.known_state, root).await?
         };

@@ -65,3 +65,23 @@ async fn a_gap_brings_every_membership_that_changed_in_it() {
     assert_eq!(section["summary"]["m.joined_member_count"], 4);
     assert_eq!(section["summary"]["m.heroes"], json!(["@bob:x", "@carol:x", "@dave:x"]));
 }
+
+#[tokio::test]
+async fn full_state_tells_of_members_who_changed_in_the_gap() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let room = world.room(&alice).await;
+    world.join(&room, &bob).await;
+    // A named room's summary has no heroes, who would be among the state anyway.
+    world.state(&room, &alice, "m.room.name", json!({"name": "N"})).await;
+    let filter = json!({"room": {
+        "timeline": {"limit": 1, "lazy_load_members": true}, "state": {"lazy_load_members": true},
+    }});
+    let first = world.ask(Ask::of(&alice).filter(filter.clone())).await;
+    world.rooms.leave(&room, &bob, None).await.unwrap();
+    world.text(&room, &alice, "x").await;
+    let ask = Ask::of(&alice).filter(filter).after(&first);
+    let response = world.ask(ask.with(|request| request.full_state = true)).await;
+    let state = keys(&joined(&response, &room)["state"]);
+    assert!(state.contains(&"m.room.member/@bob:x".to_owned()), "{state:?}");
+}
