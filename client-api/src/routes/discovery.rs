@@ -22,7 +22,13 @@ const VERSIONS: &[&str] = &[
 ];
 
 /// Features outside of the specification, or under the names they had before they were inside.
-const UNSTABLE_FEATURES: &[&str] = &["org.hearth.websocket", "org.matrix.msc4222"];
+const UNSTABLE_FEATURES: &[&str] = &[
+    "org.hearth.websocket",
+    "org.matrix.msc4222",
+    // In the specification by now, but published clients still look for these names.
+    "uk.half-shot.msc2666.query_mutual_rooms.stable",
+    "uk.tcpip.msc4133.stable",
+];
 
 /// `GET /_matrix/client/versions`
 pub(crate) async fn versions(
