@@ -112,12 +112,13 @@ async fn trimming_goes_on_after_reopening() {
     take_positions(&store, 150).await;
     let oldest =
         async |store: &Store| store.log_after(StreamPosition::ZERO, 1).await.unwrap()[0].position;
-    let before = oldest(&store).await;
-    assert!(before.get() > 1_000);
     let last = store.notifier().published();
     drop(store);
 
     let store = Store::open(options).await.unwrap();
+    // Asked for only now: a commit is answered before the log is trimmed behind it.
+    let before = oldest(&store).await;
+    assert!(before.get() > 1_000);
     let notifier = store.notifier();
     let (known, never) = (Topic::new("!room"), Topic::new("!never"));
     assert!(notifier.changed_since(&known, before));
