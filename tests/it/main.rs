@@ -1,9 +1,5 @@
 //! The binary as an operator meets it: files, messages, signals, exit codes.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail as tests do"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod command;
 mod configuration;
