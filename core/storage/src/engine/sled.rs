@@ -14,6 +14,8 @@ use std::{
     ops::Bound,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -29,6 +31,10 @@ const CACHE_BYTES: u64 = 64 << 20;
 /// sled's unit of writing, in bytes; a power of two. A node of more than a quarter of it goes into a
 /// file of its own in [`BLOBS`]; with sled's default even a few of the largest events would.
 const SEGMENT_BYTES: usize = 8 << 20;
+/// How long threads of a dropped database may hold its lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two attempts to get it.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// The folder of sled's for nodes that are too large for the data file.
 const BLOBS: &str = "blobs";
 /// Ends the keyspace's name; names have no such byte.
@@ -52,6 +58,25 @@ struct SledRows {
     prefixes: Arc<[Box<[u8]>]>,
 }
 
+/// Opens the database once its lock is free. The store has a lock of its own around this, so whoever
+/// holds sled's are threads of a database that this process has dropped: they let go on their own time.
+fn open_released(config: &sled::Config) -> sled::Result<sled::Db> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if is_locked(&error) && Instant::now() < deadline => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn is_locked(error: &io::Error) -> bool {
+    // sled puts the system's error into a text.
+    error.to_string().contains("could not acquire lock")
+}
+
 impl SledEngine {
     /// Opens or makes a database in this folder.
     pub fn open(path: &Path, keyspaces: &[&'static str]) -> Result<Self, EngineError> {
@@ -61,7 +86,7 @@ impl SledEngine {
             .segment_size(SEGMENT_BYTES)
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None);
-        let database = config.open()?;
+        let database = open_released(&config)?;
         let data = path.join(DATA_FILE);
         let data = File::open(&data)
             .map_err(|error| EngineError(format!("{}: {error}", data.display())))?;
