@@ -2,7 +2,7 @@
 //!
 //! A surface: each handler extracts a request, makes a call into the domain crates, and maps the
 //! answer. Handlers are grouped by ruma's module names under [`routes`]; domain errors become the
-//! specification's codes in [`error`] and nowhere else. Nothing here holds state of its own but the
+//! specification's codes in `error.rs` and nowhere else. Nothing here holds state of its own but the
 //! handles in [`ClientApi`].
 
 mod config;

@@ -8,7 +8,7 @@
 //! a trait that the federation crate will implement.
 //!
 //! Map: [`schema`] names every row · [`writer`] changes them · [`state`] is the persistent state tree ·
-//! [`resolve`] merges forks · [`read`] answers questions · [`format`] shapes events for clients.
+//! [`resolve`] merges forks · [`read`] answers questions · [`mod@format`] shapes events for clients.
 
 mod aliases;
 mod cache;

@@ -1,7 +1,7 @@
 //! What changed for whom: `/sync`, the same over a WebSocket, unread counts, delivery status.
 //!
 //! Owns nothing in the store. Holds in memory: one session for each user with a connected client
-//! ([`hub`]), which knows the user's rooms and listens for changes of them; what each device has been
+//! (`hub`), which knows the user's rooms and listens for changes of them; what each device has been
 //! told about lazily loaded members; counts of users with push rules of their own. All of it is
 //! bounded and can be lost at any time.
 //!

@@ -1,11 +1,11 @@
 //! Merging forks: state resolution that costs what the conflict costs.
 //!
-//! 1. The roots are compared: which state keys conflict ([`conflict`]).
+//! 1. The roots are compared: which state keys conflict (`conflict`).
 //! 2. Auth edges are walked from the conflicting events in falling ordinal order, with a bit for each
 //!    state, until every chain still open belongs to all of them: the auth difference, and for state
-//!    resolution v2.1 the conflicted subgraph ([`difference`]).
+//!    resolution v2.1 the conflicted subgraph (`difference`).
 //! 3. `ruma::state_res::resolve` is handed the conflicted keys and the few unconflicted ones that its
-//!    checks can ask for; its answer comes back as changes to the first root ([`algorithm`]).
+//!    checks can ask for; its answer comes back as changes to the first root (`algorithm`).
 //!
 //! No step expands a state. The one question that seems to need it is whether an event is in the auth
 //! chain of any of the *unconflicted* events (thousands, in a large room), for then it is in every
