@@ -54,6 +54,16 @@ pub enum RoomError {
     /// A restricted join that no local user can vouch for.
     #[error("{0}")]
     UnableToGrantJoin(String),
+    /// A restricted join whose conditions this server cannot check (`M_UNABLE_TO_AUTHORISE_JOIN`).
+    #[error("{0}")]
+    UnableToAuthoriseJoin(String),
+    /// The asking server does not serve the room's version, which is named
+    /// (`M_INCOMPATIBLE_ROOM_VERSION`).
+    #[error("the room's version is {0}")]
+    IncompatibleVersion(String),
+    /// No other server could do what was asked; the text says why.
+    #[error("{0}")]
+    Remote(String),
     /// The user lives on a server that this one cannot reach yet.
     #[error("{0} is on another server, which cannot be reached")]
     RemoteUser(OwnedUserId),

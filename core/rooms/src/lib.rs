@@ -5,11 +5,13 @@
 //! room is the only one to change that room's rows ([`writer`]); everything else here reads.
 //!
 //! Refuses to know: HTTP, users' accounts and settings, sync tokens. Other servers are reached through
-//! a trait that the federation crate will implement.
+//! [`RemoteRooms`], which the federation crate implements.
 //!
 //! Map: [`schema`] names every row · [`writer`] changes them · [`state`] is the persistent state tree ·
-//! [`resolve`] merges forks · [`read`] answers questions · [`mod@format`] shapes events for clients.
+//! [`resolve`] merges forks · [`read`] answers clients' questions, `serve` those of other servers ·
+//! `receive` and `admit` take in what other servers send · [`mod@format`] shapes events for clients.
 
+mod admit;
 mod aliases;
 mod cache;
 mod config;
@@ -19,11 +21,14 @@ mod error;
 pub mod format;
 mod membership;
 pub mod read;
+mod receive;
 mod redaction;
+mod remote;
 pub mod resolve;
 mod rooms;
 pub mod schema;
 mod send;
+mod serve;
 pub mod state;
 mod transactions;
 mod unread;
@@ -31,12 +36,16 @@ mod upgrade;
 pub mod writer;
 
 pub use self::{
+    admit::{OutOfBand, PartialRoom, RemoteJoin},
     config::{RoomsConfig, SUPPORTED_VERSIONS},
     create::{CreateRoomOptions, InitialState, Invitee, Preset, json_object},
     directory::{DirectoryPage, DirectoryQuery, PublicRoom},
     error::{ReadError, RoomError},
     membership::MemberProfile,
+    receive::{CheckedPdu, Verdict},
+    remote::{RemoteAlias, RemoteHierarchy, RemoteInvite, RemoteMembership, RemoteRooms},
     rooms::{RoomNodes, Rooms},
     schema::{KEYSPACES, StoredEvent},
+    serve::{JoinAnswer, MembershipTemplate, StateAnswer, StateIds, TemplateKind},
     writer::Draft,
 };

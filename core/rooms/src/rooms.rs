@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,7 +13,7 @@ use hearth_types::{Clock, ServerIdentity};
 use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId};
 
 use crate::{
-    RoomsConfig,
+    RemoteRooms, RoomsConfig,
     cache::{CachedHead, Caches},
     directory::Directory,
     error::{DamagedRoom, RoomError},
@@ -54,6 +54,8 @@ struct Inner {
     directory: Directory,
     /// When the last room was made, in milliseconds.
     last_creation_ms: AtomicU64,
+    /// How other servers are reached, if they are.
+    remote: OnceLock<Arc<dyn RemoteRooms>>,
 }
 
 impl fmt::Debug for Rooms {
@@ -83,6 +85,7 @@ impl Rooms {
             writers: WriterTable::new(config.max_active_rooms),
             directory: Directory::default(),
             last_creation_ms: AtomicU64::new(0),
+            remote: OnceLock::new(),
             store,
             identity,
             clock,
@@ -120,6 +123,19 @@ impl Rooms {
     #[must_use]
     pub fn config(&self) -> &RoomsConfig {
         &self.inner.config
+    }
+
+    /// Plugs in the way to other servers; only the first call counts.
+    pub fn set_remote(&self, remote: Arc<dyn RemoteRooms>) {
+        if self.inner.remote.set(remote).is_err() {
+            tracing::warn!("the way to other servers was plugged in twice");
+        }
+    }
+
+    /// The way to other servers; `None` if this server does not federate.
+    #[must_use]
+    pub fn remote(&self) -> Option<&Arc<dyn RemoteRooms>> {
+        self.inner.remote.get()
     }
 
     pub(crate) fn caches(&self) -> &Arc<Caches> {

@@ -11,7 +11,7 @@ use hearth_storage::{
 use hearth_types::{Pdu, PduError, StreamPosition};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId,
-    OwnedTransactionId, OwnedUserId, RoomVersionId,
+    OwnedServerName, OwnedTransactionId, OwnedUserId, RoomVersionId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -130,6 +130,17 @@ pub const ROOM_ALIASES: Keyspace<OwnedRoomId, OwnedRoomAliasId, ()> = Keyspace::
 /// Rooms published in this server's directory. Partition: the server.
 pub const PUBLIC_ROOMS: Keyspace<(), OwnedRoomId, ()> = Keyspace::new("public_rooms");
 
+/// Servers other than this one that have or had joined members.
+pub const ROOM_SERVERS: Keyspace<OwnedRoomId, OwnedServerName, ServerRow> =
+    Keyspace::new("room_servers");
+/// The same by server (an effect): written when the first member joins, kept when the last leaves.
+pub const SERVER_ROOMS: Keyspace<OwnedServerName, OwnedRoomId, ServerRow> =
+    Keyspace::new("server_rooms");
+/// Previous events that are named by events here and are not here themselves, each with the event
+/// that names it: where history can be asked for.
+pub const HISTORY_GAPS: Keyspace<OwnedRoomId, OwnedEventId, EventOrdinalRow> =
+    Keyspace::new("history_gaps");
+
 /// All of them, for the store's opening.
 pub const KEYSPACES: &[&str] = &[
     ROOMS.name(),
@@ -154,6 +165,9 @@ pub const KEYSPACES: &[&str] = &[
     ALIASES.name(),
     ROOM_ALIASES.name(),
     PUBLIC_ROOMS.name(),
+    ROOM_SERVERS.name(),
+    SERVER_ROOMS.name(),
+    HISTORY_GAPS.name(),
 ];
 
 /// The scope of [`NOTIFY_TOTALS`] that is no thread. Ordinal 0 is the create event, which roots none.
@@ -163,16 +177,39 @@ pub const MAIN_TIMELINE: u32 = 0;
 /// [`log_payload`].
 pub const LOG_ROOM_EVENT: u8 = 1;
 
-/// The payload of a [`LOG_ROOM_EVENT`] entry: the event's ordinal.
-#[must_use]
-pub fn log_payload(ordinal: EventOrdinal) -> Bytes {
-    Bytes::copy_from_slice(&ordinal.to_be_bytes())
+/// Who passes an event of the log on to other servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// This server: it made the event, or admitted it into the room (SS "Joining Rooms").
+    Here,
+    /// The server that it came from.
+    Elsewhere,
 }
 
-/// Reads a [`log_payload`].
+/// The payload of a [`LOG_ROOM_EVENT`] entry: the event's ordinal, then a byte if the event came from
+/// another server, which passes it on itself.
+#[must_use]
+pub fn log_payload(ordinal: EventOrdinal, forwarding: Forwarding) -> Bytes {
+    let mut payload = ordinal.to_be_bytes().to_vec();
+    if forwarding == Forwarding::Elsewhere {
+        payload.push(1);
+    }
+    payload.into()
+}
+
+/// The ordinal in a [`log_payload`].
 #[must_use]
 pub fn log_ordinal(payload: &[u8]) -> Option<EventOrdinal> {
-    payload.try_into().ok().map(EventOrdinal::from_be_bytes)
+    payload.first_chunk().copied().map(EventOrdinal::from_be_bytes)
+}
+
+/// Who passes the event of a [`log_payload`] on.
+#[must_use]
+pub fn log_forwarding(payload: &[u8]) -> Forwarding {
+    match payload.get(4) {
+        None => Forwarding::Here,
+        Some(_) => Forwarding::Elsewhere,
+    }
 }
 
 /// What the writer must know to go on: the row of [`ROOMS`].
@@ -597,6 +634,14 @@ pub struct MentionRow {
     pub sender: OwnedUserId,
 }
 postcard_record!(MentionRow, version = 1);
+
+/// The row of [`ROOM_SERVERS`] and [`SERVER_ROOMS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerRow {
+    /// Joined members now; zero when the last has left.
+    pub joined: u64,
+}
+postcard_record!(ServerRow, version = 1);
 
 /// The row of [`ALIASES`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

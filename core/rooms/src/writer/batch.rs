@@ -12,8 +12,8 @@ use crate::{
     cache::{CachedHead, Caches},
     error::RoomError,
     schema::{
-        self, EventOrdinalRow, EventRow, RoomHead, StateKeyRow, StoredEvent, TimelineIndex,
-        TimelineRow,
+        self, EventOrdinalRow, EventRow, Forwarding, RoomHead, StateKeyRow, StoredEvent,
+        TimelineIndex, TimelineRow,
     },
     state::{Node, NodeId, StateKeyOrdinal},
 };
@@ -83,7 +83,7 @@ impl Batch {
         let entry = LogEntry {
             kind: schema::LOG_ROOM_EVENT,
             topic: Topic::new(room_id.as_str()),
-            payload: schema::log_payload(ordinal),
+            payload: schema::log_payload(ordinal, Forwarding::Here),
         };
         self.commit.log(position, entry);
         self.bytes += row.json.len();

@@ -1,0 +1,1 @@
+//! From a server's name to an address and a name for its certificate (SS "Resolving server names").

@@ -1,0 +1,177 @@
+//! The crate's face: the parts, opened in order and stopped in order.
+
+use std::{fmt, sync::Arc};
+
+use hearth_http::Http;
+use hearth_rooms::{RemoteRooms, Rooms};
+use hearth_storage::Store;
+use hearth_types::{Clock, ServerIdentity};
+use hearth_users::Users;
+
+use crate::{
+    FederationConfig, FederationError, check::PduChecker, client::Client,
+    destinations::Destinations, inbound, keys::KeyRing, outbound::Outbound, remote::Remote,
+    transport::Transport,
+};
+
+/// What the crate stands on.
+pub struct FederationParts {
+    /// The store.
+    pub store: Store,
+    /// This server's name and key.
+    pub identity: Arc<ServerIdentity>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Accounts.
+    pub users: Users,
+    /// Rooms.
+    pub rooms: Rooms,
+    /// The network.
+    pub transport: Arc<dyn Transport>,
+    /// The section `[federation]`.
+    pub config: FederationConfig,
+}
+
+/// The server-server API of one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Federation(Arc<Inner>);
+
+struct Inner {
+    parts: FederationParts,
+    client: Client,
+    keys: KeyRing,
+    checker: PduChecker,
+    destinations: Destinations,
+    outbound: Outbound,
+}
+
+impl fmt::Debug for Federation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Federation").finish_non_exhaustive()
+    }
+}
+
+impl Federation {
+    /// Opens the parts. Nothing is sent before [`Self::start`].
+    pub async fn open(parts: FederationParts) -> Result<Self, FederationError> {
+        let destinations =
+            Destinations::open(parts.store.clone(), Arc::clone(&parts.clock), parts.config.clone())
+                .await?;
+        let client = Client::new(
+            Arc::clone(&parts.identity),
+            Arc::clone(&parts.transport),
+            destinations.clone(),
+            parts.config.clone(),
+        );
+        let keys = KeyRing::open(
+            parts.store.clone(),
+            Arc::clone(&parts.identity),
+            Arc::clone(&parts.clock),
+            client.clone(),
+            parts.config.clone(),
+        )
+        .await?;
+        let checker = PduChecker::new(keys.clone(), Arc::clone(&parts.identity));
+        let outbound = Outbound::new(
+            parts.store.clone(),
+            Arc::clone(&parts.identity),
+            Arc::clone(&parts.clock),
+            parts.users.clone(),
+            parts.rooms.clone(),
+            client.clone(),
+            destinations.clone(),
+            parts.config.clone(),
+        );
+        Ok(Self(Arc::new(Inner { parts, client, keys, checker, destinations, outbound })))
+    }
+
+    /// Plugs the way to other servers into the rooms and starts sending, and finishing what a restart
+    /// interrupted.
+    pub fn start(&self) {
+        let remote: Arc<dyn RemoteRooms> = Arc::new(Remote::new(self.clone()));
+        self.rooms().set_remote(remote);
+        self.0.outbound.start();
+        remote_work(self);
+    }
+
+    /// Stops sending; what is under way is cut off, and sent again at the next start.
+    pub async fn close(&self) {
+        self.0.outbound.close().await;
+    }
+
+    /// The endpoints, without the outer layers of [`hearth_http::finish`].
+    pub fn router(&self, http: Http) -> axum::Router {
+        inbound::router(self.clone(), http)
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.parts.store
+    }
+
+    /// This server's name and key.
+    #[must_use]
+    pub fn identity(&self) -> &Arc<ServerIdentity> {
+        &self.0.parts.identity
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.parts.clock
+    }
+
+    /// Accounts.
+    #[must_use]
+    pub fn users(&self) -> &Users {
+        &self.0.parts.users
+    }
+
+    /// Rooms.
+    #[must_use]
+    pub fn rooms(&self) -> &Rooms {
+        &self.0.parts.rooms
+    }
+
+    /// The section `[federation]`.
+    #[must_use]
+    pub fn config(&self) -> &FederationConfig {
+        &self.0.parts.config
+    }
+
+    /// Signed requests.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// Other servers' keys, and our own as served.
+    #[must_use]
+    pub fn keys(&self) -> &KeyRing {
+        &self.0.keys
+    }
+
+    /// The first three checks on receipt.
+    #[must_use]
+    pub fn checker(&self) -> &PduChecker {
+        &self.0.checker
+    }
+
+    /// What is known of other servers' reachability.
+    #[must_use]
+    pub fn destinations(&self) -> &Destinations {
+        &self.0.destinations
+    }
+
+    /// What is sent.
+    #[must_use]
+    pub fn outbound(&self) -> &Outbound {
+        &self.0.outbound
+    }
+}
+
+/// Goes on with partial joins.
+fn remote_work(federation: &Federation) {
+    crate::remote::resume_partial_joins(federation.clone());
+}
