@@ -94,6 +94,33 @@ impl Committer {
         thread::Builder::new().name("committer".to_owned()).spawn(move || self.run())
     }
 
+    /// Runs as a task on the current runtime, where every batch is synced and takes `pace` of the
+    /// runtime's time: for servers under simulated time, which must not depend on threads.
+    pub(crate) fn spawn_task(
+        self,
+        pace: Duration,
+    ) -> tokio::task::JoinHandle<Result<(), EngineError>> {
+        tokio::spawn(self.run_in_task(pace))
+    }
+
+    async fn run_in_task(mut self, pace: Duration) -> Result<(), EngineError> {
+        let _abort = AbortOnExit(self.queue.clone());
+        loop {
+            self.queue.arrived().await;
+            tokio::time::sleep(pace).await;
+            let step = match self.queue.take_arrived() {
+                Work::Commits(submissions) => self.commit(submissions).and_then(|()| self.sync()),
+                Work::Deadline => Ok(()),
+                Work::Closed => return self.engine.close(),
+            };
+            if let Err(error) = step.and_then(|()| self.trim()) {
+                tracing::debug!(%error, "the storage engine failed: the store is closed");
+                self.queue.abort(&error.to_string());
+                return Err(error);
+            }
+        }
+    }
+
     fn run(mut self) -> Result<(), EngineError> {
         let _abort = AbortOnExit(self.queue.clone());
         loop {

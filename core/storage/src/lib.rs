@@ -16,6 +16,7 @@
 //! 3. Commits submitted by one task are applied in the order of their submission.
 //! 4. A key starts with its partition; a page never leaves it.
 
+mod blocking;
 mod codec;
 mod commit;
 mod committer;
@@ -38,6 +39,7 @@ mod trim;
 pub use bytes;
 
 pub use self::{
+    blocking::run_blocking,
     codec::{KeyDecoder, KeyEncoder, KeyError, KeyPart},
     commit::{
         Commit, CommitError, Committed, Durability, MAX_COMMIT_BYTES, MAX_COMMIT_OPERATIONS,

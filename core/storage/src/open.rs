@@ -10,6 +10,7 @@ use std::{
     ops::{Bound, ControlFlow},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use hearth_types::StreamPosition;
@@ -26,7 +27,7 @@ use crate::{
     migrate::{self, Migration},
     queue::Queue,
     reads,
-    store::{Inner, Places},
+    store::{Inner, Places, RunningCommitter},
     trim::{Cursors, KEPT_POSITIONS, Trimmer},
 };
 
@@ -40,7 +41,16 @@ const LOCK_FILE: &str = "lock";
 pub(crate) fn open(options: &StoreOptions, migrations: &[Migration]) -> Result<Inner, StoreError> {
     let lock = (options.engine != EngineKind::Memory).then(|| lock(&options.path)).transpose()?;
     let engine = open_engine(options, &options.all_keyspaces())?;
-    open_over(engine, lock, options, migrations)
+    open_over(engine, lock, options, migrations, CommitterKind::Thread)
+}
+
+/// Where the committer runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CommitterKind {
+    /// On a thread of its own.
+    Thread,
+    /// As a task that gives each batch this long.
+    Task(Duration),
 }
 
 /// Opens a store over an open engine.
@@ -49,6 +59,7 @@ pub(crate) fn open_over(
     lock: Option<File>,
     options: &StoreOptions,
     migrations: &[Migration],
+    kind: CommitterKind,
 ) -> Result<Inner, StoreError> {
     let names = options.all_keyspaces();
     let places: Places = names.iter().enumerate().map(|(place, name)| (*name, place)).collect();
@@ -91,7 +102,15 @@ pub(crate) fn open_over(
         },
         unsynced_since: None,
     };
-    let committer = committer.spawn().map_err(|error| StoreError::Engine(error.to_string()))?;
+    let committer = match kind {
+        CommitterKind::Thread => {
+            let spawned = committer.spawn();
+            RunningCommitter::Thread(
+                spawned.map_err(|error| StoreError::Engine(error.to_string()))?,
+            )
+        }
+        CommitterKind::Task(pace) => RunningCommitter::Task(committer.spawn_task(pace)),
+    };
     Ok(Inner {
         engine,
         kind: options.engine,

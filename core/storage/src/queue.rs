@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Instant};
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::{CommitError, Committed, commit::SealedCommit};
 
@@ -31,6 +31,8 @@ pub(crate) struct Submission {
 pub(crate) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
+    /// The same for a committer that is a task.
+    arrived_for_task: Notify,
     places: Semaphore,
 }
 
@@ -56,6 +58,7 @@ impl Queue {
         Self {
             state: Mutex::default(),
             arrived: Condvar::new(),
+            arrived_for_task: Notify::new(),
             places: Semaphore::new(MAX_COMMITS * MIN_PLACES),
         }
     }
@@ -79,6 +82,7 @@ impl Queue {
         state.waiting.push_back(Submission { commit, answer, places });
         drop(state);
         self.arrived.notify_one();
+        self.arrived_for_task.notify_one();
         Ok(ticket)
     }
 
@@ -100,15 +104,31 @@ impl Queue {
                 }
             }
         }
-        let mut bytes = 0;
-        let mut taken = Vec::with_capacity(state.waiting.len());
-        while bytes < MAX_BATCH_BYTES
-            && let Some(submission) = state.waiting.pop_front()
-        {
-            bytes += submission.commit.bytes;
-            taken.push(submission);
+        state.take_batch()
+    }
+
+    /// Waits, in a task, until there is something to take or nothing more will come. Only one task
+    /// may wait.
+    pub(crate) async fn arrived(&self) {
+        loop {
+            {
+                let state = self.state.lock();
+                if !state.waiting.is_empty() || state.closed.is_some() {
+                    return;
+                }
+            }
+            // What arrives between the look and the wait has left its permit.
+            self.arrived_for_task.notified().await;
         }
-        Work::Commits(taken)
+    }
+
+    /// [`Self::take`] without waiting: after [`Self::arrived`].
+    pub(crate) fn take_arrived(&self) -> Work {
+        let mut state = self.state.lock();
+        if state.waiting.is_empty() {
+            return if state.closed.is_some() { Work::Closed } else { Work::Deadline };
+        }
+        state.take_batch()
     }
 
     /// Gives the places of finished submissions back.
@@ -121,6 +141,7 @@ impl Queue {
         self.state.lock().closed.get_or_insert_with(|| reason.to_owned());
         self.places.close();
         self.arrived.notify_all();
+        self.arrived_for_task.notify_one();
     }
 
     /// Refuses everything from now on, and what waits too.
@@ -136,6 +157,20 @@ impl Queue {
     pub(crate) fn refusal(&self) -> CommitError {
         let reason = self.state.lock().closed.clone();
         CommitError::Unavailable(reason.unwrap_or_else(|| "closed".to_owned()))
+    }
+}
+
+impl State {
+    fn take_batch(&mut self) -> Work {
+        let mut bytes = 0;
+        let mut taken = Vec::with_capacity(self.waiting.len());
+        while bytes < MAX_BATCH_BYTES
+            && let Some(submission) = self.waiting.pop_front()
+        {
+            bytes += submission.commit.bytes;
+            taken.push(submission);
+        }
+        Work::Commits(taken)
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use hearth_types::StreamPosition;
@@ -22,7 +23,7 @@ use crate::{
     migrate::{MIGRATIONS, Migration},
     open,
     queue::Queue,
-    reads,
+    reads, run_blocking,
     trim::Cursors,
 };
 
@@ -99,12 +100,18 @@ pub(crate) struct Inner {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) cursors: Arc<Cursors>,
-    pub(crate) committer: Mutex<Option<JoinHandle<Result<(), EngineError>>>>,
+    pub(crate) committer: Mutex<Option<RunningCommitter>>,
     pub(crate) bulk_reads: Arc<Semaphore>,
     /// Held while the engine is open; let go after it.
     pub(crate) _lock: Option<File>,
     /// Dropped last: whoever waits for [`Store::released`] goes on.
     pub(crate) released: watch::Sender<()>,
+}
+
+/// The committer at work.
+pub(crate) enum RunningCommitter {
+    Thread(JoinHandle<Result<(), EngineError>>),
+    Task(tokio::task::JoinHandle<Result<(), EngineError>>),
 }
 
 /// A consistent view for larger reads, inside [`Store::bulk`].
@@ -134,6 +141,11 @@ impl Inner {
     fn stop(&self) -> Result<(), EngineError> {
         self.queue.close("the store is closed");
         let Some(committer) = self.committer.lock().take() else { return Ok(()) };
+        let committer = match committer {
+            RunningCommitter::Thread(thread) => thread,
+            // A task finishes what was submitted by itself.
+            RunningCommitter::Task(_) => return Ok(()),
+        };
         if committer.thread().id() == thread::current().id() {
             return Ok(()); // A listener held the last handle; the thread ends by itself.
         }
@@ -170,7 +182,21 @@ impl Store {
         options: &StoreOptions,
         migrations: &[Migration],
     ) -> Result<Self, StoreError> {
-        Ok(Self { inner: Arc::new(open::open_over(engine, None, options, migrations)?) })
+        let inner =
+            open::open_over(engine, None, options, migrations, open::CommitterKind::Thread)?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The same, with the committer as a task of the current runtime that takes `pace` of the runtime's
+    /// time for each batch: a store that needs no thread and no wall clock, for simulations.
+    pub fn open_in_task(
+        engine: Arc<dyn Engine>,
+        options: &StoreOptions,
+        pace: Duration,
+    ) -> Result<Self, StoreError> {
+        let kind = open::CommitterKind::Task(pace);
+        let inner = open::open_over(engine, None, options, MIGRATIONS, kind)?;
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// A store in memory with these keyspaces, for tests. Needs no runtime.
@@ -243,11 +269,11 @@ impl Store {
     ) -> Result<T, StoreError> {
         let permit = self.inner.bulk_reads.clone().acquire_owned().await;
         let snapshot = self.snapshot();
-        let job = tokio::task::spawn_blocking(move || {
+        let job = move || {
             let _permit = permit;
             read(&snapshot)
-        });
-        job.await.unwrap_or_else(|error| Err(StoreError::Engine(error.to_string())))
+        };
+        run_blocking(job).await.unwrap_or_else(|error| Err(StoreError::Engine(error.to_string())))
     }
 
     /// The same view for a caller that already runs off the async threads, or reads a few rows.
@@ -349,6 +375,17 @@ impl Store {
     /// with the last clone of the store and the last snapshot.
     pub async fn close(&self) -> Result<(), StoreError> {
         let inner = self.inner.clone();
+        let task = match &mut *inner.committer.lock() {
+            running @ Some(RunningCommitter::Task(_)) => running.take(),
+            _ => None,
+        };
+        if let Some(RunningCommitter::Task(task)) = task {
+            inner.queue.close("the store is closed");
+            let stopped = task.await;
+            return stopped
+                .map_err(|error| StoreError::Engine(error.to_string()))?
+                .map_err(Into::into);
+        }
         let stopped = tokio::task::spawn_blocking(move || inner.stop()).await;
         stopped.map_err(|error| StoreError::Engine(error.to_string()))?.map_err(Into::into)
     }

@@ -60,7 +60,7 @@ impl PasswordHasher {
         let turn =
             Arc::clone(&self.turns).acquire_owned().await.map_err(|error| internal(&error))?;
         // Turn and place go with the job: a caller that leaves does not make room for one too many.
-        tokio::task::spawn_blocking(move || {
+        hearth_storage::run_blocking(move || {
             let _held = (turn, place);
             job()
         })

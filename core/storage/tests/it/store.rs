@@ -3,12 +3,13 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use hearth_storage::{
-    Commit, CommitError, Direction, EngineKind, Keyspace, Listener, LogEntry, Positioned, Store,
-    StoreError, StoreOptions, Topic, postcard_record,
+    Commit, CommitError, Direction, Engine, EngineKind, Keyspace, Listener, LogEntry, Positioned,
+    Store, StoreError, StoreOptions, Topic, engine::memory::MemoryEngine, postcard_record,
 };
 use hearth_types::StreamPosition;
 use serde::{Deserialize, Serialize};
@@ -391,5 +392,24 @@ async fn a_store_opens_only_for_its_owner() {
         let refused = Store::open(StoreOptions { engine: other, ..options.clone() }).await;
         assert!(matches!(refused, Err(StoreError::Foreign { .. })), "{refused:?}");
         Store::open(options).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_committer_that_is_a_task_needs_no_thread_and_no_wall_clock() {
+    let options = StoreOptions::for_tests(EngineKind::Memory, Path::new(""), KEYSPACES);
+    let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new(options.all_keyspaces().len()));
+    let pace = Duration::from_hours(1);
+    for round in 0..2 {
+        let store = Store::open_in_task(Arc::clone(&engine), &options, pace).unwrap();
+        let before = tokio::time::Instant::now();
+        store.commit(put("there", round)).await.unwrap();
+        assert_eq!(before.elapsed(), pace);
+        for earlier in 0..=round {
+            let key = (earlier, "there".to_owned());
+            assert_eq!(store.get(&ROWS, &home(), &key).await.unwrap(), Some(row("there")));
+        }
+        store.close().await.unwrap();
+        assert!(store.commit(put("too late", round)).await.is_err());
     }
 }
