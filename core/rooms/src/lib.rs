@@ -19,6 +19,7 @@ mod create;
 mod directory;
 mod error;
 pub mod format;
+mod head;
 mod membership;
 pub mod read;
 mod receive;

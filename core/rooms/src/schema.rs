@@ -11,10 +11,11 @@ use hearth_storage::{
 use hearth_types::{Pdu, PduError, StreamPosition};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId,
-    OwnedServerName, OwnedTransactionId, OwnedUserId, RoomVersionId,
+    OwnedServerName, OwnedTransactionId, OwnedUserId,
 };
 use serde::{Deserialize, Serialize};
 
+pub use crate::head::{Forks, MemberLag, RoomHead};
 use crate::state::StateRoot;
 
 /// The number of an event within its room.
@@ -83,6 +84,11 @@ pub const AUTH_CHILDREN: Keyspace<OwnedRoomId, (EventOrdinal, EventOrdinal), ()>
     Keyspace::new("auth_children");
 /// The timeline: what clients may see, in order.
 pub const TIMELINE: Keyspace<OwnedRoomId, TimelineIndex, TimelineRow> = Keyspace::new("timeline");
+/// The room's current state from a position on, where it is not the state after the last event in the
+/// timeline: a fork was resolved otherwise than its newest event says. Read by
+/// [`crate::Rooms::state_at`].
+pub const CURRENT_STATES: Keyspace<OwnedRoomId, StreamPosition, CurrentStateRow> =
+    Keyspace::new("current_states");
 /// State-key ordinals by (type, state key). Members are counted apart from the rest.
 pub const STATE_KEYS: Keyspace<OwnedRoomId, (String, String), StateKeyRow> =
     Keyspace::new("state_keys");
@@ -141,6 +147,10 @@ pub const SERVER_ROOMS: Keyspace<OwnedServerName, OwnedRoomId, ServerRow> =
 pub const HISTORY_GAPS: Keyspace<OwnedRoomId, OwnedEventId, EventOrdinalRow> =
     Keyspace::new("history_gaps");
 
+/// Redactions whose targets are not here yet, (target, redaction).
+pub const PENDING_REDACTIONS: Keyspace<OwnedRoomId, (OwnedEventId, EventOrdinal), ()> =
+    Keyspace::new("pending_redactions");
+
 /// All of them, for the store's opening.
 pub const KEYSPACES: &[&str] = &[
     ROOMS.name(),
@@ -168,6 +178,8 @@ pub const KEYSPACES: &[&str] = &[
     ROOM_SERVERS.name(),
     SERVER_ROOMS.name(),
     HISTORY_GAPS.name(),
+    CURRENT_STATES.name(),
+    PENDING_REDACTIONS.name(),
 ];
 
 /// The scope of [`NOTIFY_TOTALS`] that is no thread. Ordinal 0 is the create event, which roots none.
@@ -209,57 +221,6 @@ pub fn log_forwarding(payload: &[u8]) -> Forwarding {
     match payload.get(4) {
         None => Forwarding::Here,
         Some(_) => Forwarding::Elsewhere,
-    }
-}
-
-/// What the writer must know to go on: the row of [`ROOMS`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RoomHead {
-    /// The room's version.
-    pub version: RoomVersionId,
-    /// Forward extremities.
-    pub extremities: Vec<EventOrdinal>,
-    /// The current state.
-    pub state: StateRoot,
-    /// Greatest depth among the extremities.
-    pub depth: u64,
-    /// The next event's ordinal.
-    pub next_event: EventOrdinal,
-    /// The next ordinal of a membership state key.
-    pub next_member_key: u32,
-    /// The next ordinal of any other state key.
-    pub next_state_key: u32,
-    /// The next state node's number.
-    pub next_node: u32,
-    /// Joined members now.
-    pub joined_members: u64,
-    /// Invited members now.
-    pub invited_members: u64,
-    /// Joined members of this server now.
-    pub joined_local_members: u64,
-    /// Notifying events in the main timeline so far.
-    pub notify_total: u64,
-}
-postcard_record!(RoomHead, version = 1);
-
-impl RoomHead {
-    /// The head of a room that has no event yet.
-    pub(crate) fn new(version: RoomVersionId) -> Self {
-        Self {
-            version,
-            extremities: Vec::new(),
-            state: StateRoot::default(),
-            depth: 0,
-            next_event: 0,
-            next_member_key: 0,
-            next_state_key: 0,
-            // Node 0 is the empty tree.
-            next_node: 1,
-            joined_members: 0,
-            invited_members: 0,
-            joined_local_members: 0,
-            notify_total: 0,
-        }
     }
 }
 
@@ -440,6 +401,11 @@ pub struct TimelineRow {
     pub ordinal: EventOrdinal,
 }
 postcard_record!(TimelineRow, version = 1);
+
+/// The row of [`CURRENT_STATES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CurrentStateRow(pub StateRoot);
+postcard_record!(CurrentStateRow, version = 1);
 
 /// The row of [`STATE_KEYS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -638,7 +604,8 @@ postcard_record!(MentionRow, version = 1);
 /// The row of [`ROOM_SERVERS`] and [`SERVER_ROOMS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerRow {
-    /// Joined members now; zero when the last has left.
+    /// Joined members now; zero when the last has left. In [`SERVER_ROOMS`] it says only whether there
+    /// are any: the row is not written again for each of them.
     pub joined: u64,
 }
 postcard_record!(ServerRow, version = 1);
