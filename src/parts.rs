@@ -1,8 +1,9 @@
 //! What the server is made of below its surfaces, opened in order and closed in order. The command
 //! line opens the same parts when no server runs.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
+use hearth_federation::{FederationError, transport::Transport};
 use hearth_rooms::{RoomError, Rooms};
 use hearth_storage::{Store, StoreError, StoreOptions};
 use hearth_sync::{SyncError, SyncService};
@@ -29,12 +30,23 @@ pub(crate) struct Parts {
 }
 
 /// What is not configuration but enters from outside.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StartOptions {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Whether to make a new signing key for a store whose key is lost.
     pub replace_lost_key: bool,
+    /// How other servers are reached, instead of over the network.
+    pub transport: Option<Arc<dyn Transport>>,
+}
+
+impl fmt::Debug for StartOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartOptions")
+            .field("clock", &self.clock)
+            .field("replace_lost_key", &self.replace_lost_key)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why the parts of the server could not be opened.
@@ -70,6 +82,9 @@ pub enum OpenError {
     /// Sync cannot be opened.
     #[error(transparent)]
     Sync(#[from] SyncError),
+    /// Federation cannot be opened.
+    #[error(transparent)]
+    Federation(#[from] FederationError),
 }
 
 impl Config {
@@ -98,7 +113,12 @@ impl Parts {
         let store = Store::open(StoreOptions {
             engine: config.store.engine,
             path: config.store_path(),
-            keyspaces: [hearth_users::KEYSPACES, hearth_rooms::KEYSPACES].concat(),
+            keyspaces: [
+                hearth_users::KEYSPACES,
+                hearth_rooms::KEYSPACES,
+                hearth_federation::KEYSPACES,
+            ]
+            .concat(),
             server_name: config.server.name.to_string(),
         })
         .await?;

@@ -2,7 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use axum::Router;
 use hearth_client_api::ClientApi;
+use hearth_federation::{
+    Federation, FederationParts,
+    transport::{HttpTransport, Transport},
+};
 use hearth_http::{Http, HttpConfigError, Shutdown};
 use hearth_types::SystemClock;
 
@@ -15,7 +20,7 @@ use crate::{
 
 impl Default for StartOptions {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), replace_lost_key: false }
+        Self { clock: Arc::new(SystemClock), replace_lost_key: false, transport: None }
     }
 }
 
@@ -45,6 +50,8 @@ pub struct RunningServer {
     listeners: Listeners,
     admin: AdminSocket,
     shutdown: Shutdown,
+    router: Router,
+    federation: Option<Federation>,
     parts: Parts,
 }
 
@@ -55,37 +62,78 @@ pub async fn start(config: Config, options: StartOptions) -> Result<RunningServe
     let shutdown = Shutdown::new();
     let http = Http::new(config.http.clone(), Arc::clone(&options.clock), shutdown.clone())?;
     let parts = Parts::open(&config, &options).await?;
-    let (listeners, admin) = match surfaces(&config, &parts, http).await {
+    let surfaces = match surfaces(&config, &options, &parts, http).await {
         Ok(surfaces) => surfaces,
         Err(error) => {
             parts.close().await?;
             return Err(error);
         }
     };
+    let Surfaces { listeners, admin, router, federation } = surfaces;
     tracing::info!(
         server_name = %config.server.name,
         addresses = ?listeners.addresses(),
         "Hearth {} is ready",
         env!("CARGO_PKG_VERSION"),
     );
-    Ok(RunningServer { listeners, admin, shutdown, parts })
+    Ok(RunningServer { listeners, admin, shutdown, router, federation, parts })
 }
 
-/// Opens what the outside reaches: the addresses, all of them or none, and the administration socket.
+/// What the outside reaches, and what reaches outside.
+struct Surfaces {
+    listeners: Listeners,
+    admin: AdminSocket,
+    router: Router,
+    federation: Option<Federation>,
+}
+
+/// Opens the addresses, all of them or none, and the administration socket. Last of all starts to
+/// speak with other servers, which cannot fail any more.
 async fn surfaces(
     config: &Config,
+    options: &StartOptions,
     parts: &Parts,
     http: Http,
-) -> Result<(Listeners, AdminSocket), StartError> {
+) -> Result<Surfaces, StartError> {
+    let federation = federation(config, options, parts).await?;
     let bound = serve::bind(&config.listen).await?;
-    let router = router(config, parts, http);
+    let router = router(config, parts, federation.as_ref(), http);
     let admin = AdminSocket::open(&config.admin_socket_path(), parts.clone())?;
-    Ok((bound.serve(&config.listen, router), admin))
+    if let Some(federation) = &federation {
+        federation.start();
+    }
+    let listeners = bound.serve(&config.listen, router.clone());
+    Ok(Surfaces { listeners, admin, router, federation })
 }
 
-fn router(config: &Config, parts: &Parts, http: Http) -> axum::Router {
+/// Federation, opened but not started, if the configuration wants it.
+async fn federation(
+    config: &Config,
+    options: &StartOptions,
+    parts: &Parts,
+) -> Result<Option<Federation>, OpenError> {
+    if !config.federation.enabled {
+        return Ok(None);
+    }
+    let transport: Arc<dyn Transport> = match &options.transport {
+        Some(transport) => Arc::clone(transport),
+        None => Arc::new(HttpTransport::new(&config.federation)?),
+    };
+    let federation = Federation::open(FederationParts {
+        store: parts.store.clone(),
+        identity: Arc::clone(&parts.identity),
+        clock: Arc::clone(&options.clock),
+        users: parts.users.clone(),
+        rooms: parts.rooms.clone(),
+        transport,
+        config: config.federation.clone(),
+    });
+    Ok(Some(federation.await?))
+}
+
+fn router(config: &Config, parts: &Parts, federation: Option<&Federation>, http: Http) -> Router {
     let client_api = ClientApi::new(
-        http,
+        http.clone(),
         Arc::clone(&parts.identity),
         Arc::clone(parts.rooms.clock()),
         parts.users.clone(),
@@ -93,7 +141,11 @@ fn router(config: &Config, parts: &Parts, http: Http) -> axum::Router {
         parts.sync.clone(),
         config.client.clone(),
     );
-    hearth_http::finish(hearth_client_api::router(client_api))
+    let mut router = hearth_client_api::router(client_api);
+    if let Some(federation) = federation {
+        router = router.merge(federation.router(http));
+    }
+    hearth_http::finish(router)
 }
 
 impl RunningServer {
@@ -110,8 +162,15 @@ impl RunningServer {
         self.addresses().first().copied().unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
-    /// Stops: answers waiting syncs, lets running requests end, writes what is only in memory and
-    /// closes the store.
+    /// All endpoints as a service, for callers in the same process: requests reach it without a
+    /// network. It holds the server's parts: drop it before [`Self::shutdown`] returns.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Stops: answers waiting syncs, lets running requests end, stops speaking with other servers,
+    /// writes what is only in memory and closes the store.
     pub async fn shutdown(self) -> Result<(), StartError> {
         self.shutdown.request();
         // Who types is not stored: the last thing that clients hear of it is that nobody does.
@@ -119,6 +178,10 @@ impl RunningServer {
         self.parts.sync.close();
         self.listeners.close().await;
         self.admin.close().await;
+        drop(self.router);
+        if let Some(federation) = self.federation {
+            federation.close().await;
+        }
         self.parts.close().await?;
         Ok(())
     }
@@ -134,6 +197,7 @@ mod tests {
         let mut config = Config::default();
         config.server.data_dir = folder.path().join("data");
         config.listen.addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        config.federation.enabled = false;
         for _ in 0..3 {
             let running = start(config.clone(), StartOptions::default()).await.unwrap();
             running.shutdown().await.unwrap();

@@ -7,6 +7,7 @@ use hearth_rooms::{RemoteRooms, Rooms};
 use hearth_storage::Store;
 use hearth_types::{Clock, ServerIdentity};
 use hearth_users::Users;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     FederationConfig, FederationError, check::PduChecker, client::Client,
@@ -43,6 +44,8 @@ struct Inner {
     checker: PduChecker,
     destinations: Destinations,
     outbound: Outbound,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl fmt::Debug for Federation {
@@ -82,7 +85,17 @@ impl Federation {
             destinations.clone(),
             parts.config.clone(),
         );
-        Ok(Self(Arc::new(Inner { parts, client, keys, checker, destinations, outbound })))
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        Ok(Self(Arc::new(Inner {
+            parts,
+            client,
+            keys,
+            checker,
+            destinations,
+            outbound,
+            stop,
+            tasks,
+        })))
     }
 
     /// Plugs the way to other servers into the rooms and starts sending, and finishing what a restart
@@ -94,9 +107,24 @@ impl Federation {
         remote_work(self);
     }
 
-    /// Stops sending; what is under way is cut off, and sent again at the next start.
+    /// Does work behind the request that caused it. It is cut off at its next pause when the server
+    /// stops: what must not be lost belongs into the store first.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.0.stop.clone();
+        self.0.tasks.spawn(async move {
+            stop.run_until_cancelled(work).await;
+        });
+    }
+
+    /// Stops sending and whatever was [spawned](Self::spawn); what is under way is cut off, and sent
+    /// again at the next start. Then takes the way to other servers out of the rooms, so that nothing
+    /// holds the store any more.
     pub async fn close(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
         self.0.outbound.close().await;
+        self.0.tasks.wait().await;
+        self.rooms().unset_remote();
     }
 
     /// The endpoints, without the outer layers of [`hearth_http::finish`].

@@ -1,11 +1,15 @@
 //! HTTP to a server by its name. The one place where this crate touches the network, so that
 //! simulations can put another one here.
 
+mod http;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use ruma::{OwnedServerName, ServerName};
+
+pub use self::http::HttpTransport;
 
 /// How long and how large an answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +63,7 @@ pub trait Transport: Send + Sync + 'static {
     async fn send(
         &self,
         destination: &ServerName,
-        request: http::Request<Bytes>,
+        request: ::http::Request<Bytes>,
         limits: Limits,
-    ) -> Result<http::Response<Bytes>, TransportError>;
+    ) -> Result<::http::Response<Bytes>, TransportError>;
 }

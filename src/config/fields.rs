@@ -93,6 +93,7 @@ pub const SECTIONS: &[Section] = &[
     ARGON2,
     ROOMS,
     SYNC,
+    FEDERATION,
     STORE,
     LOG,
 ];
@@ -439,6 +440,79 @@ const SYNC: Section = Section {
              costs nothing; the longest unused are forgotten first.",
         ),
         field("sync.session_idle_ms", Kind::Integer, "Milliseconds that they are remembered."),
+    ],
+};
+
+const FEDERATION: Section = Section {
+    name: "federation",
+    about: "How the server speaks with other Matrix servers.",
+    fields: &[
+        field(
+            "federation.enabled",
+            Kind::Boolean,
+            "Whether it speaks with other servers at all. When false, rooms are open to this server's \
+             users only, and the federation endpoints do not exist.",
+        ),
+        field(
+            "federation.allow",
+            Kind::TextList,
+            "If not empty, only these servers are spoken to and heard. \"*.example.org\" stands for every \
+             server below example.org. Letter case and ports make no difference.",
+        ),
+        field(
+            "federation.deny",
+            Kind::TextList,
+            "These servers are neither spoken to nor heard, even if they are allowed above. Written in \
+             the same way.",
+        ),
+        field(
+            "federation.allow_networks",
+            Kind::TextList,
+            "Networks, such as \"10.0.0.0/8\", that requests to other servers may go to although they \
+             are private, loopback or otherwise not on the public Internet. Addresses are checked after \
+             names are resolved, so that nobody can have this server ask its own neighbours.",
+        ),
+        field(
+            "federation.ca_files",
+            Kind::TextList,
+            "Files with certificates of further authorities to trust, in PEM, beside those that the \
+             operating system trusts. Relative to the folder of this file.",
+        ),
+        field(
+            "federation.notaries",
+            Kind::TextList,
+            "Servers that are asked for the signing keys of servers that do not answer.",
+        ),
+        unset(
+            "federation.well_known",
+            Kind::Text,
+            "\"matrix.example.org:443\"",
+            "Where other servers reach this one: a name, with a port if it is not 8448. When set, \
+             /.well-known/matrix/server names it; that address must be served under the server's own \
+             name on port 443.",
+        ),
+        field(
+            "federation.request_timeout_s",
+            Kind::Integer,
+            "Seconds that one request to another server may take, from connecting to the end of the \
+             answer. At least 1.",
+        ),
+        field(
+            "federation.max_requests",
+            Kind::Integer,
+            "Requests under way to all other servers together; further ones wait. At least 1.",
+        ),
+        field(
+            "federation.backoff_min_s",
+            Kind::Integer,
+            "Seconds that a server is left alone after it could not be reached for the first time. Each \
+             further failure doubles them.",
+        ),
+        field(
+            "federation.backoff_max_s",
+            Kind::Integer,
+            "Seconds that an unreachable server is left alone at most.",
+        ),
     ],
 };
 

@@ -33,6 +33,9 @@ pub fn load(
     let mut config = from_table(table, &origin)?;
     if let Some(folder) = file.and_then(Path::parent) {
         config.server.data_dir = folder.join(&config.server.data_dir);
+        for path in &mut config.federation.ca_files {
+            *path = folder.join(&path);
+        }
     }
     config.validate()?;
     Ok(config)

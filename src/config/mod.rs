@@ -13,6 +13,7 @@ pub mod render;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use hearth_client_api::ClientConfig;
+use hearth_federation::FederationConfig;
 use hearth_http::HttpConfig;
 use hearth_rooms::RoomsConfig;
 use hearth_storage::EngineKind;
@@ -42,6 +43,8 @@ pub struct Config {
     pub rooms: RoomsConfig,
     /// How clients are told what changed.
     pub sync: SyncConfig,
+    /// How it speaks with other servers.
+    pub federation: FederationConfig,
     /// How rows are kept.
     pub store: StoreConfig,
     /// What is logged.
@@ -150,6 +153,8 @@ impl Config {
         self.rooms.validate().map_err(in_rooms)?;
         let in_sync = |reason| ConfigError::Invalid(format!("sync.{reason}"));
         self.sync.validate().map_err(in_sync)?;
+        let in_federation = |reason| ConfigError::Invalid(format!("federation.{reason}"));
+        self.federation.validate().map_err(in_federation)?;
         self.log.validate()
     }
 }

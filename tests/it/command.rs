@@ -44,6 +44,7 @@ impl Home {
             .env_remove("RUST_LOG")
             .env("HEARTH_LISTEN__ADDRESSES", "127.0.0.1:0")
             .env("HEARTH_USERS__ARGON2__MEMORY_KIB", "8")
+            .env("HEARTH_FEDERATION__ENABLED", "false")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -3,13 +3,14 @@
 use std::{
     fmt,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use hearth_storage::{Direction, Snapshot, Store, Topic};
 use hearth_types::{Clock, ServerIdentity};
+use parking_lot::RwLock;
 use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId};
 
 use crate::{
@@ -55,7 +56,7 @@ struct Inner {
     /// When the last room was made, in milliseconds.
     last_creation_ms: AtomicU64,
     /// How other servers are reached, if they are.
-    remote: OnceLock<Arc<dyn RemoteRooms>>,
+    remote: RwLock<Option<Arc<dyn RemoteRooms>>>,
 }
 
 impl fmt::Debug for Rooms {
@@ -85,7 +86,7 @@ impl Rooms {
             writers: WriterTable::new(config.max_active_rooms),
             directory: Directory::default(),
             last_creation_ms: AtomicU64::new(0),
-            remote: OnceLock::new(),
+            remote: RwLock::new(None),
             store,
             identity,
             clock,
@@ -125,17 +126,22 @@ impl Rooms {
         &self.inner.config
     }
 
-    /// Plugs in the way to other servers; only the first call counts.
+    /// Plugs in the way to other servers.
     pub fn set_remote(&self, remote: Arc<dyn RemoteRooms>) {
-        if self.inner.remote.set(remote).is_err() {
-            tracing::warn!("the way to other servers was plugged in twice");
-        }
+        *self.inner.remote.write() = Some(remote);
+    }
+
+    /// Takes it out again when the server stops: what is plugged in holds the rooms in its turn, and
+    /// neither would ever be dropped.
+    pub fn unset_remote(&self) {
+        let taken = self.inner.remote.write().take();
+        drop(taken);
     }
 
     /// The way to other servers; `None` if this server does not federate.
     #[must_use]
-    pub fn remote(&self) -> Option<&Arc<dyn RemoteRooms>> {
-        self.inner.remote.get()
+    pub fn remote(&self) -> Option<Arc<dyn RemoteRooms>> {
+        self.inner.remote.read().clone()
     }
 
     pub(crate) fn caches(&self) -> &Arc<Caches> {

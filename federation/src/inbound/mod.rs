@@ -13,6 +13,7 @@ mod membership;
 mod queries;
 mod rooms;
 mod send;
+mod well_known;
 
 pub use self::{auth::Origin, gaps::Gaps};
 
@@ -40,6 +41,7 @@ pub(crate) fn router(federation: Federation, http: Http) -> axum::Router {
         .merge(send::endpoints())
         .merge(rooms::endpoints())
         .merge(membership::endpoints())
-        .merge(queries::endpoints());
+        .merge(queries::endpoints())
+        .merge(well_known::endpoints());
     endpoints.into_router(Api { federation, http })
 }

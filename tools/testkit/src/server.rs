@@ -159,6 +159,7 @@ fn test_config() -> Config {
     let mut config = Config::default();
     config.listen.addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
     config.http.rate_limits.enabled = false;
+    config.federation.enabled = false;
     config.users.open_registration = true;
     // The least that argon2 takes: tests register many users.
     config.users.argon2.memory_kib = 8;
