@@ -23,6 +23,7 @@ use super::{
     Batch, Context, Facts, Room, StepError,
     effects::{Effects, StateChange},
     room::Tip,
+    room_id::chosen_room_id,
 };
 use crate::{
     Rooms,
@@ -83,8 +84,8 @@ impl Room {
         mut create: NewEvent,
     ) -> Result<(Self, Batch), RoomError> {
         let by_event = rules.authorization.room_create_event_id_as_room_id;
-        let server_name = view.rooms.identity().server_name();
-        let chosen = (!by_event).then(|| RoomId::new_v1(server_name));
+        let at = create.origin_server_ts;
+        let chosen = (!by_event).then(|| chosen_room_id(view.rooms.identity(), at)).transpose()?;
         let planned = create.clone();
         let links = Links { room_id: chosen.as_deref(), depth: 1 };
         let object = event_object(&mut create, &links, [].into_iter(), [].into_iter(), &rules);

@@ -18,6 +18,7 @@ mod effects;
 mod forks;
 mod power;
 mod room;
+mod room_id;
 mod table;
 mod task;
 
