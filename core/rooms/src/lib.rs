@@ -47,6 +47,9 @@ pub use self::{
     remote::{RemoteAlias, RemoteHierarchy, RemoteInvite, RemoteMembership, RemoteRooms},
     rooms::{RoomNodes, Rooms},
     schema::{KEYSPACES, StoredEvent},
-    serve::{JoinAnswer, MembershipTemplate, StateAnswer, StateIds, TemplateKind},
+    serve::{
+        JoinAnswer, MAX_BACKFILL, MAX_MISSING, MembershipShape, MembershipTemplate, StateAnswer,
+        StateIds, TemplateKind,
+    },
     writer::Draft,
 };

@@ -25,7 +25,7 @@ const MAX_VOUCHERS: usize = 10_000;
 /// Members read at a time while looking for one.
 const VOUCHER_PAGE: usize = 100;
 /// The field of a restricted join that names who vouches for it.
-const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
+pub(crate) const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
 
 /// What a membership event shows of its user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -380,7 +380,7 @@ impl Room {
 
     /// Who vouches for somebody who joins a restricted room without an invitation (CS "Restricted
     /// rooms"): `None` where nobody has to.
-    fn voucher(
+    pub(crate) fn voucher(
         &mut self,
         view: &Context<'_>,
         user_id: &UserId,
@@ -404,10 +404,7 @@ impl Room {
         if !restricted {
             return Ok(None);
         }
-        if !meets_a_condition(view, &join_rules.allow, user_id)? {
-            let text = "you meet none of the conditions for joining this room";
-            return Err(RoomError::Forbidden(text.to_owned()).into());
-        }
+        check_conditions(view, &join_rules.allow, user_id)?;
         let voucher = self.find_voucher(view)?.ok_or_else(|| {
             let text = "no member of this server may let you in";
             RoomError::UnableToGrantJoin(text.to_owned())
@@ -483,20 +480,36 @@ impl Room {
     }
 }
 
-/// Is the user joined to one of the rooms that a restricted room names?
-fn meets_a_condition(
+/// Is the user joined to one of the rooms that a restricted room names? [`RoomError::Forbidden`] if not,
+/// [`RoomError::UnableToAuthoriseJoin`] if this server is not in all of them and so cannot tell. A local
+/// user is in no room that this server is not in.
+fn check_conditions(
     view: &Context<'_>,
     allow: &[AllowRule],
     user_id: &UserId,
-) -> Result<bool, RoomError> {
+) -> Result<(), RoomError> {
+    let is_local = view.rooms.identity().is_local(user_id);
     let user_id = user_id.to_owned();
+    let mut unknown = false;
     for rule in allow.iter().take(MAX_ALLOW_RULES) {
-        if let (Some("m.room_membership"), Some(room_id)) = (rule.kind.as_deref(), &rule.room_id) {
-            let row = view.snapshot.get(&schema::USER_ROOMS, &user_id, room_id)?;
-            if row.is_some_and(|row| row.details.membership == Membership::Join) {
-                return Ok(true);
-            }
+        let (Some("m.room_membership"), Some(room_id)) = (rule.kind.as_deref(), &rule.room_id)
+        else {
+            continue;
+        };
+        let head = view.snapshot.get(&schema::ROOMS, room_id, &())?;
+        if head.is_none_or(|head| head.joined_local_members == 0) {
+            unknown = true;
+            continue;
+        }
+        let row = view.snapshot.get(&schema::MEMBERS, room_id, &user_id)?;
+        if row.is_some_and(|row| row.membership == Membership::Join) {
+            return Ok(());
         }
     }
-    Ok(false)
+    if unknown && !is_local {
+        let text = "this server cannot tell whether you meet a condition for joining this room";
+        return Err(RoomError::UnableToAuthoriseJoin(text.to_owned()));
+    }
+    let text = "you meet none of the conditions for joining this room";
+    Err(RoomError::Forbidden(text.to_owned()))
 }

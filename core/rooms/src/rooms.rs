@@ -19,6 +19,7 @@ use crate::{
     directory::Directory,
     error::{DamagedRoom, RoomError},
     schema::{self, EventOrdinal, EventRow, MemberRow, RoomHead, StoredEvent, UserRoomRow},
+    serve::Served,
     state::{self, Node, NodeError, NodeId, NodeSource, StateKeyOrdinal, StateRoot},
     transactions::sweep_regularly,
     writer::WriterTable,
@@ -53,6 +54,7 @@ struct Inner {
     caches: Arc<Caches>,
     writers: WriterTable,
     directory: Directory,
+    served: Served,
     /// When the last room was made, in milliseconds.
     last_creation_ms: AtomicU64,
     /// How other servers are reached, if they are.
@@ -85,6 +87,7 @@ impl Rooms {
             caches: Arc::new(Caches::new(config.cache_mib)),
             writers: WriterTable::new(config.max_active_rooms),
             directory: Directory::default(),
+            served: Served::default(),
             last_creation_ms: AtomicU64::new(0),
             remote: RwLock::new(None),
             store,
@@ -150,6 +153,10 @@ impl Rooms {
 
     pub(crate) fn writers(&self) -> &WriterTable {
         &self.inner.writers
+    }
+
+    pub(crate) fn served(&self) -> &Served {
+        &self.inner.served
     }
 
     pub(crate) fn directory_cache(&self) -> &Directory {

@@ -51,7 +51,7 @@ impl<'a> ClientView<'a> {
 
 /// State that a person who is not in the room is told about it, beside their own membership and its
 /// sender's (CS "Stripped state").
-const STRIPPED_TYPES: [&str; 7] = [
+pub(crate) const STRIPPED_TYPES: [&str; 7] = [
     "m.room.create",
     "m.room.join_rules",
     "m.room.name",

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 pub use self::gather::ClientView;
-pub(crate) use self::gather::Gatherer;
+pub(crate) use self::gather::{Gatherer, STRIPPED_TYPES};
 use crate::{
     RoomError,
     schema::{Membership, StoredEvent},

@@ -13,6 +13,8 @@ pub mod tokens;
 pub mod unread;
 pub mod visibility;
 
+pub(crate) use self::visibility::{kinder, membership_of, visibility_of};
+
 pub use self::{
     filter::TimelineFilter,
     hierarchy::{HierarchyPage, HierarchyRequest, HierarchyRoom},

@@ -401,7 +401,7 @@ impl Rooms {
     }
 
     /// The place before the first event of this time or later, as if time grew along the timeline.
-    async fn first_at_time(
+    pub(crate) async fn first_at_time(
         &self,
         room_id: &RoomId,
         end: TimelineToken,

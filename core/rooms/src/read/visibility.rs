@@ -308,7 +308,7 @@ impl Visibility {
     }
 }
 
-fn kinder(one: HistoryVisibility, other: HistoryVisibility) -> HistoryVisibility {
+pub(crate) fn kinder(one: HistoryVisibility, other: HistoryVisibility) -> HistoryVisibility {
     let rank = |visibility| match visibility {
         HistoryVisibility::WorldReadable => 3,
         HistoryVisibility::Shared => 2,
@@ -318,7 +318,7 @@ fn kinder(one: HistoryVisibility, other: HistoryVisibility) -> HistoryVisibility
     if rank(one) >= rank(other) { one } else { other }
 }
 
-fn visibility_of(event: &StoredEvent) -> HistoryVisibility {
+pub(crate) fn visibility_of(event: &StoredEvent) -> HistoryVisibility {
     #[derive(Deserialize)]
     struct Content<'a> {
         #[serde(borrow)]

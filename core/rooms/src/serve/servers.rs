@@ -1,46 +1,123 @@
-//! Which servers are in a room, and which may speak to it.
+//! Which servers are in a room.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
+use hearth_storage::{Direction, Snapshot};
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 
-use crate::{Rooms, error::RoomError};
+use super::cache::CachedServers;
+use crate::{
+    Rooms,
+    error::RoomError,
+    schema::{self, ServerRow},
+};
+
+/// Servers of one room that are read at all: more than any room of the public federation has.
+const MAX_SERVERS: usize = 50_000;
+/// Servers that are read inline; more are read in one job.
+const INLINE_SERVERS: usize = 100;
+/// Rooms read at a time while those of one server are listed.
+const PAGE: usize = 100;
 
 impl Rooms {
-    /// The other servers that have joined members in a room: from memory where it is active.
+    /// The other servers that have joined members in a room: from memory until its members change.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::UnknownRoom`] if the room is not here.
     pub async fn remote_servers(
         &self,
-        _room_id: &RoomId,
+        room_id: &RoomId,
     ) -> Result<Arc<BTreeSet<OwnedServerName>>, RoomError> {
-        unimplemented!("rooms-serve")
+        let head = self.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
+        let members = (head.state.members, head.forks.lag);
+        if let Some(cached) = self.served().servers.get(room_id)
+            && cached.members == members
+        {
+            return Ok(cached.servers);
+        }
+        // The rows are at least as new as the head. If they are newer, they are read again with the
+        // next head.
+        let servers = Arc::new(self.read_servers(room_id).await?);
+        let cached = CachedServers { members, servers: Arc::clone(&servers) };
+        self.served().servers.insert(room_id.to_owned(), cached);
+        Ok(servers)
+    }
+
+    async fn read_servers(&self, room_id: &RoomId) -> Result<BTreeSet<OwnedServerName>, RoomError> {
+        let room_id = room_id.to_owned();
+        let joined = |rows: Vec<(OwnedServerName, ServerRow)>| {
+            rows.into_iter().filter(|(_, row)| row.joined > 0).map(|(server, _)| server).collect()
+        };
+        let keyspace = &schema::ROOM_SERVERS;
+        let rows =
+            self.store().page(keyspace, &room_id, .., Direction::Forward, INLINE_SERVERS).await?;
+        if rows.len() < INLINE_SERVERS {
+            return Ok(joined(rows));
+        }
+        let read = move |snapshot: &Snapshot| {
+            snapshot.page(&schema::ROOM_SERVERS, &room_id, .., Direction::Forward, MAX_SERVERS)
+        };
+        Ok(joined(self.store().bulk(read).await?))
     }
 
     /// Rooms in which another server has joined members, in order of their IDs, from behind `after`.
     pub async fn rooms_shared_with(
         &self,
-        _server: &ServerName,
-        _after: Option<&RoomId>,
-        _limit: usize,
+        server: &ServerName,
+        after: Option<&RoomId>,
+        limit: usize,
     ) -> Result<Vec<OwnedRoomId>, RoomError> {
-        unimplemented!("rooms-serve")
+        let server = server.to_owned();
+        let mut after: Option<OwnedRoomId> = after.map(ToOwned::to_owned);
+        let read = move |snapshot: &Snapshot| {
+            let mut shared = Vec::new();
+            loop {
+                let from = after.take().map_or(Bound::Unbounded, Bound::Excluded);
+                let range = (from, Bound::Unbounded);
+                let rows = snapshot.page(
+                    &schema::SERVER_ROOMS,
+                    &server,
+                    range,
+                    Direction::Forward,
+                    PAGE,
+                )?;
+                let last_page = rows.len() < PAGE;
+                for (room_id, _) in rows {
+                    if shared.len() >= limit {
+                        return Ok(shared);
+                    }
+                    after = Some(room_id.clone());
+                    // The row under the server's prefix outlives its members; the room's own counts.
+                    let row = snapshot.get(&schema::ROOM_SERVERS, &room_id, &server)?;
+                    if row.is_some_and(|row| row.joined > 0) {
+                        shared.push(room_id);
+                    }
+                }
+                if last_page {
+                    return Ok(shared);
+                }
+            }
+        };
+        Ok(self.store().bulk(read).await?)
     }
 
     /// Has this other server a joined member?
     pub async fn has_joined_server(
         &self,
-        _room_id: &RoomId,
-        _server: &ServerName,
+        room_id: &RoomId,
+        server: &ServerName,
     ) -> Result<bool, RoomError> {
-        unimplemented!("rooms-serve")
+        Ok(self.server_row(room_id, server).await?.is_some_and(|row| row.joined > 0))
     }
 
-    /// Does the room's `m.room.server_acl` admit this server? (SS "Server Access Control Lists": case
-    /// and port are ignored.) Rooms that are not here admit everybody.
-    pub async fn acl_admits(
+    /// What is known of another server's members; `None` if it never had any.
+    pub(super) async fn server_row(
         &self,
-        _room_id: &RoomId,
-        _server: &ServerName,
-    ) -> Result<bool, RoomError> {
-        unimplemented!("rooms-serve")
+        room_id: &RoomId,
+        server: &ServerName,
+    ) -> Result<Option<ServerRow>, RoomError> {
+        let (room_id, server) = (room_id.to_owned(), server.to_owned());
+        Ok(self.store().get(&schema::ROOM_SERVERS, &room_id, &server).await?)
     }
 }

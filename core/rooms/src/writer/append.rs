@@ -68,7 +68,7 @@ impl NewEvent {
 }
 
 /// Events that authorize another one, with the keys that they stand at.
-type AuthEvents = Vec<((StateEventType, String), Arc<StoredEvent>)>;
+pub(super) type AuthEvents = Vec<((StateEventType, String), Arc<StoredEvent>)>;
 
 /// A signed event that has not been authorized.
 pub(crate) struct SignedEvent {
@@ -151,7 +151,7 @@ impl Room {
     }
 
     /// Chooses the auth events (SS "Auth events selection").
-    fn auth_events(
+    pub(super) fn auth_events(
         &mut self,
         view: &Context<'_>,
         event: &NewEvent,
@@ -196,17 +196,17 @@ impl Room {
     }
 
     /// The extremities that the next event follows: all, or the deepest of too many.
-    fn prev_tips(&self) -> &[Tip] {
+    pub(super) fn prev_tips(&self) -> &[Tip] {
         self.tips.get(..self.tips.len().min(MAX_PREV_EVENTS)).unwrap_or_default()
     }
 
-    fn next_depth(&self) -> u64 {
+    pub(super) fn next_depth(&self) -> u64 {
         self.tips.iter().map(|tip| tip.depth + 1).max().unwrap_or(1).min(MAX_DEPTH)
     }
 
     /// Checks the authorization rules against the event's auth events, which for a local event are
     /// the current state.
-    fn authorize(
+    pub(super) fn authorize(
         &mut self,
         view: &Context<'_>,
         pdu: &Pdu,

@@ -21,6 +21,7 @@ mod room;
 mod room_id;
 mod table;
 mod task;
+mod template;
 
 pub use self::draft::Draft;
 pub(crate) use self::{

@@ -1,0 +1,327 @@
+//! Which events another server may see whole (CS "Room History Visibility", as it applies to servers):
+//! those that any of its users may. Others it gets redacted, so that the graph stays whole.
+
+use std::{collections::HashMap, ops::Bound};
+
+use bytes::Bytes;
+use hearth_storage::{Direction, Snapshot};
+use ruma::{
+    CanonicalJsonObject, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId,
+    canonical_json::redact_in_place, events::TimelineEventType, room_version_rules::RedactionRules,
+};
+
+use crate::{
+    Rooms,
+    error::RoomError,
+    read::{HistoryVisibility, kinder, membership_of, visibility_of},
+    schema::{
+        self, EventOrdinal, MemberRow, Membership, Standing, StateKeyRow, StoredEvent,
+        TimelineIndex,
+    },
+    state::{NodeId, StateKeyOrdinal, StateRoot, get},
+};
+
+/// Users of one server whose memberships are looked at to find one who may see an event.
+const MAX_USERS: usize = 1_000;
+/// Changes of one user's membership that are gone back over to find when they left.
+const MAX_CHANGES: usize = 100;
+/// Roots of each tree whose answer is remembered: a page of history has few.
+const REMEMBERED_ROOTS: usize = 256;
+/// Rows read at a time while a server's users are listed.
+const PAGE: usize = 1_000;
+
+/// How a server's users stand at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Presence {
+    joined: bool,
+    invited: bool,
+}
+
+/// Judges events of one room for one server.
+pub(super) struct ServerVisibility {
+    rooms: Rooms,
+    room_id: OwnedRoomId,
+    server: OwnedServerName,
+    redaction: RedactionRules,
+    joined_now: bool,
+    /// The last place that the server was in the room for.
+    inside_until: Option<TimelineIndex>,
+    history_key: Option<u32>,
+    /// Numbers of the state keys of the server's users: listed when first needed. The one that gave
+    /// the last answer comes first.
+    member_keys: Option<Vec<u32>>,
+    by_rest: HashMap<NodeId, HistoryVisibility>,
+    by_members: HashMap<NodeId, Presence>,
+}
+
+impl Rooms {
+    /// A judge of this room's events for a server that has or had joined members.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::UnknownRoom`] if the room is not here; [`RoomError::Forbidden`] if the server was
+    /// never in it, or its access list keeps it out.
+    pub(super) async fn server_visibility(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+    ) -> Result<ServerVisibility, RoomError> {
+        let head = self.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
+        self.require_admitted(room_id, server).await?;
+        let row = self
+            .server_row(room_id, server)
+            .await?
+            .ok_or_else(|| RoomError::Forbidden("your server is not in this room".to_owned()))?;
+        let rules = head
+            .version
+            .rules()
+            .ok_or_else(|| RoomError::UnsupportedVersion(head.version.to_string()))?;
+        let history_key = match self.state_key(room_id, "m.room.history_visibility", "").await? {
+            Some(StateKeyOrdinal::Rest(key)) => Some(key),
+            _ => None,
+        };
+        let joined_now = row.joined > 0;
+        let inside_until = if joined_now {
+            Some(TimelineIndex::END)
+        } else {
+            self.server_departure(room_id, server).await?
+        };
+        Ok(ServerVisibility {
+            rooms: self.clone(),
+            room_id: room_id.to_owned(),
+            server: server.to_owned(),
+            redaction: rules.redaction,
+            joined_now,
+            inside_until,
+            history_key,
+            member_keys: None,
+            by_rest: HashMap::new(),
+            by_members: HashMap::new(),
+        })
+    }
+
+    /// Where the last of a server's users left.
+    async fn server_departure(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+    ) -> Result<Option<TimelineIndex>, RoomError> {
+        let rows = self.members_of_server(room_id, server).await?;
+        let mut last = None;
+        for (_, row) in rows {
+            last = last.max(self.member_departure(room_id, row.event).await?);
+        }
+        Ok(last)
+    }
+
+    /// The place of the event that ended a user's last stay, going back from their newest membership.
+    async fn member_departure(
+        &self,
+        room_id: &RoomId,
+        newest: EventOrdinal,
+    ) -> Result<Option<TimelineIndex>, RoomError> {
+        let mut event = self.event(room_id, newest).await?;
+        for _ in 0..MAX_CHANGES {
+            let Some(replaced) = event.header.replaces_state else { return Ok(None) };
+            let earlier = self.event(room_id, replaced).await?;
+            if membership_of(&earlier) == Some(Membership::Join) {
+                return Ok(event.index);
+            }
+            event = earlier;
+        }
+        Ok(None)
+    }
+
+    /// The membership rows of a server's users, at most [`MAX_USERS`].
+    async fn members_of_server(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+    ) -> Result<Vec<(OwnedUserId, MemberRow)>, RoomError> {
+        let (room_id, server) = (room_id.to_owned(), server.to_owned());
+        let read = move |snapshot: &Snapshot| {
+            let mut found = Vec::new();
+            let mut from = Bound::Unbounded;
+            loop {
+                let range = (from, Bound::Unbounded);
+                let rows =
+                    snapshot.page(&schema::MEMBERS, &room_id, range, Direction::Forward, PAGE)?;
+                let last = rows.last().map(|(user_id, _)| user_id.clone());
+                let last_page = rows.len() < PAGE;
+                found.extend(rows.into_iter().filter(|(user, _)| user.server_name() == server));
+                found.truncate(MAX_USERS);
+                match last {
+                    Some(last) if !last_page && found.len() < MAX_USERS => {
+                        from = Bound::Excluded(last);
+                    }
+                    _ => return Ok(found),
+                }
+            }
+        };
+        Ok(self.store().bulk(read).await?)
+    }
+
+    /// The numbers of the state keys of a server's users, at most [`MAX_USERS`].
+    async fn member_keys_of_server(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+    ) -> Result<Vec<u32>, RoomError> {
+        let (room_id, server) = (room_id.to_owned(), server.to_owned());
+        let read = move |snapshot: &Snapshot| {
+            let key = |user_id: String| ("m.room.member".to_owned(), user_id);
+            let mut found: Vec<u32> = Vec::new();
+            let mut from = Bound::Included(key(String::new()));
+            let end = key("\u{10ffff}".to_owned());
+            loop {
+                let range = (from, Bound::Included(end.clone()));
+                let rows: Vec<((String, String), StateKeyRow)> = snapshot.page(
+                    &schema::STATE_KEYS,
+                    &room_id,
+                    range,
+                    Direction::Forward,
+                    PAGE,
+                )?;
+                let last = rows.last().map(|(key, _)| key.clone());
+                let last_page = rows.len() < PAGE;
+                let of_server = rows.into_iter().filter(|((_, user), _)| is_of(user, &server));
+                found.extend(of_server.map(|(_, row)| row.0));
+                found.truncate(MAX_USERS);
+                match last {
+                    Some(last) if !last_page && found.len() < MAX_USERS => {
+                        from = Bound::Excluded(last);
+                    }
+                    _ => return Ok(found),
+                }
+            }
+        };
+        Ok(self.store().bulk(read).await?)
+    }
+}
+
+/// Is this the ID of a user of this server?
+fn is_of(user_id: &str, server: &ServerName) -> bool {
+    <&UserId>::try_from(user_id).is_ok_and(|user_id| user_id.server_name() == server)
+}
+
+impl ServerVisibility {
+    /// Is the server in the room now?
+    pub(super) fn joined_now(&self) -> bool {
+        self.joined_now
+    }
+
+    /// May the server see this event whole?
+    pub(super) async fn can_see(&mut self, event: &StoredEvent) -> Result<bool, RoomError> {
+        if self.is_own(event) {
+            return Ok(true);
+        }
+        let inside = match event.index {
+            Some(index) => Some(index) <= self.inside_until,
+            // Soft-failed, or known only because others refer to it.
+            None => self.joined_now,
+        };
+        if event.header.standing == Standing::Outlier {
+            return Ok(inside);
+        }
+        let StateRoot { rest, members } = event.header.state_before;
+        let mut visibility = self.history_visibility(rest).await?;
+        if *event.pdu.kind() == TimelineEventType::RoomHistoryVisibility {
+            let after = self.history_visibility(event.header.state_after.rest).await?;
+            visibility = kinder(visibility, after);
+        }
+        match visibility {
+            HistoryVisibility::WorldReadable => return Ok(true),
+            HistoryVisibility::Shared if inside => return Ok(true),
+            _ => {}
+        }
+        let presence = self.presence(members).await?;
+        Ok(presence.joined || (visibility == HistoryVisibility::Invited && presence.invited))
+    }
+
+    /// The event's JSON, redacted if the server may not see it whole.
+    pub(super) async fn show(&mut self, event: &StoredEvent) -> Result<Bytes, RoomError> {
+        if self.can_see(event).await? {
+            return Ok(event.pdu.json().clone());
+        }
+        redacted_copy(event, &self.redaction)
+    }
+
+    /// What the server's own users sent, and what was done to them.
+    fn is_own(&self, event: &StoredEvent) -> bool {
+        event.pdu.sender().server_name() == self.server
+            || (*event.pdu.kind() == TimelineEventType::RoomMember
+                && event.pdu.state_key().is_some_and(|user_id| is_of(user_id, &self.server)))
+    }
+
+    async fn history_visibility(&mut self, rest: NodeId) -> Result<HistoryVisibility, RoomError> {
+        if let Some(known) = self.by_rest.get(&rest) {
+            return Ok(*known);
+        }
+        let ordinal = match self.history_key {
+            Some(key) => get(&self.rooms.nodes(&self.room_id), rest, key)?,
+            None => None,
+        };
+        let visibility = match ordinal {
+            Some(ordinal) => visibility_of(&*self.rooms.event(&self.room_id, ordinal).await?),
+            None => HistoryVisibility::Shared,
+        };
+        if self.by_rest.len() >= REMEMBERED_ROOTS {
+            self.by_rest.clear();
+        }
+        self.by_rest.insert(rest, visibility);
+        Ok(visibility)
+    }
+
+    /// Was any of the server's users joined or invited in this state?
+    async fn presence(&mut self, members: NodeId) -> Result<Presence, RoomError> {
+        if let Some(known) = self.by_members.get(&members) {
+            return Ok(*known);
+        }
+        let mut keys = match self.member_keys.take() {
+            Some(keys) => keys,
+            None => self.rooms.member_keys_of_server(&self.room_id, &self.server).await?,
+        };
+        let mut presence = Presence::default();
+        for place in 0..keys.len() {
+            let Some(key) = keys.get(place).copied() else { break };
+            match self.membership_at(members, key).await? {
+                Some(Membership::Join) => {
+                    presence.joined = true;
+                    // Whoever is in the room now mostly was a moment before.
+                    keys.swap(0, place);
+                    break;
+                }
+                Some(Membership::Invite) => presence.invited = true,
+                _ => {}
+            }
+        }
+        self.member_keys = Some(keys);
+        if self.by_members.len() >= REMEMBERED_ROOTS {
+            self.by_members.clear();
+        }
+        self.by_members.insert(members, presence);
+        Ok(presence)
+    }
+
+    async fn membership_at(
+        &self,
+        members: NodeId,
+        key: u32,
+    ) -> Result<Option<Membership>, RoomError> {
+        match get(&self.rooms.nodes(&self.room_id), members, key)? {
+            Some(ordinal) => Ok(membership_of(&*self.rooms.event(&self.room_id, ordinal).await?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// An event in its redacted form (rooms' "Redactions"): its ID and signatures stay valid.
+fn redacted_copy(event: &StoredEvent, rules: &RedactionRules) -> Result<Bytes, RoomError> {
+    let unreadable = |error: &dyn std::fmt::Display| {
+        RoomError::internal(format!("event {} cannot be redacted: {error}", event.ordinal))
+    };
+    let mut object: CanonicalJsonObject =
+        serde_json::from_slice(event.pdu.json()).map_err(|error| unreadable(&error))?;
+    redact_in_place(&mut object, rules, None).map_err(|error| unreadable(&error))?;
+    serde_json::to_vec(&object).map(Bytes::from).map_err(|error| unreadable(&error))
+}
