@@ -57,9 +57,13 @@ impl fmt::Debug for Federation {
 impl Federation {
     /// Opens the parts. Nothing is sent before [`Self::start`].
     pub async fn open(parts: FederationParts) -> Result<Self, FederationError> {
-        let destinations =
-            Destinations::open(parts.store.clone(), Arc::clone(&parts.clock), parts.config.clone())
-                .await?;
+        let destinations = Destinations::open(
+            parts.store.clone(),
+            parts.identity.server_name(),
+            Arc::clone(&parts.clock),
+            &parts.config,
+        )
+        .await?;
         let client = Client::new(
             Arc::clone(&parts.identity),
             Arc::clone(&parts.transport),
