@@ -1,20 +1,46 @@
 //! The first three checks on receipt of a PDU: form, signatures, content hash (SS "Checks performed on
 //! receipt of a PDU"). What passes is a [`CheckedPdu`].
+//!
+//! An event is parsed once. Parsing and proving run off the async threads, in chunks on all cores;
+//! between the two all keys that the events need are looked up together.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet, iter, num::NonZeroUsize, sync::Arc, thread::available_parallelism,
+};
 
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use hearth_rooms::CheckedPdu;
-use hearth_types::ServerIdentity;
-use ruma::{OwnedEventId, RoomId, RoomVersionId};
+use hearth_storage::run_blocking;
+use hearth_types::{Pdu, limits::MAX_PDU_BYTES};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedEventId,
+    OwnedServerName, OwnedServerSigningKeyId, RoomId, RoomVersionId, UInt,
+    canonical_json::redact,
+    room_version_rules::RoomVersionRules,
+    signatures::{
+        Verified, reference_hash, required_server_signatures_to_verify_event, verify_event,
+    },
+    state_res::check_pdu_format,
+};
 use serde_json::value::RawValue;
 
-use crate::keys::KeyRing;
+use crate::keys::{KeyRing, KnownKeys, WantedKeys};
+
+/// Events that one job works on: some milliseconds, so that the cores share the work evenly.
+const CHUNK: usize = 64;
+/// So few events are worked on in place: the way to another thread would cost as much.
+const INLINE: usize = 2;
+/// Signatures of one server on one event that are looked at. Servers make one, or two while they
+/// change keys.
+const MAX_SIGNATURES_PER_SERVER: usize = 8;
+/// Longest quotation of what is wrong with an event, in bytes: the reason may hold parts of the event.
+const MAX_REASON_BYTES: usize = 300;
 
 /// Checks events. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PduChecker {
     keys: KeyRing,
-    identity: Arc<ServerIdentity>,
 }
 
 /// Why an event is dropped.
@@ -27,30 +53,250 @@ pub struct Dropped {
     pub reason: String,
 }
 
+impl Dropped {
+    fn new(event_id: Option<OwnedEventId>, reason: impl Into<String>) -> Self {
+        let mut reason = reason.into();
+        reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+        Self { event_id, reason }
+    }
+}
+
+/// An event of the right form.
+struct Formed {
+    event_id: OwnedEventId,
+    object: CanonicalJsonObject,
+    /// Who must have signed it.
+    signers: BTreeSet<OwnedServerName>,
+    at: MilliSecondsSinceUnixEpoch,
+}
+
 impl PduChecker {
     /// A checker that takes keys from the ring.
     #[must_use]
-    pub fn new(keys: KeyRing, identity: Arc<ServerIdentity>) -> Self {
-        Self { keys, identity }
+    pub fn new(keys: KeyRing) -> Self {
+        Self { keys }
     }
 
     /// The ID of an event, from its bytes. Cheap: parses and hashes, verifies nothing.
     pub fn event_id(
         &self,
-        _version: &RoomVersionId,
-        _event: &RawValue,
+        version: &RoomVersionId,
+        event: &RawValue,
     ) -> Result<OwnedEventId, Dropped> {
-        unimplemented!("fed-trust")
+        let rules = rules(version)?;
+        identify(&parse(event)?, &rules)
     }
 
     /// Checks events of one room, on as many cores as there are: the answer has one entry for each, in
     /// order. Keys are fetched first, all at once.
+    ///
+    /// `unsigned` is dropped: it is what another server says for itself, and signed by nobody.
     pub async fn check(
         &self,
-        _version: &RoomVersionId,
-        _room_id: &RoomId,
-        _events: Vec<Box<RawValue>>,
+        version: &RoomVersionId,
+        room_id: &RoomId,
+        events: Vec<Box<RawValue>>,
     ) -> Vec<Result<CheckedPdu, Dropped>> {
-        unimplemented!("fed-trust")
+        let rules = match rules(version) {
+            Ok(rules) => Arc::new(rules),
+            Err(dropped) => return events.iter().map(|_| Err(dropped.clone())).collect(),
+        };
+        let formed = {
+            let (rules, room_id) = (Arc::clone(&rules), room_id.to_owned());
+            in_chunks(events, move |event| form(&event, &room_id, &rules)).await
+        };
+        let wanted = wanted_keys(formed.iter().flatten());
+        let keys = Arc::new(self.keys.known(&wanted).await);
+        in_chunks(formed, move |formed| formed.and_then(|formed| prove(formed, &keys, &rules)))
+            .await
     }
+}
+
+/// The rules of a version that this server takes part in. Canonical JSON is strict in all of them.
+fn rules(version: &RoomVersionId) -> Result<RoomVersionRules, Dropped> {
+    let served = hearth_rooms::SUPPORTED_VERSIONS.contains(version);
+    served
+        .then(|| version.rules())
+        .flatten()
+        .ok_or_else(|| Dropped::new(None, format!("room version {version} is not served here")))
+}
+
+/// Maps in order, on several threads if it is worth it.
+async fn in_chunks<T, U>(
+    items: Vec<T>,
+    map: impl Fn(T) -> Result<U, Dropped> + Send + Sync + 'static,
+) -> Vec<Result<U, Dropped>>
+where
+    T: Send + 'static,
+    U: Send + 'static,
+{
+    if items.len() <= INLINE {
+        return items.into_iter().map(map).collect();
+    }
+    let map = Arc::new(map);
+    let count = items.len();
+    let mut items = items.into_iter();
+    let mut chunks = Vec::with_capacity(count.div_ceil(CHUNK));
+    while items.len() > 0 {
+        chunks.push(items.by_ref().take(CHUNK).collect::<Vec<_>>());
+    }
+    let jobs = chunks.into_iter().map(|chunk| {
+        let map = Arc::clone(&map);
+        let length = chunk.len();
+        let job = run_blocking(move || chunk.into_iter().map(|item| map(item)).collect::<Vec<_>>());
+        async move { job.await.map_err(|error| (error, length)) }
+    });
+    let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+    let mut results = Vec::with_capacity(count);
+    let mut done = stream::iter(jobs).buffered(cores);
+    while let Some(chunk) = done.next().await {
+        match chunk {
+            Ok(chunk) => results.extend(chunk),
+            Err((error, length)) => {
+                tracing::error!(%error, "events could not be checked");
+                let dropped = || Err(Dropped::new(None, "the event could not be checked"));
+                results.extend(iter::repeat_with(dropped).take(length));
+            }
+        }
+    }
+    results
+}
+
+/// The first check: form and size.
+fn form(event: &RawValue, room_id: &RoomId, rules: &RoomVersionRules) -> Result<Formed, Dropped> {
+    let mut object = parse(event)?;
+    object.remove("unsigned");
+    let event_id = identify(&object, rules)?;
+    let drop = |reason: String| Dropped::new(Some(event_id.clone()), reason);
+    check_size(&object).map_err(drop)?;
+    check_fields(&mut object, rules).map_err(drop)?;
+    check_room(&object, &event_id, room_id).map_err(drop)?;
+    let at = origin_server_ts(&object).map_err(drop)?;
+    let signers = required_server_signatures_to_verify_event(&object, &rules.signatures)
+        .map_err(|error| drop(error.to_string()))?;
+    Ok(Formed { event_id, object, signers, at })
+}
+
+fn parse(event: &RawValue) -> Result<CanonicalJsonObject, Dropped> {
+    // Refuses floats and integers beyond 53 bits.
+    serde_json::from_str(event.get())
+        .map_err(|error| Dropped::new(None, format!("not canonical JSON: {error}")))
+}
+
+fn identify(
+    object: &CanonicalJsonObject,
+    rules: &RoomVersionRules,
+) -> Result<OwnedEventId, Dropped> {
+    let hash = reference_hash(object, rules)
+        .map_err(|error| Dropped::new(None, format!("the event has no ID: {error}")))?;
+    OwnedEventId::try_from(format!("${hash}"))
+        .map_err(|error| Dropped::new(None, format!("the event has no ID: {error}")))
+}
+
+fn check_size(object: &CanonicalJsonObject) -> Result<(), String> {
+    let bytes = serde_json::to_vec(object).map_err(|error| error.to_string())?.len();
+    if bytes > MAX_PDU_BYTES {
+        return Err(format!("the event has {bytes} bytes, more than {MAX_PDU_BYTES}"));
+    }
+    Ok(())
+}
+
+/// ruma's checks of the fields. The content is out of its sight: they would serialize it for its size,
+/// and admit one byte less than the specification does.
+fn check_fields(object: &mut CanonicalJsonObject, rules: &RoomVersionRules) -> Result<(), String> {
+    let content = match object.remove("content") {
+        Some(content @ CanonicalJsonValue::Object(_)) => content,
+        _ => return Err("`content` is not an object".to_owned()),
+    };
+    check_pdu_format(object, &rules.event_format)?;
+    object.insert("content".to_owned(), content);
+    Ok(())
+}
+
+/// The event must be of this room. A create event that names no room makes the room that is called as
+/// itself (rooms/v12 "Room IDs as hashes").
+fn check_room(
+    object: &CanonicalJsonObject,
+    event_id: &OwnedEventId,
+    room_id: &RoomId,
+) -> Result<(), String> {
+    let matches = match object.get("room_id") {
+        Some(named) => named.as_str() == Some(room_id.as_str()),
+        None => event_id.as_str().strip_prefix('$') == room_id.as_str().strip_prefix('!'),
+    };
+    if matches { Ok(()) } else { Err(format!("the event is not of the room {room_id}")) }
+}
+
+fn origin_server_ts(object: &CanonicalJsonObject) -> Result<MilliSecondsSinceUnixEpoch, String> {
+    object
+        .get("origin_server_ts")
+        .and_then(CanonicalJsonValue::as_integer)
+        .and_then(|at| UInt::try_from(i64::from(at)).ok())
+        .map(MilliSecondsSinceUnixEpoch)
+        .ok_or_else(|| "`origin_server_ts` is not a time".to_owned())
+}
+
+/// Every key that one of the events was signed with by a server that must have signed it, at the
+/// latest time at which any of them needs it.
+fn wanted_keys<'a>(events: impl Iterator<Item = &'a Formed>) -> WantedKeys {
+    let mut wanted = WantedKeys::new();
+    for event in events {
+        for signer in &event.signers {
+            for key_id in signing_keys(&event.object, signer) {
+                let keys = wanted.entry(signer.clone()).or_default();
+                let at = keys.entry(key_id).or_insert(event.at);
+                *at = event.at.max(*at);
+            }
+        }
+    }
+    wanted
+}
+
+fn signing_keys(
+    object: &CanonicalJsonObject,
+    signer: &OwnedServerName,
+) -> impl Iterator<Item = OwnedServerSigningKeyId> {
+    let signatures = object
+        .get("signatures")
+        .and_then(CanonicalJsonValue::as_object)
+        .and_then(|signatures| signatures.get(signer.as_str()))
+        .and_then(CanonicalJsonValue::as_object);
+    let key_ids = signatures.into_iter().flat_map(|signatures| signatures.keys());
+    key_ids
+        .take(MAX_SIGNATURES_PER_SERVER)
+        .filter_map(|key_id| OwnedServerSigningKeyId::try_from(key_id.as_str()).ok())
+}
+
+/// The second and third check: signatures, content hash.
+fn prove(
+    formed: Formed,
+    keys: &KnownKeys,
+    rules: &RoomVersionRules,
+) -> Result<CheckedPdu, Dropped> {
+    let Formed { event_id, object, signers, at } = formed;
+    let keys = keys.valid_at(signers.iter(), at);
+    let verified = match verify_event(&keys, &object, rules) {
+        Ok(verified) => verified,
+        Err(error) => return Err(Dropped::new(Some(event_id), error.to_string())),
+    };
+    let pdu = vouched(&event_id, object, verified, rules)
+        .map_err(|reason| Dropped::new(Some(event_id), reason))?;
+    Ok(CheckedPdu::new(pdu))
+}
+
+/// The event as it is kept: whole, or redacted if its content is not what was signed.
+fn vouched(
+    event_id: &OwnedEventId,
+    object: CanonicalJsonObject,
+    verified: Verified,
+    rules: &RoomVersionRules,
+) -> Result<Pdu, String> {
+    let object = match verified {
+        Verified::All => object,
+        Verified::Signatures => {
+            redact(object, &rules.redaction, None).map_err(|error| error.to_string())?
+        }
+    };
+    let json = serde_json::to_vec(&object).map_err(|error| error.to_string())?;
+    Pdu::parse(event_id.clone(), Bytes::from(json)).map_err(|error| error.to_string())
 }

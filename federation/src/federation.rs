@@ -74,11 +74,12 @@ impl Federation {
             parts.store.clone(),
             Arc::clone(&parts.identity),
             Arc::clone(&parts.clock),
-            client.clone(),
+            Arc::clone(&parts.transport),
+            destinations.clone(),
             parts.config.clone(),
         )
         .await?;
-        let checker = PduChecker::new(keys.clone(), Arc::clone(&parts.identity));
+        let checker = PduChecker::new(keys.clone());
         let outbound = Outbound::new(
             parts.store.clone(),
             Arc::clone(&parts.identity),

@@ -1,7 +1,8 @@
 //! From a request's credentials to the identity that its endpoint promises.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, future::ready, net::IpAddr};
 
+use bytes::Bytes;
 use http::{HeaderMap, header, request::Parts};
 use ruma::{
     UserId,
@@ -78,12 +79,25 @@ pub trait Scheme<S>: AuthScheme {
     /// What a handler of an endpoint with this scheme is given.
     type Identity: Send + 'static;
 
-    /// Checks the request's credentials, the account's lock and the user's rate limit.
+    /// Checks the request's credentials, the account's lock and the user's rate limit: what can be
+    /// known before the body is read.
     fn identify(
         state: &S,
         head: &Parts,
         policy: &Policy,
     ) -> impl Future<Output = Result<Self::Identity, MatrixError>> + Send;
+
+    /// Checks what only the body proves, such as a signature over it; `body` is what was sent, byte by
+    /// byte, and JSON of bounded depth unless it is empty or the policy says otherwise. Nothing of the
+    /// request is believed before. Most schemes have nothing to check here.
+    fn verify(
+        _state: &S,
+        _identity: &Self::Identity,
+        _head: &Parts,
+        _body: &Bytes,
+    ) -> impl Future<Output = Result<(), MatrixError>> + Send {
+        ready(Ok(()))
+    }
 }
 
 impl<S: Authenticate> Scheme<S> for AccessToken {

@@ -83,15 +83,20 @@ where
     }
     let identity = T::Authentication::identify(state, &head, policy).await?;
 
-    let json = if T::METHOD == Method::GET {
-        Bytes::new()
+    let (sent, json) = if T::METHOD == Method::GET {
+        (Bytes::new(), Bytes::new())
     } else {
         let config = http.config();
-        match policy.raw_body_bytes() {
-            Some(max) => body::read(&head.headers, body, max, config.body_timeout()).await?,
-            None => body::read_object(config, &head.headers, body, &T::METHOD).await?,
-        }
+        let raw_bytes = policy.raw_body_bytes();
+        let max_bytes = raw_bytes.or(policy.json_bytes()).unwrap_or(config.max_json_bytes);
+        let sent = body::read(&head.headers, body, max_bytes, config.body_timeout()).await?;
+        let json = match raw_bytes {
+            Some(_) => sent.clone(),
+            None => body::object(sent.clone(), &T::METHOD)?,
+        };
+        (sent, json)
     };
+    T::Authentication::verify(state, &identity, &head, &sent).await?;
     if let Some(field) = policy.required_field() {
         body::require(field, &json)?;
     }

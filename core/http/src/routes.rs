@@ -19,6 +19,7 @@ pub struct Policy {
     long_poll: bool,
     allow_locked: bool,
     raw_body_bytes: Option<usize>,
+    json_bytes: Option<usize>,
     required_field: Option<&'static str>,
 }
 
@@ -52,6 +53,14 @@ impl Policy {
         self
     }
 
+    /// The JSON body may have up to `max_bytes` bytes, whatever `http.max_json_bytes` says: for bodies
+    /// that the specification bounds by the number of their parts.
+    #[must_use]
+    pub const fn json_body(mut self, max_bytes: usize) -> Self {
+        self.json_bytes = Some(max_bytes);
+        self
+    }
+
     /// The body must have this field, or is refused with `M_BAD_JSON` before ruma sees it. For types
     /// that would panic without it, such as login's without `type`. (Any panic while a request is
     /// parsed ends in the same error, but not before the panic hook has printed it.)
@@ -79,6 +88,10 @@ impl Policy {
 
     pub(crate) fn raw_body_bytes(&self) -> Option<usize> {
         self.raw_body_bytes
+    }
+
+    pub(crate) fn json_bytes(&self) -> Option<usize> {
+        self.json_bytes
     }
 
     pub(crate) fn required_field(&self) -> Option<&'static str> {

@@ -1,15 +1,56 @@
 //! Server signing keys: other servers' (fetched, cached, vouched for) and our own as served (SS
 //! "Retrieving server keys").
+//!
+//! A key counts for what was signed until its time: until it was replaced, or as long as the last answer
+//! that named it is valid, at most seven days from its fetch. `entry` reads and merges answers, `fetch`
+//! gets them, `own` keeps this server's keys, `notary` vouches for others'.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+mod entry;
+mod fetch;
+mod notary;
+mod own;
 
-use hearth_storage::Store;
-use hearth_types::{Clock, ServerIdentity};
-use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedServerName, OwnedServerSigningKeyId, signatures::PublicKeyMap,
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
 };
 
-use crate::{FederationConfig, FederationError, client::Client};
+use hearth_storage::{Keyspace, OwnerLocks, Store, bytes::Bytes};
+use hearth_types::{Clock, ServerIdentity};
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedServerName, OwnedServerSigningKeyId, ServerName,
+    signatures::PublicKeyMap,
+};
+use tokio::sync::Semaphore;
+
+pub(crate) use self::{entry::ServerKeys, fetch::Purpose, own::OWN_KEYS};
+use self::{
+    fetch::{Attempt, Fetch},
+    own::OwnKeys,
+};
+use crate::{FederationConfig, FederationError, destinations::Destinations, transport::Transport};
+
+/// What is known of other servers' keys.
+pub(crate) const KEYS: Keyspace<OwnedServerName, (), ServerKeys> =
+    Keyspace::new("federation_server_keys");
+
+/// The last answer of each server, as it gave it: what this server vouches for as a notary.
+pub(crate) const ANSWERS: Keyspace<OwnedServerName, (), Bytes> =
+    Keyspace::new("federation_server_key_answers");
+
+/// Servers whose keys are held in memory: usually some hundred bytes each, 5 KiB at most.
+const SERVERS_IN_MEMORY: usize = 10_000;
+/// Servers of which is remembered when they were last asked.
+const ATTEMPTS_IN_MEMORY: usize = 50_000;
+/// Servers that are asked at once for the keys of events.
+const ASKED_FOR_EVENTS: usize = 32;
+/// Servers that are asked at once because a stranger speaks in their name.
+const ASKED_FOR_STRANGERS: usize = 32;
+/// Keys that will not count for so long any more are fetched again while they still do.
+const REFRESH_AHEAD_MS: u64 = 3_600 * 1_000;
 
 /// The keys of other servers. Cheap to clone.
 #[derive(Clone)]
@@ -19,14 +60,45 @@ struct Inner {
     store: Store,
     identity: Arc<ServerIdentity>,
     clock: Arc<dyn Clock>,
-    client: Client,
+    transport: Arc<dyn Transport>,
+    destinations: Destinations,
     config: FederationConfig,
+    own: OwnKeys,
+    own_known: Arc<ServerKeys>,
+    memory: Cache<OwnedServerName, Arc<ServerKeys>>,
+    attempts: Cache<OwnedServerName, Attempt>,
+    pending: Mutex<HashMap<OwnedServerName, Fetch>>,
+    for_events: Semaphore,
+    for_strangers: Semaphore,
+    owners: OwnerLocks,
 }
 
-/// Keys that are needed: for each server and key ID, the time at which the key must be valid; `None`
-/// if any will do (room versions before 5).
+/// Keys that are needed: for each server and key ID, the time at which the key must be valid.
 pub type WantedKeys =
     BTreeMap<OwnedServerName, BTreeMap<OwnedServerSigningKeyId, MilliSecondsSinceUnixEpoch>>;
+
+/// Keys of several servers, each with its time.
+#[derive(Clone, Debug, Default)]
+pub struct KnownKeys(BTreeMap<OwnedServerName, Arc<ServerKeys>>);
+
+impl KnownKeys {
+    /// Those keys of these servers that were valid at a time, as ruma's functions want them. A server
+    /// without keys has an entry too.
+    pub fn valid_at<'a>(
+        &self,
+        servers: impl Iterator<Item = &'a OwnedServerName>,
+        at: MilliSecondsSinceUnixEpoch,
+    ) -> PublicKeyMap {
+        let keys = servers.map(|server| {
+            let known = self.0.get(server);
+            (
+                server.to_string(),
+                known.map(|keys| keys.valid_at(at.get().into())).unwrap_or_default(),
+            )
+        });
+        keys.collect()
+    }
+}
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,15 +112,111 @@ impl KeyRing {
         store: Store,
         identity: Arc<ServerIdentity>,
         clock: Arc<dyn Clock>,
-        client: Client,
+        transport: Arc<dyn Transport>,
+        destinations: Destinations,
         config: FederationConfig,
     ) -> Result<Self, FederationError> {
-        Ok(Self(Arc::new(Inner { store, identity, clock, client, config })))
+        let own = OwnKeys::open(&store, &identity, clock.now_ms()).await?;
+        Ok(Self(Arc::new(Inner {
+            store,
+            identity,
+            clock,
+            transport,
+            destinations,
+            config,
+            own_known: Arc::new(own.known()),
+            own,
+            memory: Cache::new(SERVERS_IN_MEMORY),
+            attempts: Cache::new(ATTEMPTS_IN_MEMORY),
+            pending: Mutex::default(),
+            for_events: Semaphore::new(ASKED_FOR_EVENTS),
+            for_strangers: Semaphore::new(ASKED_FOR_STRANGERS),
+            owners: OwnerLocks::new(),
+        })))
     }
 
     /// The keys that can be had of those wanted: from memory, from the store, from their servers (in
     /// parallel, bounded), else from the notaries. Missing ones are left out.
-    pub async fn keys(&self, _wanted: &WantedKeys) -> PublicKeyMap {
-        unimplemented!("fed-trust")
+    pub async fn keys(&self, wanted: &WantedKeys) -> PublicKeyMap {
+        let known = self.known(wanted).await;
+        let keys = wanted.iter().filter_map(|(server, wanted)| {
+            let known = known.0.get(server)?;
+            let valid = wanted.iter().flat_map(|(key_id, at)| {
+                let mut valid = known.valid_at(at.get().into());
+                valid.remove_entry(key_id.as_str())
+            });
+            Some((server.to_string(), valid.collect()))
+        });
+        keys.collect()
+    }
+
+    /// The same with the keys' times, for events of different times.
+    pub async fn known(&self, wanted: &WantedKeys) -> KnownKeys {
+        self.look_up(wanted, Purpose::Events).await
+    }
+
+    pub(crate) async fn look_up(&self, wanted: &WantedKeys, purpose: Purpose) -> KnownKeys {
+        let missing = self.missing(wanted).await;
+        if !missing.is_empty() {
+            self.fetch_all(&missing, purpose).await;
+            if purpose == Purpose::Events {
+                self.ask_notaries(wanted).await;
+            }
+        }
+        let mut known = BTreeMap::new();
+        for server in wanted.keys() {
+            if let Some(keys) = self.entry(server).await {
+                self.refresh(server, &keys, purpose);
+                known.insert(server.clone(), keys);
+            }
+        }
+        KnownKeys(known)
+    }
+
+    /// The servers of which a wanted key is not known for its time.
+    async fn missing(&self, wanted: &WantedKeys) -> BTreeSet<OwnedServerName> {
+        let mut missing = BTreeSet::new();
+        for (server, keys) in wanted {
+            let known = self.entry(server).await;
+            let has_all = known.is_some_and(|known| {
+                keys.iter().all(|(key_id, at)| known.has(key_id.as_str(), at.get().into()))
+            });
+            if !has_all && server != self.0.identity.server_name() {
+                missing.insert(server.clone());
+            }
+        }
+        missing
+    }
+
+    /// What is known of a server's keys, from memory or from the store.
+    async fn entry(&self, server: &ServerName) -> Option<Arc<ServerKeys>> {
+        if server == self.0.identity.server_name() {
+            return Some(Arc::clone(&self.0.own_known));
+        }
+        if let Some(keys) = self.0.memory.get(server) {
+            return Some(keys);
+        }
+        let owner = server.to_owned();
+        match self.0.store.get(&KEYS, &owner, &()).await {
+            Ok(keys) => {
+                let keys = Arc::new(keys?);
+                self.0.memory.insert(owner, Arc::clone(&keys));
+                Some(keys)
+            }
+            Err(error) => {
+                tracing::error!(%server, %error, "a server's keys cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Fetches keys again that are about to end, without waiting.
+    fn refresh(&self, server: &ServerName, keys: &ServerKeys, purpose: Purpose) {
+        let now_ms = self.0.clock.now_ms();
+        let ends_soon = keys.valid_until_ms > now_ms
+            && keys.valid_until_ms < now_ms.saturating_add(REFRESH_AHEAD_MS);
+        if ends_soon {
+            drop(self.fetch(server, purpose));
+        }
     }
 }

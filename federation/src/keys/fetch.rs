@@ -1,0 +1,288 @@
+//! Asking servers, and notaries, for keys.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared, join_all},
+};
+use hearth_storage::Commit;
+use http::{Method, Request, header};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName,
+    api::{
+        federation::discovery::{get_remote_server_keys_batch, get_server_keys},
+        path_builder::PathBuilder as _,
+    },
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    ANSWERS, KEYS, KeyRing, WantedKeys,
+    entry::{ServerKeys, verify_signed_by},
+};
+use crate::transport::Limits;
+
+/// Answers with keys are small; larger ones are not read.
+const MAX_ANSWER_BYTES: usize = 48 * 1024;
+/// An answer of a notary holds several servers' keys.
+const MAX_NOTARY_BYTES: usize = 4 * 1024 * 1024;
+/// How long a server may take to tell its keys.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one look-up waits for all servers that it asks. Answers that come later still count for
+/// the next one.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Servers that a notary is asked for at once.
+const SERVERS_PER_NOTARY_REQUEST: usize = 100;
+/// A server is not asked again for so long after it answered: whoever names unknown keys of it gains
+/// nothing by repeating it.
+const REFETCH_AFTER_MS: u64 = 3 * 60 * 1_000;
+/// The same after it did not answer.
+const RETRY_AFTER_MS: u64 = 60 * 1_000;
+/// Servers that are waiting to be asked at once. Further ones are not asked.
+const MAX_PENDING: usize = 4_096;
+
+/// For whom keys are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// For events, whoever passed them on. Servers that are backing off are left alone.
+    Events,
+    /// For somebody who is not known yet. They spoke to us, so that they may well be back; but they
+    /// must not keep others from being asked.
+    Stranger,
+}
+
+/// The last time that a server was asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    at_ms: u64,
+    succeeded: bool,
+}
+
+/// A fetch that several may wait for.
+pub(super) type Fetch = Shared<BoxFuture<'static, Option<Arc<ServerKeys>>>>;
+
+impl KeyRing {
+    /// Asks servers for their keys, in parallel, and waits for a bounded time.
+    pub(super) async fn fetch_all(&self, servers: &BTreeSet<OwnedServerName>, purpose: Purpose) {
+        let fetches: Vec<_> =
+            servers.iter().filter_map(|server| self.fetch(server, purpose)).collect();
+        if tokio::time::timeout(LOOKUP_TIMEOUT, join_all(fetches)).await.is_err() {
+            tracing::debug!(servers = servers.len(), "not all servers told their keys in time");
+        }
+    }
+
+    /// Begins to ask a server, or joins who asks it already. `None` if it is not to be asked now.
+    pub(super) fn fetch(&self, server: &ServerName, purpose: Purpose) -> Option<Fetch> {
+        let mut pending = self.0.pending.lock();
+        if let Some(fetch) = pending.get(server) {
+            return Some(fetch.clone());
+        }
+        if pending.len() >= MAX_PENDING || !self.may_ask(server, purpose) {
+            return None;
+        }
+        let (ring, name) = (self.clone(), server.to_owned());
+        let task = tokio::spawn(async move {
+            let keys = ring.ask(&name, purpose).await;
+            ring.0.pending.lock().remove(&name);
+            keys
+        });
+        let fetch = task.map(|ended| ended.ok().flatten()).boxed().shared();
+        pending.insert(server.to_owned(), fetch.clone());
+        Some(fetch)
+    }
+
+    fn may_ask(&self, server: &ServerName, purpose: Purpose) -> bool {
+        let now_ms = self.0.clock.now_ms();
+        let rested = self.0.attempts.get(server).is_none_or(|last| {
+            let rest_ms = if last.succeeded { REFETCH_AFTER_MS } else { RETRY_AFTER_MS };
+            now_ms >= last.at_ms.saturating_add(rest_ms)
+        });
+        // The last word is the destinations': who may try is expected to.
+        rested
+            && self.0.config.admits(server)
+            && (purpose == Purpose::Stranger || self.0.destinations.retry_in(server).is_none())
+    }
+
+    /// Asks one server, within the bound for all.
+    async fn ask(&self, server: &ServerName, purpose: Purpose) -> Option<Arc<ServerKeys>> {
+        let places = match purpose {
+            Purpose::Events => &self.0.for_events,
+            Purpose::Stranger => &self.0.for_strangers,
+        };
+        let _place = places.acquire().await.ok()?;
+        let fetched = self.ask_directly(server, purpose).await;
+        let succeeded = fetched.is_ok();
+        let attempt = Attempt { at_ms: self.0.clock.now_ms(), succeeded };
+        self.0.attempts.insert(server.to_owned(), attempt);
+        match fetched {
+            Ok(keys) => Some(keys),
+            Err(reason) => {
+                tracing::debug!(%server, reason, "a server did not tell its keys");
+                None
+            }
+        }
+    }
+
+    async fn ask_directly(
+        &self,
+        server: &ServerName,
+        purpose: Purpose,
+    ) -> Result<Arc<ServerKeys>, String> {
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = path_of::<get_server_keys::v2::Request>()?;
+        let limits = Limits { timeout: ANSWER_TIMEOUT, max_bytes: MAX_ANSWER_BYTES };
+        let answer = self.0.transport.send(server, request, limits).await;
+        if purpose == Purpose::Events {
+            match &answer {
+                Ok(_) => self.0.destinations.succeeded(server),
+                Err(error) => self.0.destinations.failed(server, &error.to_string()),
+            }
+        }
+        let answer = answer.map_err(|error| error.to_string())?;
+        if !answer.status().is_success() {
+            return Err(format!("it answered {}", answer.status()));
+        }
+        let json = answer.into_body();
+        let object = parse(&json)?;
+        let keys = ServerKeys::read(server, &object, self.0.clock.now_ms())
+            .map_err(|error| error.to_string())?;
+        self.keep(server, keys, Some(json)).await
+    }
+
+    /// Merges an answer into what is known, and keeps it.
+    async fn keep(
+        &self,
+        server: &ServerName,
+        keys: ServerKeys,
+        answer: Option<Bytes>,
+    ) -> Result<Arc<ServerKeys>, String> {
+        let owner = server.to_owned();
+        // Two answers of one server at once would each forget the other's keys.
+        let _turn = self.0.owners.lock(server.as_str()).await;
+        let before = self.entry(server).await;
+        let keys = Arc::new(match before {
+            Some(before) => Arc::unwrap_or_clone(before).merge(keys),
+            None => keys,
+        });
+        let mut commit = Commit::new(&owner).lazy();
+        commit.put(&KEYS, &owner, &(), &*keys);
+        if let Some(answer) = answer {
+            commit.put(&ANSWERS, &owner, &(), &answer);
+        }
+        if let Err(error) = self.0.store.commit(commit).await {
+            // They can be fetched again.
+            tracing::warn!(%server, %error, "a server's keys could not be kept");
+        }
+        self.0.memory.insert(owner, Arc::clone(&keys));
+        Ok(keys)
+    }
+
+    /// Asks the notaries, one after the other, for what is still missing of `wanted`.
+    pub(super) async fn ask_notaries(&self, wanted: &WantedKeys) {
+        for notary in &self.0.config.notaries {
+            let missing: Vec<_> = self.missing(wanted).await.into_iter().collect();
+            if missing.is_empty() {
+                return;
+            }
+            for servers in missing.chunks(SERVERS_PER_NOTARY_REQUEST) {
+                if let Err(reason) = self.ask_notary(notary, servers, wanted).await {
+                    tracing::debug!(%notary, reason, "a notary did not help");
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn ask_notary(
+        &self,
+        notary: &ServerName,
+        servers: &[OwnedServerName],
+        wanted: &WantedKeys,
+    ) -> Result<(), String> {
+        if !self.0.config.admits(notary) || self.0.identity.server_name() == notary {
+            return Err("it is not to be asked".to_owned());
+        }
+        let mut notary_keys = self.entry(notary).await;
+        let now_ms = self.0.clock.now_ms();
+        if notary_keys.as_ref().is_none_or(|keys| keys.valid_until_ms < now_ms) {
+            if let Some(fetch) = self.fetch(notary, Purpose::Events) {
+                notary_keys = fetch.await;
+            }
+        }
+        let notary_keys = notary_keys.ok_or("its own keys are unknown")?.valid_at(now_ms);
+        let limits = Limits { timeout: ANSWER_TIMEOUT, max_bytes: MAX_NOTARY_BYTES };
+        let request = notary_request(servers, wanted)?;
+        let answer = self.0.transport.send(notary, request, limits).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        if !answer.status().is_success() {
+            return Err(format!("it answered {}", answer.status()));
+        }
+        let answers: NotaryAnswer =
+            serde_json::from_slice(answer.body()).map_err(|error| error.to_string())?;
+        for answer in answers.server_keys {
+            let kept = self.keep_vouched(notary, &notary_keys, servers, &answer).await;
+            if let Err(reason) = kept {
+                tracing::debug!(%notary, reason, "a notary's answer is not believed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps one server's keys as a notary tells them: asked for, signed by both.
+    async fn keep_vouched(
+        &self,
+        notary: &ServerName,
+        notary_keys: &ruma::signatures::PublicKeySet,
+        asked: &[OwnedServerName],
+        answer: &RawValue,
+    ) -> Result<(), String> {
+        let object = parse(answer.get().as_bytes())?;
+        let name = object.get("server_name").and_then(CanonicalJsonValue::as_str);
+        let server = asked.iter().find(|asked| Some(asked.as_str()) == name);
+        let server = server.ok_or("nobody asked for this server")?;
+        verify_signed_by(notary, notary_keys.clone(), &object)
+            .map_err(|error| error.to_string())?;
+        let keys = ServerKeys::read(server, &object, self.0.clock.now_ms())
+            .map_err(|error| error.to_string())?;
+        self.keep(server, keys, None).await.map(drop)
+    }
+}
+
+/// A notary's answer; ruma's type would parse each server's keys a second time.
+#[derive(Deserialize)]
+struct NotaryAnswer {
+    server_keys: Vec<Box<RawValue>>,
+}
+
+fn notary_request(
+    servers: &[OwnedServerName],
+    wanted: &WantedKeys,
+) -> Result<Request<Bytes>, String> {
+    let server_keys = servers.iter().filter_map(|server| {
+        let keys = wanted.get(server)?.iter().map(|(key_id, at)| {
+            (key_id.to_string(), serde_json::json!({ "minimum_valid_until_ts": at }))
+        });
+        Some((server.to_string(), keys.collect::<serde_json::Map<_, _>>().into()))
+    });
+    let server_keys: serde_json::Map<_, serde_json::Value> = server_keys.collect();
+    let body = serde_json::json!({ "server_keys": server_keys });
+    Request::builder()
+        .method(Method::POST)
+        .uri(path_of::<get_remote_server_keys_batch::v2::Request>()?)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Bytes::from(body.to_string()))
+        .map_err(|error| error.to_string())
+}
+
+/// The path of an endpoint that has no parameters.
+fn path_of<T: ruma::api::Metadata>() -> Result<http::Uri, String> {
+    let path = T::PATH_BUILDER.all_paths().next().ok_or("an endpoint without a path")?;
+    path.parse().map_err(|_| "a path that is no URI".to_owned())
+}
+
+pub(super) fn parse(json: &[u8]) -> Result<CanonicalJsonObject, String> {
+    serde_json::from_slice(json).map_err(|error| error.to_string())
+}
