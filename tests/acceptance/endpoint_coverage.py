@@ -10,7 +10,9 @@ import sys
 import tempfile
 import unittest
 
+import certificates
 import harness
+import peers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TOOL = os.environ.get("ENDPOINT_COVERAGE") or os.path.join(ROOT, "..", "shared", "tools", "endpoint-coverage")
@@ -37,22 +39,42 @@ def expected(result):
     return result["optional"] == "no" or path in SERVED_OPTIONS
 
 
+def expected_of_servers(result):
+    """The same for what other servers ask."""
+    if result["api"] != "server-server" or result["deprecated"] == "yes":
+        return False
+    return result["optional"] == "no"
+
+
 @unittest.skipUnless(os.access(TOOL, os.R_OK), "no endpoint-coverage tool at %s" % os.path.normpath(TOOL))
 class EndpointCoverage(unittest.TestCase):
     def test_endpoints_are_recognised_and_do_not_fail(self):
         server = harness.server_under_test()
         self.addCleanup(server.close)
         server.start()
+        self.probe(server, expected, 80, "--only", "client")
+
+    @unittest.skipUnless(os.environ.get("HEARTH_BINARY"), "needs a server with a certificate for other servers")
+    def test_federation_endpoints_are_recognised_and_do_not_fail(self):
+        with tempfile.TemporaryDirectory() as folder:
+            server = peers.Hearth(os.environ["HEARTH_BINARY"], certificates.Authority(folder))
+            self.addCleanup(server.close)
+            server.start()
+            self.probe(server, expected_of_servers, 35, "--only", "federation", "--insecure",
+                       "--federation-url", "https://127.0.0.1:%d" % server.tls_port, "--server-name", server.name)
+
+    def probe(self, server, expected_of, least, *arguments):
+        """Runs the tool and judges its list; ends the server, which must not have complained."""
         with tempfile.TemporaryDirectory() as folder:
             output = os.path.join(folder, "coverage.json")
             run = subprocess.run(
-                [sys.executable, TOOL, "--url", server.url, "--only", "client", "--json", output],
+                [sys.executable, TOOL, "--url", server.url, "--json", output, *arguments],
                 capture_output=True, text=True, timeout=TIMEOUT_S)
             self.assertIn(run.returncode, (0, 1), "the tool could not be used:\n%s%s" % (run.stdout, run.stderr))
             with open(output, encoding="utf-8") as file:
                 results = json.load(file)["results"]
-        wanted = [result for result in results if expected(result)]
-        self.assertGreater(len(wanted), 80, "the list of endpoints is shorter than it should be")
+        wanted = [result for result in results if expected_of(result)]
+        self.assertGreater(len(wanted), least, "the list of endpoints is shorter than it should be")
         missing = ["%s %s: %s (%s %s)" % (r["method"], r["path"], r["verdict"], r["status"], r["errcode"])
                    for r in wanted if r["verdict"] != "recognised"]
         failed = ["%s %s: %s" % (r["method"], r["path"], r["status"]) for r in results if r["verdict"] == "server error"]

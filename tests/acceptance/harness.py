@@ -64,8 +64,11 @@ class Server:
         self.port = free_port()
         self.url = "http://127.0.0.1:%d" % self.port
         self.process = None
+        self.write_configuration(CONFIGURATION.format(port=self.port))
+
+    def write_configuration(self, text):
         with open(os.path.join(self.folder, "hearth.toml"), "w", encoding="utf-8") as file:
-            file.write(CONFIGURATION.format(port=self.port))
+            file.write(text)
 
     def start(self):
         """Starts the server and returns when it answers."""

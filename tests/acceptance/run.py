@@ -5,10 +5,24 @@ usage: run.py [module ...]      without modules: all of them
 
 import os
 import sys
+import time
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MODULES = ["chat", "websocket", "bad_input", "endpoint_coverage", "kill_under_load"]
+MODULES = ["chat", "websocket", "bad_input", "endpoint_coverage", "kill_under_load", "federation",
+           "federation_outages"]
+
+
+class TimedResult(unittest.TextTestResult):
+    """Says of every test how long it took."""
+
+    def startTest(self, test):
+        self._started = time.monotonic()
+        super().startTest(test)
+
+    def addSuccess(self, test):
+        self.stream.write("%.1f s " % (time.monotonic() - self._started))
+        super().addSuccess(test)
 
 
 def main():
@@ -19,7 +33,7 @@ def main():
         print("no such test module: %s; there are %s" % (", ".join(unknown), ", ".join(MODULES)), file=sys.stderr)
         return 2
     suite = unittest.defaultTestLoader.loadTestsFromNames(wanted)
-    result = unittest.TextTestRunner(verbosity=2).run(suite)
+    result = unittest.TextTestRunner(verbosity=2, resultclass=TimedResult).run(suite)
     return 0 if result.wasSuccessful() else 1
 
 
