@@ -1,21 +1,40 @@
 //! Requests to other servers: signed, gated by the configuration and by backoff, and read back.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
+use bytes::{Bytes, BytesMut};
 use hearth_types::ServerIdentity;
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use ruma::{
     ServerName,
     api::{
-        OutgoingRequest, auth_scheme::NoAuthentication,
-        federation::authentication::ServerSignatures,
+        IncomingResponseExt as _, OutgoingRequest, OutgoingRequestExt as _,
+        auth_scheme::{AuthScheme, NoAuthentication},
+        federation::authentication::{ServerSignatures, XMatrixSigningInput},
+        path_builder::SinglePath,
     },
+};
+use serde_json::Value;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{sleep, timeout},
 };
 
 use crate::{
     FederationConfig, RemoteError,
     destinations::Destinations,
-    transport::{Limits, Transport},
+    transport::{Limits, Transport, TransportError},
 };
+
+/// The largest answer to an ordinary request: a hundred of the largest events, and room for the rest.
+/// Who asks for whole states sets limits of their own.
+const ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// How often a request is repeated because the other server asked to be spared for a moment.
+const MAX_PAUSES: usize = 2;
+/// The longest such moment that is waited for; beyond it the caller is told.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Bytes of another server's message that are kept.
+const MAX_MESSAGE_BYTES: usize = 300;
 
 /// Sends requests to other servers. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +45,8 @@ struct Inner {
     transport: Arc<dyn Transport>,
     destinations: Destinations,
     config: FederationConfig,
+    /// Places for requests under way.
+    places: Semaphore,
 }
 
 impl fmt::Debug for Client {
@@ -43,39 +64,185 @@ impl Client {
         destinations: Destinations,
         config: FederationConfig,
     ) -> Self {
-        Self(Arc::new(Inner { identity, transport, destinations, config }))
+        let places = Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS));
+        Self(Arc::new(Inner { identity, transport, destinations, config, places }))
     }
 
     /// The limits of ordinary requests.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        unimplemented!("fed-transport")
+        Limits { timeout: self.0.config.request_timeout(), max_bytes: ANSWER_BYTES }
     }
 
     /// Signs and sends a request, and reads the answer. A server that is backing off is not asked; one
-    /// that cannot be reached starts to, and one that answers (whatever it says) is well again.
+    /// that cannot be reached starts to, and one that answers (whatever it says) is well again. A
+    /// server that is too busy and says for how long is asked again if that is a moment.
     pub async fn send<R>(
         &self,
-        _destination: &ServerName,
-        _request: R,
-        _limits: Limits,
+        destination: &ServerName,
+        request: R,
+        limits: Limits,
     ) -> Result<R::IncomingResponse, RemoteError>
     where
-        R: OutgoingRequest<Authentication = ServerSignatures> + Send,
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath> + Send,
     {
-        unimplemented!("fed-transport")
+        let identity = &self.0.identity;
+        let signing = XMatrixSigningInput::new(
+            identity.server_name().to_owned(),
+            destination.to_owned(),
+            identity.key_pair(),
+        );
+        self.exchange(destination, request, signing, limits).await
     }
 
     /// The same for endpoints that need no signature (keys, version).
     pub async fn send_unsigned<R>(
         &self,
-        _destination: &ServerName,
-        _request: R,
-        _limits: Limits,
+        destination: &ServerName,
+        request: R,
+        limits: Limits,
     ) -> Result<R::IncomingResponse, RemoteError>
     where
-        R: OutgoingRequest<Authentication = NoAuthentication> + Send,
+        R: OutgoingRequest<Authentication = NoAuthentication, PathBuilder = SinglePath> + Send,
     {
-        unimplemented!("fed-transport")
+        self.exchange(destination, request, (), limits).await
     }
+
+    async fn exchange<R>(
+        &self,
+        destination: &ServerName,
+        request: R,
+        authentication: <R::Authentication as AuthScheme>::Input<'_>,
+        limits: Limits,
+    ) -> Result<R::IncomingResponse, RemoteError>
+    where
+        R: OutgoingRequest<PathBuilder = SinglePath>,
+    {
+        self.gate(destination)?;
+        let bad =
+            |reason: String| RemoteError::BadAnswer { server: destination.to_owned(), reason };
+        // The transport knows the authority.
+        let request = request
+            .try_into_http_request::<BytesMut>("", authentication, ())
+            .map_err(|error| bad(format!("the request cannot be written: {error}")))?
+            .map(BytesMut::freeze);
+        let (head, body) = self.deliver(destination, request, limits).await?.into_parts();
+        R::IncomingResponse::try_from_http_response(Response::from_parts(head, &body))
+            .map_err(|error| bad(error.to_string()))
+    }
+
+    /// May this server be asked now?
+    fn gate(&self, destination: &ServerName) -> Result<(), RemoteError> {
+        let server = || destination.to_owned();
+        if destination == self.0.identity.server_name() {
+            // Nobody serves itself over the network: this is some caller's mistake, and may be a stranger's trick.
+            let reason = "it is this server itself".to_owned();
+            return Err(TransportError::NotFound { server: server(), reason }.into());
+        }
+        if !self.0.config.admits(destination) {
+            return Err(RemoteError::NotAllowed(server()));
+        }
+        match self.0.destinations.retry_in(destination) {
+            Some(retry_in_ms) => Err(RemoteError::BackingOff { server: server(), retry_in_ms }),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends, waits out short pauses that the server asks for, and tells what its answer says of its health.
+    async fn deliver(
+        &self,
+        destination: &ServerName,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Response<Bytes>, RemoteError> {
+        for _ in 0..MAX_PAUSES {
+            let response = self.attempt(destination, request.clone(), limits).await?;
+            match pause(&response) {
+                Some(pause) if pause <= MAX_PAUSE => sleep(pause).await,
+                _ => return understood(destination, response),
+            }
+        }
+        let response = self.attempt(destination, request, limits).await?;
+        understood(destination, response)
+    }
+
+    /// One attempt, and what it says of the server's health.
+    async fn attempt(
+        &self,
+        destination: &ServerName,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Response<Bytes>, RemoteError> {
+        // Not the other server's fault, so it does not count as its failure.
+        let timed_out = || TransportError::TimedOut(destination.to_owned());
+        let place: Option<SemaphorePermit<'_>> =
+            timeout(limits.timeout, self.0.places.acquire()).await.map_err(|_| timed_out())?.ok();
+        let sent = self.0.transport.send(destination, request, limits).await;
+        drop(place);
+        let answered = sent.and_then(|response| {
+            let absent = is_absent(&response);
+            let reason = format!("something in front of it answered {}", response.status());
+            let server = destination.to_owned();
+            if absent { Err(TransportError::Unreachable { server, reason }) } else { Ok(response) }
+        });
+        match &answered {
+            // It was reached, and spoke.
+            Ok(_) | Err(TransportError::TooLarge(_)) => self.0.destinations.succeeded(destination),
+            Err(error) => self.0.destinations.failed(destination, &error.to_string()),
+        }
+        Ok(answered?)
+    }
+}
+
+/// Did a proxy answer, because the server behind it does not?
+fn is_absent(response: &Response<Bytes>) -> bool {
+    let gateway = matches!(
+        response.status(),
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    );
+    gateway && errcode(&parsed(response.body())).is_none()
+}
+
+/// The answer, if it is a success; else the error that it names.
+fn understood(
+    destination: &ServerName,
+    response: Response<Bytes>,
+) -> Result<Response<Bytes>, RemoteError> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let body = parsed(response.body());
+    let text = |field: &str| body.as_ref()?.get(field)?.as_str();
+    Err(RemoteError::Matrix {
+        server: destination.to_owned(),
+        status: response.status(),
+        errcode: errcode(&body).unwrap_or_default().to_owned(),
+        message: shortened(text("error").unwrap_or_default()).to_owned(),
+        body: body.map(Box::new),
+    })
+}
+
+fn parsed(body: &[u8]) -> Option<Value> {
+    serde_json::from_slice(body).ok()
+}
+
+fn errcode(body: &Option<Value>) -> Option<&str> {
+    body.as_ref()?.get("errcode")?.as_str()
+}
+
+fn shortened(message: &str) -> &str {
+    message.get(..message.floor_char_boundary(MAX_MESSAGE_BYTES)).unwrap_or_default()
+}
+
+/// How long the server asks to be spared, if that is why it refused (SS "429").
+fn pause(response: &Response<Bytes>) -> Option<Duration> {
+    if response.status() != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    let in_head = |headers: &HeaderMap| {
+        headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().map(Duration::from_secs).ok()
+    };
+    let in_body =
+        |body: &[u8]| Some(Duration::from_millis(parsed(body)?.get("retry_after_ms")?.as_u64()?));
+    in_head(response.headers()).or_else(|| in_body(response.body()))
 }
