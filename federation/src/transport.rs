@@ -1,7 +1,10 @@
 //! HTTP to a server by its name. The one place where this crate touches the network, so that
 //! simulations can put another one here.
 
+pub mod connect;
 mod http;
+mod tls;
+mod web;
 
 use std::time::Duration;
 

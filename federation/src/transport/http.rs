@@ -1,28 +1,130 @@
-//! HTTPS.
+//! HTTPS over the real network.
 
-use std::fmt;
+use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response};
-use ruma::ServerName;
+use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client, Error as ClientError},
+    rt::{TokioExecutor, TokioTimer},
+};
+use ruma::{OwnedServerName, ServerName};
+use tokio::time::timeout;
 
-use super::{Limits, Transport, TransportError};
-use crate::{FederationConfig, FederationError};
+use super::{
+    Limits, Transport, TransportError,
+    connect::{ConnectError, Connector, Network, Purpose},
+    tls, web,
+};
+use crate::{
+    FederationConfig, FederationError,
+    discovery::{
+        Ports,
+        dns::{Resolver, SystemResolver},
+        guard::AddressGuard,
+        locate::literal,
+        well_known::{Answer, WellKnown},
+    },
+};
 
-/// The real network.
-pub struct HttpTransport(());
+/// How long an unused connection is kept.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Unused connections kept to one server.
+const MAX_IDLE_PER_SERVER: usize = 4;
+
+type Http = Client<Connector, Full<Bytes>>;
+
+/// Finds servers and speaks HTTPS with them. Connections are kept and used again; redirects are not
+/// followed, and answers not decompressed.
+pub struct HttpTransport {
+    network: Arc<Network>,
+    well_known: WellKnown,
+    servers: Http,
+    web: Http,
+}
 
 impl fmt::Debug for HttpTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpTransport").finish_non_exhaustive()
+        f.debug_struct("HttpTransport").field("network", &self.network).finish_non_exhaustive()
     }
 }
 
 impl HttpTransport {
     /// Reads the certificates to trust and the system's name servers.
-    pub fn new(_config: &FederationConfig) -> Result<Self, FederationError> {
-        Ok(Self(()))
+    pub fn new(config: &FederationConfig) -> Result<Self, FederationError> {
+        let resolver = SystemResolver::new().map_err(FederationError::Config)?;
+        Self::with(config, Arc::new(resolver), Ports::default())
+    }
+
+    /// The same with another way to resolve names, and other default ports.
+    pub fn with(
+        config: &FederationConfig,
+        resolver: Arc<dyn Resolver>,
+        ports: Ports,
+    ) -> Result<Self, FederationError> {
+        let network = Arc::new(Network {
+            guard: AddressGuard::new(config.allow_networks.clone()),
+            resolver,
+            tls: Arc::new(tls::client_config(config)?),
+            ports,
+        });
+        let pool = |purpose| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .pool_max_idle_per_host(MAX_IDLE_PER_SERVER)
+                .build(Connector { network: Arc::clone(&network), purpose })
+        };
+        let (servers, web) = (pool(Purpose::Federation), pool(Purpose::Web));
+        Ok(Self { network, well_known: WellKnown::new(), servers, web })
+    }
+
+    /// How names are found and connections made, for the command that explains it.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Asks a host whether it delegates to another name, whatever is remembered of it.
+    pub async fn ask_well_known(&self, host: &ServerName) -> Answer {
+        web::ask_well_known(&self.web, host).await
+    }
+
+    /// The authority that requests to a server name: its own name, or what that delegates to.
+    pub async fn authority(&self, server: &ServerName) -> OwnedServerName {
+        // A name that says where it is delegates to nobody (steps 1 and 2).
+        if literal(server.host()).is_some() || server.port().is_some() {
+            return server.to_owned();
+        }
+        let delegated = self.well_known.delegated(server, self.ask_well_known(server)).await;
+        delegated.unwrap_or_else(|| server.to_owned())
+    }
+
+    async fn exchange(
+        &self,
+        server: &ServerName,
+        mut request: Request<Bytes>,
+        max_bytes: usize,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let authority = self.authority(server).await;
+        let refused =
+            |reason: String| TransportError::NotFound { server: server.to_owned(), reason };
+        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        *request.uri_mut() = Uri::builder()
+            .scheme("https")
+            .authority(authority.as_str())
+            .path_and_query(path)
+            .build()
+            .map_err(|error| refused(error.to_string()))?;
+        // As written: hyper would leave the default port of HTTPS away.
+        let host = HeaderValue::from_str(authority.as_str());
+        request.headers_mut().insert(header::HOST, host.map_err(|e| refused(e.to_string()))?);
+        let sent = self.servers.request(request.map(Full::new)).await;
+        let response = sent.map_err(|error| failure(server, &error))?;
+        read(server, response, max_bytes).await
     }
 }
 
@@ -30,10 +132,49 @@ impl HttpTransport {
 impl Transport for HttpTransport {
     async fn send(
         &self,
-        _destination: &ServerName,
-        _request: Request<Bytes>,
-        _limits: Limits,
+        destination: &ServerName,
+        request: Request<Bytes>,
+        limits: Limits,
     ) -> Result<Response<Bytes>, TransportError> {
-        unimplemented!("fed-transport")
+        timeout(limits.timeout, self.exchange(destination, request, limits.max_bytes))
+            .await
+            .unwrap_or_else(|_| Err(TransportError::TimedOut(destination.to_owned())))
     }
+}
+
+/// Reads the whole answer, unless it is too large.
+async fn read(
+    server: &ServerName,
+    response: Response<Incoming>,
+    max_bytes: usize,
+) -> Result<Response<Bytes>, TransportError> {
+    let (head, body) = response.into_parts();
+    match Limited::new(body, max_bytes).collect().await {
+        Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(TransportError::TooLarge(server.to_owned()))
+        }
+        Err(error) => {
+            let reason = format!("its answer broke off: {error}");
+            Err(TransportError::Unreachable { server: server.to_owned(), reason })
+        }
+    }
+}
+
+/// What became of a request without an answer.
+fn failure(server: &ServerName, error: &ClientError) -> TransportError {
+    let server = server.to_owned();
+    match connect_error(error) {
+        Some(ConnectError::NotFound(reason)) => TransportError::NotFound { server, reason },
+        Some(ConnectError::Forbidden(reason)) => {
+            TransportError::ForbiddenAddress { server, reason }
+        }
+        Some(ConnectError::Unreachable(reason)) => TransportError::Unreachable { server, reason },
+        None => TransportError::Unreachable { server, reason: web::told(error) },
+    }
+}
+
+/// Why there was no connection, if that is what failed.
+pub(super) fn connect_error(error: &ClientError) -> Option<ConnectError> {
+    error.source()?.downcast_ref::<ConnectError>().cloned()
 }
