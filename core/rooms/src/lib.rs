@@ -17,6 +17,7 @@ mod cache;
 mod config;
 mod create;
 mod directory;
+mod elsewhere;
 mod error;
 pub mod format;
 mod head;
@@ -41,6 +42,7 @@ pub use self::{
     config::{RoomsConfig, SUPPORTED_VERSIONS},
     create::{CreateRoomOptions, InitialState, Invitee, Preset, json_object},
     directory::{DirectoryPage, DirectoryQuery, PublicRoom},
+    elsewhere::MembershipDraft,
     error::{ReadError, RoomError},
     membership::MemberProfile,
     receive::{CheckedPdu, Verdict},

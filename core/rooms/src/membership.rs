@@ -10,10 +10,10 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Rooms,
+    CheckedPdu, Rooms,
     error::RoomError,
     schema::{self, Membership, TransactionKey, UserRoomRow},
-    writer::{Action, Batch, Context, NewEvent, Room, StepError, parse_object},
+    writer::{Action, Batch, Context, NewEvent, Outcome, Room, StepError, parse_object},
 };
 
 /// Rooms of one user that a change of their profile goes to at a time.
@@ -106,7 +106,13 @@ impl Rooms {
         self.change_member(room_id, user_id, user_id, MemberAction::Knock, content).await
     }
 
-    /// Invites a local user, whose profile the caller supplies.
+    /// Invites a user, whose profile the caller supplies. One of another server is only invited if that
+    /// server takes the invitation.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::RemoteUser`] for other servers' users where there is no federation; what their server
+    /// says against the invitation.
     pub async fn invite(
         &self,
         room_id: &RoomId,
@@ -130,6 +136,9 @@ impl Rooms {
         user_id: &UserId,
         reason: Option<&str>,
     ) -> Result<OwnedEventId, RoomError> {
+        if let Some(event_id) = self.leave_out_of_band(room_id, user_id, reason).await? {
+            return Ok(event_id);
+        }
         let content = member_content(None, reason);
         self.change_member(room_id, user_id, user_id, MemberAction::Leave, content).await
     }
@@ -229,7 +238,7 @@ impl Rooms {
         request: MemberRequest,
     ) -> Result<OwnedEventId, RoomError> {
         if request.action == MemberAction::Invite && !self.identity().is_local(&request.target) {
-            return Err(RoomError::RemoteUser(request.target));
+            return self.invite_elsewhere(room_id, request).await;
         }
         self.act_event(room_id, Action::Member(request)).await
     }
@@ -303,16 +312,50 @@ impl Room {
         if let Some(existing) = self.already_so(view, request)? {
             return Ok(existing);
         }
+        let mut event = self.member_event_for(view, request)?;
+        let appended = self.append(view, batch, &mut event);
+        if matches!(appended, Err(StepError::Settle)) {
+            request.content = event.content;
+        }
+        appended
+    }
+
+    /// Makes the event of a change of membership, without making it part of the room; or finds that the
+    /// membership is as wanted already.
+    pub(crate) fn prepare_member(
+        &mut self,
+        view: &Context<'_>,
+        request: &mut MemberRequest,
+    ) -> Result<Outcome, StepError> {
+        if let Some(existing) = self.already_so(view, request)? {
+            return Ok(Outcome::Event(existing));
+        }
+        let mut event = self.member_event_for(view, request)?;
+        let prepared = self.prepare(view, &mut event);
+        if matches!(prepared, Err(StepError::Settle)) {
+            request.content = event.content;
+        }
+        Ok(Outcome::Prepared(CheckedPdu::new(prepared?)))
+    }
+
+    /// The event of a change of membership. Takes the request's content, unless it fails.
+    fn member_event_for(
+        &mut self,
+        view: &Context<'_>,
+        request: &mut MemberRequest,
+    ) -> Result<NewEvent, StepError> {
+        let voucher = match request.action {
+            MemberAction::Join => self.voucher(view, &request.target)?,
+            _ => None,
+        };
         let mut content = std::mem::take(&mut request.content);
         content.insert("membership".to_owned(), request.action.membership().to_owned().into());
         // Only this server says who vouches for a join.
         content.remove(AUTHORISED_VIA);
-        if request.action == MemberAction::Join
-            && let Some(voucher) = self.voucher(view, &request.target)?
-        {
+        if let Some(voucher) = voucher {
             content.insert(AUTHORISED_VIA.to_owned(), voucher.as_str().to_owned().into());
         }
-        let mut event = NewEvent {
+        Ok(NewEvent {
             transaction: request.transaction.clone(),
             ..NewEvent::state(
                 request.sender.clone(),
@@ -321,12 +364,7 @@ impl Room {
                 content,
                 request.origin_server_ts,
             )
-        };
-        let appended = self.append(view, batch, &mut event);
-        if matches!(appended, Err(StepError::Settle)) {
-            request.content = event.content;
-        }
-        appended
+        })
     }
 
     /// Checks what the authorization rules leave open, and finds the event of a membership that is

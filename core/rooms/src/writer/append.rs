@@ -129,6 +129,20 @@ impl Room {
         Ok(self.apply(batch, event, built.pdu, &auth_events, effects))
     }
 
+    /// Builds, signs and authorizes an event on top of the room, without making it part of it.
+    ///
+    /// After an error `event` is whole if it was [`StepError::Settle`].
+    pub(crate) fn prepare(
+        &mut self,
+        view: &Context<'_>,
+        event: &mut NewEvent,
+    ) -> Result<Pdu, StepError> {
+        let auth_events = self.auth_events(view, event)?;
+        let built = self.build(view.rooms, event, &auth_events)?;
+        self.authorize(view, &built.pdu, &auth_events)?;
+        Ok(built.pdu)
+    }
+
     /// The current event at the same state key, if it says the same in the name of the same sender.
     fn identical_state(
         &mut self,

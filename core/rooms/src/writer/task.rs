@@ -14,7 +14,7 @@ use super::{
     table::Running,
 };
 use crate::{
-    Rooms,
+    CheckedPdu, Rooms,
     error::RoomError,
     membership::MemberRequest,
     schema::{self, Membership, TransactionKey},
@@ -33,6 +33,8 @@ pub(crate) enum Action {
     Append(NewEvent),
     /// Change a membership.
     Member(MemberRequest),
+    /// Make and authorize a membership event, without making it part of the room.
+    Prepare(MemberRequest),
     /// Let a user forget the room that they left.
     Forget(OwnedUserId),
     /// Remove transactions that are too old to be repeated.
@@ -44,6 +46,8 @@ pub(crate) enum Action {
 pub(crate) enum Outcome {
     /// This event says it: a new one, or one that was there.
     Event(OwnedEventId),
+    /// This event could say it: signed and authorized, not part of the room.
+    Prepared(CheckedPdu),
     /// Done, without an event.
     Done,
 }
@@ -77,7 +81,9 @@ impl Rooms {
     ) -> Result<OwnedEventId, RoomError> {
         match self.act(room_id, action).await? {
             Outcome::Event(event_id) => Ok(event_id),
-            Outcome::Done => Err(RoomError::internal("the writer made no event")),
+            Outcome::Prepared(_) | Outcome::Done => {
+                Err(RoomError::internal("the writer made no event"))
+            }
         }
     }
 
@@ -361,6 +367,7 @@ fn step(
             }
             room.change_member(view, batch, request).map(Outcome::Event)
         }
+        Action::Prepare(request) => room.prepare_member(view, request),
         Action::Forget(user_id) => {
             room.forget(view, batch, user_id)?;
             Ok(Outcome::Done)
