@@ -65,6 +65,7 @@ impl From<UsersError> for ApiError {
             }
             E::TooLarge { .. } => MatrixError::too_large(text),
             E::PushRule(refused) => push_rule(refused, text),
+            E::Remote(_) => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
             E::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
             E::Store(_) | E::Commit(_) | E::Internal(_) => MatrixError::internal(&text),
         })
@@ -94,7 +95,6 @@ impl From<RoomError> for ApiError {
             E::BadState(_) => MatrixError::bad_state(text),
             E::BadAlias(_) => MatrixError::bad_alias(text),
             E::DuplicateAnnotation => MatrixError::duplicate_annotation(text),
-            // Other servers' users can be invited once there is federation.
             E::RemoteUser(_) => MatrixError::bad_request(text),
             E::InvalidParam(_) => MatrixError::invalid_param(text),
             E::BadJson(_) => MatrixError::bad_json(text),

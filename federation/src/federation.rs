@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use hearth_http::Http;
-use hearth_rooms::{RemoteRooms, Rooms};
+use hearth_rooms::Rooms;
 use hearth_storage::Store;
 use hearth_types::{Clock, ServerIdentity};
 use hearth_users::Users;
@@ -106,10 +106,11 @@ impl Federation {
     /// Plugs the way to other servers into the rooms and starts sending, and finishing what a restart
     /// interrupted.
     pub fn start(&self) {
-        let remote: Arc<dyn RemoteRooms> = Arc::new(Remote::new(self.clone()));
-        self.rooms().set_remote(remote);
+        let remote = Remote::new(self.clone());
+        self.rooms().set_remote(Arc::new(remote.clone()));
+        self.users().set_remote(Arc::new(remote.clone()));
         self.0.outbound.start();
-        remote_work(self);
+        remote.resume_partial_joins();
     }
 
     /// Does work behind the request that caused it. It is cut off at its next pause when the server
@@ -130,6 +131,7 @@ impl Federation {
         self.0.outbound.close().await;
         self.0.tasks.wait().await;
         self.rooms().unset_remote();
+        self.users().unset_remote();
     }
 
     /// The endpoints, without the outer layers of [`hearth_http::finish`].
@@ -202,9 +204,4 @@ impl Federation {
     pub fn outbound(&self) -> &Outbound {
         &self.0.outbound
     }
-}
-
-/// Goes on with partial joins.
-fn remote_work(federation: &Federation) {
-    crate::remote::resume_partial_joins(federation.clone());
 }

@@ -4,11 +4,14 @@
 use async_trait::async_trait;
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName,
-    OwnedUserId, RoomId, RoomVersionId, api::Direction,
+    OwnedUserId, RoomId, RoomVersionId, api::Direction, room::RoomSummary,
 };
 use serde_json::value::RawValue;
 
-use crate::{CheckedPdu, DirectoryPage, DirectoryQuery, RoomError, membership::MemberProfile};
+use crate::{
+    CheckedPdu, DirectoryPage, DirectoryQuery, RoomError, membership::MemberProfile,
+    read::HierarchyRoom,
+};
 
 /// A local user's wish about a room that this server is not in, or cannot admit them to by itself.
 #[derive(Clone, Debug)]
@@ -53,10 +56,10 @@ pub struct RemoteAlias {
 /// Rooms of a space as another server sees them (SS "Spaces").
 #[derive(Clone, Debug)]
 pub struct RemoteHierarchy {
-    /// The room that was asked for, as a JSON summary with `children_state`.
-    pub room: Box<RawValue>,
-    /// Its children that the server could show, the same.
-    pub children: Vec<Box<RawValue>>,
+    /// The room that was asked for.
+    pub room: HierarchyRoom,
+    /// Its children that the server could show, in a few words.
+    pub children: Vec<RoomSummary>,
     /// Children that the asking server may not see.
     pub inaccessible_children: Vec<OwnedRoomId>,
 }

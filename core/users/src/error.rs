@@ -90,6 +90,9 @@ pub enum UsersError {
     /// A push rule operation that the specification refuses.
     #[error(transparent)]
     PushRule(#[from] PushRuleError),
+    /// The user's server, another one, does not answer; the text says why.
+    #[error("{0}")]
+    Remote(String),
     /// A bounded table is full; try again later (`M_LIMIT_EXCEEDED`).
     #[error("too many {0} at the moment")]
     Busy(&'static str),

@@ -28,6 +28,7 @@ mod profiles;
 mod push_rules;
 mod receipts;
 mod registration;
+mod remote;
 mod sessions;
 mod tags;
 mod tokens;
@@ -49,6 +50,7 @@ pub use self::{
     push_rules::PushRuleError,
     receipts::{ReadPositions, ReceiptEntry, ReceiptUpdate},
     registration::{RegistrationToken, SharedSecretRegistration},
+    remote::RemoteProfiles,
     sessions::{IssuedTokens, NewSession, Session},
     tokens::TokenHash,
     typing::{Typing, TypingSerial},

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::Instrument as _;
 
 use crate::{
-    UsersConfig, UsersError,
+    RemoteProfiles, UsersConfig, UsersError,
     devices::SeenTable,
     directory::DirectoryIndex,
     filters::FilterCache,
@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     pub(crate) presence: PresenceTable,
     pub(crate) typing: Mutex<TypingTable>,
     pub(crate) receipts: ReceiptLine,
+    /// How other servers are asked for profiles, if they are.
+    pub(crate) remote: RwLock<Option<Arc<dyn RemoteProfiles>>>,
     locks: OwnerLocks,
 }
 
@@ -96,6 +98,7 @@ impl Users {
             presence: PresenceTable::new(clock.now_ms()),
             typing: Mutex::new(TypingTable::default()),
             receipts: ReceiptLine::start(store.clone(), Arc::clone(&clock)),
+            remote: RwLock::new(None),
             locks: OwnerLocks::new(),
             store,
             identity,

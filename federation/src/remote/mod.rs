@@ -1,5 +1,25 @@
-//! What is asked of other servers in the name of local users: joins, knocks, leaves, invitations,
-//! history, aliases, directories, spaces, profiles.
+//! What is asked of other servers in the name of local users.
+//!
+//! `asking` puts a question to several servers in turn · `join` with its `template`s and signatures
+//! (`signed`), `joins` sees that nothing is joined twice at a time · `partial` completes rooms that were
+//! joined without their members · `knock`, `leave`, `invite` · `history` and the `state` at its events ·
+//! `queries` are aliases, directories and spaces · `profiles`.
+
+mod asking;
+mod history;
+mod invite;
+mod join;
+mod joins;
+mod knock;
+mod leave;
+mod partial;
+mod profiles;
+mod queries;
+mod signed;
+mod state;
+mod template;
+
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use hearth_rooms::{
@@ -10,75 +30,129 @@ use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName,
     RoomId, api::Direction,
 };
+use tokio::sync::Notify;
 
+use self::{
+    joins::{Joins, RoomLocks},
+    profiles::Profiles,
+};
 use crate::Federation;
 
-/// [`RemoteRooms`] over the network.
-#[derive(Clone, Debug)]
-pub struct Remote(Federation);
+/// [`RemoteRooms`] and [`hearth_users::RemoteProfiles`] over the network. Cheap to clone.
+#[derive(Clone)]
+pub struct Remote(Arc<Inner>);
+
+struct Inner {
+    federation: Federation,
+    joins: Joins,
+    /// Who joins a room or knocks on it does so alone.
+    room_locks: RoomLocks,
+    /// Who fetches a room's history does so alone.
+    history_locks: RoomLocks,
+    profiles: Profiles,
+    /// A room was joined with part of its state.
+    completion: Notify,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("joins", &self.0.joins).finish_non_exhaustive()
+    }
+}
 
 impl Remote {
     /// The way out for this server.
     #[must_use]
     pub fn new(federation: Federation) -> Self {
-        Self(federation)
+        Self(Arc::new(Inner {
+            federation,
+            joins: Joins::default(),
+            room_locks: RoomLocks::default(),
+            history_locks: RoomLocks::default(),
+            profiles: Profiles::default(),
+            completion: Notify::new(),
+        }))
     }
-}
 
-/// Completes rooms that were joined with partial state, those of an earlier run too.
-pub(crate) fn resume_partial_joins(_federation: Federation) {
-    unimplemented!("fed-remote")
+    fn federation(&self) -> &Federation {
+        &self.0.federation
+    }
+
+    fn joins(&self) -> &Joins {
+        &self.0.joins
+    }
+
+    fn room_locks(&self) -> &RoomLocks {
+        &self.0.room_locks
+    }
+
+    fn history_locks(&self) -> &RoomLocks {
+        &self.0.history_locks
+    }
+
+    fn profiles(&self) -> &Profiles {
+        &self.0.profiles
+    }
+
+    fn completion(&self) -> &Notify {
+        &self.0.completion
+    }
+
+    /// A room's state is to be completed.
+    fn wake_completion(&self) {
+        self.0.completion.notify_one();
+    }
 }
 
 #[async_trait]
 impl RemoteRooms for Remote {
-    async fn join(&self, _wish: RemoteMembership) -> Result<OwnedEventId, RoomError> {
-        unimplemented!("fed-remote")
+    async fn join(&self, wish: RemoteMembership) -> Result<OwnedEventId, RoomError> {
+        self.join_once(wish).await
     }
 
-    async fn knock(&self, _wish: RemoteMembership) -> Result<OwnedEventId, RoomError> {
-        unimplemented!("fed-remote")
+    async fn knock(&self, wish: RemoteMembership) -> Result<OwnedEventId, RoomError> {
+        self.knock_in_turn(wish).await
     }
 
-    async fn leave(&self, _wish: RemoteMembership) -> Result<OwnedEventId, RoomError> {
-        unimplemented!("fed-remote")
+    async fn leave(&self, wish: RemoteMembership) -> Result<OwnedEventId, RoomError> {
+        self.leave_in_turn(wish).await
     }
 
-    async fn invite(&self, _invite: RemoteInvite) -> Result<CheckedPdu, RoomError> {
-        unimplemented!("fed-remote")
+    async fn invite(&self, invite: RemoteInvite) -> Result<CheckedPdu, RoomError> {
+        self.invite_by(invite).await
     }
 
-    async fn backfill(&self, _room_id: &RoomId, _limit: usize) -> Result<bool, RoomError> {
-        unimplemented!("fed-remote")
+    async fn backfill(&self, room_id: &RoomId, limit: usize) -> Result<bool, RoomError> {
+        self.backfill_in_turn(room_id, limit).await
     }
 
-    async fn resolve_alias(&self, _alias: OwnedRoomAliasId) -> Result<RemoteAlias, RoomError> {
-        unimplemented!("fed-remote")
+    async fn resolve_alias(&self, alias: OwnedRoomAliasId) -> Result<RemoteAlias, RoomError> {
+        self.alias(alias).await
     }
 
     async fn public_rooms(
         &self,
-        _server: OwnedServerName,
-        _query: DirectoryQuery,
+        server: OwnedServerName,
+        query: DirectoryQuery,
     ) -> Result<DirectoryPage, RoomError> {
-        unimplemented!("fed-remote")
+        self.directory(server, query).await
     }
 
     async fn hierarchy(
         &self,
-        _room_id: OwnedRoomId,
-        _suggested_only: bool,
-        _via: Vec<OwnedServerName>,
+        room_id: OwnedRoomId,
+        suggested_only: bool,
+        via: Vec<OwnedServerName>,
     ) -> Result<RemoteHierarchy, RoomError> {
-        unimplemented!("fed-remote")
+        self.space(room_id, suggested_only, via).await
     }
 
     async fn timestamp_to_event(
         &self,
-        _room_id: &RoomId,
-        _at: MilliSecondsSinceUnixEpoch,
-        _direction: Direction,
+        room_id: &RoomId,
+        at: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
     ) -> Result<Option<(OwnedEventId, MilliSecondsSinceUnixEpoch)>, RoomError> {
-        unimplemented!("fed-remote")
+        self.event_at(room_id, at, direction).await
     }
 }

@@ -1,0 +1,45 @@
+//! What this crate asks of other servers: declared here, implemented by the federation crate, plugged in
+//! by the binary.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ruma::UserId;
+
+use crate::{Profile, Users, UsersError};
+
+/// Profiles of other servers' users.
+#[async_trait]
+pub trait RemoteProfiles: Send + Sync + 'static {
+    /// Asks the user's server; `None` if it knows no such profile. Bounded in time and size.
+    async fn remote_profile(&self, user_id: &UserId) -> Result<Option<Profile>, UsersError>;
+}
+
+impl Users {
+    /// Plugs in the way to other servers.
+    pub fn set_remote(&self, remote: Arc<dyn RemoteProfiles>) {
+        *self.inner.remote.write() = Some(remote);
+    }
+
+    /// Takes it out again when the server stops: what is plugged in may hold these users in its turn.
+    pub fn unset_remote(&self) {
+        let taken = self.inner.remote.write().take();
+        drop(taken);
+    }
+
+    /// The profile of any user: from their server, if that is another one and can be reached.
+    ///
+    /// # Errors
+    ///
+    /// [`UsersError::Remote`] if their server does not answer.
+    pub async fn find_profile(&self, user_id: &UserId) -> Result<Option<Profile>, UsersError> {
+        if self.inner.identity.is_local(user_id) {
+            return self.profile(user_id).await;
+        }
+        let remote = self.inner.remote.read().clone();
+        match remote {
+            Some(remote) => remote.remote_profile(user_id).await,
+            None => Ok(None),
+        }
+    }
+}

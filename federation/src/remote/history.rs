@@ -1,0 +1,180 @@
+//! History from before what is held (SS "Backfilling and retrieving missing events").
+
+use std::collections::HashSet;
+
+use hearth_rooms::{CheckedPdu, RoomError, Verdict};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UInt,
+    api::{
+        Direction,
+        federation::{
+            backfill::get_backfill::v1 as get_backfill,
+            event::get_event_by_timestamp::v1 as get_event_by_timestamp,
+        },
+    },
+};
+
+use super::{
+    Remote,
+    asking::{brief, candidates, refusal},
+};
+
+/// Events that one backfill asks for at most.
+const MAX_EVENTS: usize = 100;
+/// And at least: a client that reads on comes again.
+const MIN_EVENTS: usize = 50;
+/// Gaps that one backfill names.
+const MAX_GAPS: usize = 20;
+/// Servers that one backfill asks.
+const MAX_SERVERS: usize = 4;
+/// Events of one backfill whose state is asked for: as many strands of history are followed.
+const MAX_STRANDS: usize = 5;
+
+impl Remote {
+    /// Fetches events from before the room's deepest gap; `false` if none could be had.
+    pub(super) async fn backfill_in_turn(
+        &self,
+        room_id: &RoomId,
+        limit: usize,
+    ) -> Result<bool, RoomError> {
+        let rooms = self.federation().rooms();
+        let seen = rooms.history_gaps(room_id, MAX_GAPS).await?;
+        let _turn = self.history_locks().lock(room_id).await;
+        let gaps = rooms.history_gaps(room_id, MAX_GAPS).await?;
+        if gaps != seen {
+            // Somebody else has fetched meanwhile.
+            return Ok(true);
+        }
+        if gaps.is_empty() {
+            return Ok(false);
+        }
+        let wanted: Vec<OwnedEventId> = gaps.into_iter().map(|(missing, _)| missing).collect();
+        for server in self.neighbours(room_id).await? {
+            match self.backfill_by(&server, room_id, &wanted, limit).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error @ RoomError::Internal(_)) => return Err(error),
+                Err(error) => tracing::debug!(%room_id, %server, %error, "no history from here"),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Servers of the room, a few of them.
+    async fn neighbours(&self, room_id: &RoomId) -> Result<Vec<OwnedServerName>, RoomError> {
+        let servers = self.federation().rooms().remote_servers(room_id).await?;
+        let destinations = self.federation().destinations();
+        let (awake, asleep): (Vec<OwnedServerName>, Vec<OwnedServerName>) =
+            servers.iter().cloned().partition(|server| destinations.retry_in(server).is_none());
+        let own = self.federation().identity().server_name();
+        let mut servers = candidates(own, awake.into_iter().chain(asleep));
+        servers.truncate(MAX_SERVERS);
+        Ok(servers)
+    }
+
+    async fn backfill_by(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        from: &[OwnedEventId],
+        limit: usize,
+    ) -> Result<bool, RoomError> {
+        let federation = self.federation();
+        let limit = UInt::try_from(limit.clamp(MIN_EVENTS, MAX_EVENTS)).unwrap_or_default();
+        let request = get_backfill::Request::new(room_id.to_owned(), from.to_vec(), limit);
+        let answer =
+            federation.client().send(server, request, brief(federation)).await.map_err(refusal)?;
+        let version = federation.rooms().version(room_id).await?;
+        let mut pdus = answer.pdus;
+        // More than was asked for is not looked at.
+        pdus.truncate(MAX_EVENTS);
+        let mut events = self.checked(&version, room_id, pdus).await;
+        let known = self.unknown_of(room_id, &events).await?;
+        events.retain(|event| known.contains(event.pdu().id()));
+        if events.is_empty() {
+            return Ok(false);
+        }
+        let mut state_before = Vec::new();
+        for event_id in self.strands(room_id, &events).await? {
+            let state = self.state_before(server, &version, room_id, &event_id).await?;
+            state_before.push((event_id, state));
+        }
+        let verdicts = federation.rooms().receive_history(room_id, events, state_before).await?;
+        Ok(verdicts.iter().any(|verdict| {
+            matches!(verdict, Verdict::Accepted | Verdict::SoftFailed | Verdict::Rejected(_))
+        }))
+    }
+
+    /// The IDs of those events that are not part of the history here.
+    async fn unknown_of(
+        &self,
+        room_id: &RoomId,
+        events: &[CheckedPdu],
+    ) -> Result<HashSet<OwnedEventId>, RoomError> {
+        let mut unknown = HashSet::with_capacity(events.len());
+        for event in events {
+            let event_id = event.pdu().id();
+            let held = self.federation().rooms().event_by_id(room_id, event_id).await?;
+            if held.is_none_or(|held| held.index.is_none()) {
+                unknown.insert(event_id.to_owned());
+            }
+        }
+        Ok(unknown)
+    }
+
+    /// The events whose previous events are neither here nor among them: where the state must be told.
+    async fn strands(
+        &self,
+        room_id: &RoomId,
+        events: &[CheckedPdu],
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
+        let among: HashSet<_> = events.iter().map(|event| event.pdu().id()).collect();
+        let mut strands = Vec::new();
+        for event in events {
+            let before = event.pdu().prev_events();
+            let mut open = false;
+            for previous in before.iter().filter(|previous| !among.contains(&***previous)) {
+                let held = self.federation().rooms().event_by_id(room_id, previous).await?;
+                open |= held.is_none_or(|held| held.index.is_none());
+            }
+            if open {
+                strands.push(event.pdu().id().to_owned());
+            }
+            if strands.len() >= MAX_STRANDS {
+                break;
+            }
+        }
+        Ok(strands)
+    }
+
+    /// Asks the room's servers for the event nearest to a time, and fetches it.
+    pub(super) async fn event_at(
+        &self,
+        room_id: &RoomId,
+        at: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<Option<(OwnedEventId, MilliSecondsSinceUnixEpoch)>, RoomError> {
+        let federation = self.federation();
+        for server in self.neighbours(room_id).await? {
+            let request = get_event_by_timestamp::Request::new(room_id.to_owned(), at, direction);
+            let asked = federation.client().send(&*server, request, brief(federation)).await;
+            let Ok(found) = asked else { continue };
+            let _turn = self.history_locks().lock(room_id).await;
+            let held = federation.rooms().event_by_id(room_id, &found.event_id).await?;
+            if held.is_none_or(|held| held.index.is_none()) {
+                let from = [found.event_id.clone()];
+                match self.backfill_by(&server, room_id, &from, MIN_EVENTS).await {
+                    Ok(true) => {}
+                    Err(error @ RoomError::Internal(_)) => return Err(error),
+                    Ok(false) | Err(_) => continue,
+                }
+            }
+            // Whether the reader may see it, and when it really was, the room decides.
+            let held = federation.rooms().event_by_id(room_id, &found.event_id).await?;
+            if let Some(held) = held {
+                return Ok(Some((found.event_id, held.pdu.origin_server_ts())));
+            }
+        }
+        Ok(None)
+    }
+}
