@@ -4,7 +4,7 @@ use hearth_http::{MatrixError, Ruma};
 use hearth_rooms::RoomError;
 use http::StatusCode;
 use ruma::{
-    OwnedRoomId, RoomOrAliasId,
+    OwnedRoomId, OwnedServerName, RoomOrAliasId,
     api::client::{
         alias::{create_alias, delete_alias, get_alias},
         room::aliases,
@@ -18,9 +18,8 @@ pub(crate) async fn get(
     app: ClientApi,
     request: Ruma<get_alias::v3::Request>,
 ) -> Result<get_alias::v3::Response, ApiError> {
-    let room_id = app.rooms().resolve_alias(&request.room_alias).await?;
-    let servers = vec![app.identity().server_name().to_owned()];
-    Ok(get_alias::v3::Response::new(room_id, servers))
+    let found = app.rooms().find_alias(&request.room_alias).await?;
+    Ok(get_alias::v3::Response::new(found.room_id, found.servers))
 }
 
 /// `PUT /_matrix/client/*/directory/room/{roomAlias}`
@@ -64,13 +63,19 @@ pub(crate) async fn of_room(
     Ok(aliases::v3::Response::new(aliases))
 }
 
-/// The room that a room ID or an alias of this server means.
+/// The room that a room ID or an alias means, and servers to reach it by: those in `via`, then those
+/// that the alias names.
 pub(crate) async fn resolve(
     app: &ClientApi,
     room: &RoomOrAliasId,
-) -> Result<OwnedRoomId, ApiError> {
+    mut via: Vec<OwnedServerName>,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
     match <&ruma::RoomId>::try_from(room) {
-        Ok(room_id) => Ok(room_id.to_owned()),
-        Err(alias) => Ok(app.rooms().resolve_alias(alias).await?),
+        Ok(room_id) => Ok((room_id.to_owned(), via)),
+        Err(alias) => {
+            let found = app.rooms().find_alias(alias).await?;
+            via.extend(found.servers);
+            Ok((found.room_id, via))
+        }
     }
 }

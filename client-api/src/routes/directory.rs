@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hearth_http::{MatrixError, RawJson, Ruma};
 use hearth_rooms::{DirectoryPage, DirectoryQuery, PublicRoom};
 use ruma::{
-    ServerName, UInt,
+    OwnedServerName, UInt,
     api::client::{
         directory::{
             get_public_rooms, get_public_rooms_filtered, get_room_visibility, set_room_visibility,
@@ -50,13 +50,12 @@ pub(crate) async fn list(
     app: ClientApi,
     request: Ruma<get_public_rooms::v3::Request>,
 ) -> Result<RawJson, ApiError> {
-    must_be_here(&app, request.server.as_deref())?;
     let query = DirectoryQuery {
         limit: request.limit.map(count),
         since: request.body.since,
         ..DirectoryQuery::default()
     };
-    Ok(answer(app.rooms().public_rooms(&query).await?))
+    page(&app, request.body.server, query).await
 }
 
 /// `POST /_matrix/client/*/publicRooms`
@@ -64,7 +63,6 @@ pub(crate) async fn search(
     app: ClientApi,
     request: Ruma<get_public_rooms_filtered::v3::Request, LocalUser>,
 ) -> Result<RawJson, ApiError> {
-    must_be_here(&app, request.server.as_deref())?;
     if matches!(request.room_network, RoomNetwork::ThirdParty(_)) {
         // No bridge, so no room of a bridged network.
         return Ok(answer(DirectoryPage::default()));
@@ -80,17 +78,26 @@ pub(crate) async fn search(
         limit: request.body.limit.map(count),
         since: request.body.since,
     };
-    Ok(answer(app.rooms().public_rooms(&query).await?))
+    page(&app, request.body.server, query).await
 }
 
-/// Other servers' directories come with federation.
-fn must_be_here(app: &ClientApi, server: Option<&ServerName>) -> Result<(), MatrixError> {
-    match server {
+/// A page of this server's directory, or of another one's.
+async fn page(
+    app: &ClientApi,
+    server: Option<OwnedServerName>,
+    query: DirectoryQuery,
+) -> Result<RawJson, ApiError> {
+    let page = match server {
         Some(server) if server != app.identity().server_name() => {
-            Err(MatrixError::not_found("This server cannot ask other servers yet"))
+            let remote = app
+                .rooms()
+                .remote()
+                .ok_or_else(|| MatrixError::not_found("This server does not ask other servers"))?;
+            remote.public_rooms(server, query).await?
         }
-        _ => Ok(()),
-    }
+        _ => app.rooms().public_rooms(&query).await?,
+    };
+    Ok(answer(page))
 }
 
 fn count(number: UInt) -> usize {

@@ -14,8 +14,10 @@ pub(crate) async fn knock(
     request: Ruma<knock_room::v3::Request, LocalUser>,
 ) -> Result<knock_room::v3::Response, ApiError> {
     let caller = request.identity.may_write()?.user_id();
-    let room_id = alias::resolve(&app, &request.room_id_or_alias).await?;
+    let (room_id, via) =
+        alias::resolve(&app, &request.room_id_or_alias, request.via.clone()).await?;
     let profile = member_profile_of(&app, caller).await?;
-    app.rooms().knock(&room_id, caller, &profile, request.reason.as_deref()).await?;
+    let reason = request.reason.as_deref();
+    app.rooms().knock_via(&room_id, caller, &profile, reason, via).await?;
     Ok(knock_room::v3::Response::new(room_id))
 }

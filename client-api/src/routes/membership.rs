@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hearth_http::{MatrixError, RawJson, Ruma};
 use hearth_rooms::{RoomError, read::MembersRequest, schema::Membership};
 use ruma::{
-    OwnedRoomId, RoomId, UInt, UserId,
+    OwnedRoomId, OwnedServerName, RoomId, UInt, UserId,
     api::client::membership::{
         ban_user, forget_room, get_member_events, get_mutual_rooms,
         invite_user::{self, v3::InvitationRecipient},
@@ -32,8 +32,9 @@ pub(crate) async fn join_by_id_or_alias(
     app: ClientApi,
     request: Ruma<join_room_by_id_or_alias::v3::Request, LocalUser>,
 ) -> Result<join_room_by_id_or_alias::v3::Response, ApiError> {
-    let room_id = alias::resolve(&app, &request.room_id_or_alias).await?;
-    join(&app, &request.identity, &room_id, request.reason.as_deref()).await?;
+    let (room_id, via) =
+        alias::resolve(&app, &request.room_id_or_alias, request.via.clone()).await?;
+    join(&app, &request.identity, &room_id, request.reason.as_deref(), via).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
 }
 
@@ -42,7 +43,8 @@ pub(crate) async fn join_by_id(
     app: ClientApi,
     request: Ruma<join_room_by_id::v3::Request, LocalUser>,
 ) -> Result<join_room_by_id::v3::Response, ApiError> {
-    join(&app, &request.identity, &request.room_id, request.reason.as_deref()).await?;
+    let reason = request.reason.as_deref();
+    join(&app, &request.identity, &request.room_id, reason, Vec::new()).await?;
     Ok(join_room_by_id::v3::Response::new(request.body.room_id))
 }
 
@@ -51,10 +53,11 @@ async fn join(
     caller: &LocalUser,
     room_id: &RoomId,
     reason: Option<&str>,
+    via: Vec<OwnedServerName>,
 ) -> Result<(), ApiError> {
     caller.may_write()?;
     let profile = member_profile_of(app, caller.user_id()).await?;
-    app.rooms().join(room_id, caller.user_id(), &profile, reason).await?;
+    app.rooms().join_via(room_id, caller.user_id(), &profile, reason, via).await?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hearth_http::{MatrixError, RawJson, Ruma};
-use hearth_users::{Profile, ProfileChange};
+use hearth_users::{Profile, ProfileChange, UsersError};
 use ruma::{
     UserId,
     api::client::profile::{
@@ -61,8 +61,7 @@ pub(crate) async fn delete_field(
 }
 
 async fn read(app: &ClientApi, user_id: &UserId) -> Result<Profile, ApiError> {
-    // Profiles of other servers' users come with federation.
-    let profile = app.users().profile(user_id).await?;
+    let profile = app.users().find_profile(user_id).await?;
     profile.ok_or_else(|| MatrixError::not_found("There is no such profile").into())
 }
 
@@ -87,11 +86,17 @@ pub(crate) fn member_profile(profile: &Profile) -> hearth_rooms::MemberProfile {
     }
 }
 
-/// The same for a user who may be anybody.
+/// The same for a user who may be anybody: of somebody whose server does not tell, nothing is shown.
 pub(crate) async fn member_profile_of(
     app: &ClientApi,
     user_id: &UserId,
 ) -> Result<hearth_rooms::MemberProfile, ApiError> {
-    let profile = app.users().profile(user_id).await?.unwrap_or_default();
-    Ok(member_profile(&profile))
+    let profile = match app.users().find_profile(user_id).await {
+        Err(UsersError::Remote(error)) => {
+            tracing::debug!(%user_id, %error, "a profile is not shown");
+            None
+        }
+        found => found?,
+    };
+    Ok(member_profile(&profile.unwrap_or_default()))
 }

@@ -123,9 +123,10 @@ pub(crate) async fn summary(
     app: ClientApi,
     request: Ruma<get_summary::v1::Request, Option<LocalUser>>,
 ) -> Result<get_summary::v1::Response, ApiError> {
-    let room_id = alias::resolve(&app, &request.room_id_or_alias).await?;
+    let (room_id, via) =
+        alias::resolve(&app, &request.room_id_or_alias, request.via.clone()).await?;
     let viewer = request.identity.as_ref().map(LocalUser::user_id);
-    let preview = app.rooms().preview(&room_id, viewer).await?;
+    let preview = app.rooms().preview_via(&room_id, viewer, via).await?;
     let mut response = get_summary::v1::Response::new(preview.summary);
     response.membership = preview.membership.map(|membership| membership_name(membership).into());
     Ok(response)

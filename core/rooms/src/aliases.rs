@@ -234,9 +234,11 @@ impl Rooms {
         let old = aliases_of(&self.canonical_alias(room_id).await?).unwrap_or_default();
         let new = aliases_of(content)?;
         for alias in new.into_iter().filter(|alias| !old.contains(alias)) {
-            match self.resolve_alias(&alias).await {
-                Ok(found) if found == *room_id => {}
-                Ok(_) | Err(RoomError::UnknownAlias) => return Err(RoomError::BadAlias(alias)),
+            match self.find_alias(&alias).await {
+                Ok(found) if found.room_id == *room_id => {}
+                Ok(_) | Err(RoomError::UnknownAlias | RoomError::Remote(_)) => {
+                    return Err(RoomError::BadAlias(alias));
+                }
                 Err(error) => return Err(error),
             }
         }

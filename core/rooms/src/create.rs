@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
+use futures_util::{StreamExt, stream};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedUserId,
-    RoomAliasId, RoomVersionId, UserId, room_version_rules::RoomVersionRules,
+    RoomAliasId, RoomId, RoomVersionId, UserId, room_version_rules::RoomVersionRules,
 };
 use serde_json::{json, value::RawValue};
 
@@ -19,6 +20,8 @@ use crate::{
 
 /// Events that a client may put into a new room's initial state: they must fit into one commit.
 const MAX_INITIAL_STATE: usize = 80;
+/// Users of other servers who are invited to a new room at a time.
+const INVITE_CONCURRENCY: usize = 8;
 /// The level that a tombstone asks for from room version 12 on.
 pub(crate) const TOMBSTONE_LEVEL: i64 = 150;
 
@@ -36,7 +39,7 @@ pub enum Preset {
 /// Somebody to be invited, with the profile that the invitation shows.
 #[derive(Clone, Debug)]
 pub struct Invitee {
-    /// A local user.
+    /// The user.
     pub user_id: OwnedUserId,
     /// Their profile.
     pub profile: MemberProfile,
@@ -92,6 +95,8 @@ pub(crate) struct RoomPlan {
     /// State in the order of its sending: type, state key, content.
     pub(crate) state: Vec<PlannedState>,
     pub(crate) invites: Vec<Invitee>,
+    /// Users of other servers, who are invited when the room is there.
+    pub(crate) remote_invites: Vec<Invitee>,
     pub(crate) is_direct: bool,
     pub(crate) public: bool,
     pub(crate) alias: Option<OwnedRoomAliasId>,
@@ -107,6 +112,9 @@ impl Rooms {
     /// An alias belongs to itself and cannot be part of the room's commit: it is made just before,
     /// and taken back if the room's commit fails. An alias that leads to a room that was never made
     /// counts as free.
+    ///
+    /// Users of other servers are invited when the room is made; one whose server cannot be reached, or
+    /// does not take the invitation, is not invited, and the room is made all the same.
     ///
     /// # Errors
     ///
@@ -143,7 +151,10 @@ impl Rooms {
         let alias = alias.transpose()?;
         let mut invites = options.invite.clone();
         invites.retain(|invitee| invitee.user_id != *creator);
-        if let Some(remote) = invites.iter().find(|i| !self.identity().is_local(&i.user_id)) {
+        let elsewhere = |invitee: &Invitee| !self.identity().is_local(&invitee.user_id);
+        if self.remote().is_none()
+            && let Some(remote) = invites.iter().find(|invitee| elsewhere(invitee))
+        {
             return Err(RoomError::RemoteUser(remote.user_id.clone()));
         }
         let trusted: Vec<&UserId> = match preset {
@@ -155,12 +166,14 @@ impl Rooms {
             add_creators(&mut create, creator, &trusted)?;
         }
         let state = initial_state(creator, &options, preset, &trusted, alias.as_ref(), &rules)?;
+        let (remote_invites, invites) = invites.into_iter().partition(elsewhere);
         Ok(RoomPlan {
             version,
             create,
             profile: options.creator_profile,
             state,
             invites,
+            remote_invites,
             is_direct: options.is_direct,
             public: options.public,
             alias,
@@ -206,7 +219,27 @@ impl Rooms {
             let Invitee { user_id, profile } = invitee;
             self.invite(&room_id, creator, user_id, profile, None, plan.is_direct).await?;
         }
+        self.invite_all_elsewhere(&room_id, creator, plan.remote_invites, plan.is_direct).await;
         Ok(room_id)
+    }
+
+    /// Invites users of other servers to a new room. An invitation that their server does not take
+    /// leaves the room as it is: the creator sees who is invited, and can invite again.
+    async fn invite_all_elsewhere(
+        &self,
+        room_id: &RoomId,
+        creator: &UserId,
+        invitees: Vec<Invitee>,
+        is_direct: bool,
+    ) {
+        let invitations = invitees.into_iter().map(|invitee| async move {
+            let Invitee { user_id, profile } = invitee;
+            let invited = self.invite(room_id, creator, &user_id, &profile, None, is_direct).await;
+            if let Err(error) = invited {
+                tracing::info!(%room_id, %user_id, %error, "not invited to a new room");
+            }
+        });
+        stream::iter(invitations).buffer_unordered(INVITE_CONCURRENCY).collect::<()>().await;
     }
 
     /// Builds the room in memory; says how many of the last invitations did not fit in.

@@ -238,24 +238,16 @@ impl Rooms {
             room_state,
         };
         let signed = remote.invite(invite).await?;
-        self.receive_here(room_id, signed).await
-    }
-
-    /// Receives an event that this server has made or admitted, and passes on to the others.
-    async fn receive_here(
-        &self,
-        room_id: &RoomId,
-        event: CheckedPdu,
-    ) -> Result<OwnedEventId, RoomError> {
-        let event_id = event.pdu().id().to_owned();
-        let verdicts = self.receive(room_id, vec![event]).await?;
-        match verdicts.into_iter().next() {
-            Some(Verdict::Accepted | Verdict::Known) => Ok(event_id),
-            Some(Verdict::SoftFailed) => {
+        let event_id = signed.pdu().id().to_owned();
+        match self.admit_event(room_id, signed).await? {
+            Verdict::Accepted | Verdict::Known => Ok(event_id),
+            Verdict::SoftFailed => {
                 Err(RoomError::Forbidden("the room has changed meanwhile".to_owned()))
             }
-            Some(Verdict::Rejected(reason)) => Err(RoomError::Forbidden(reason)),
-            _ => Err(RoomError::internal("an event of this server hangs in the air")),
+            Verdict::Rejected(reason) => Err(RoomError::Forbidden(reason)),
+            Verdict::MissingPrev(_) | Verdict::MissingAuth(_) => {
+                Err(RoomError::internal("an event of this server hangs in the air"))
+            }
         }
     }
 

@@ -136,6 +136,7 @@ impl Rooms {
             profile: profile.clone(),
             state,
             invites: Vec::new(),
+            remote_invites: Vec::new(),
             is_direct: false,
             public: false,
             alias: None,

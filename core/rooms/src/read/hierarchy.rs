@@ -1,10 +1,14 @@
 //! Spaces (`GET /rooms/{roomId}/hierarchy`, CS "Managing rooms/spaces"): a depth-first walk over the
-//! rooms that this server knows.
+//! rooms that this server knows, and those that it can ask others about.
 
-use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    str::FromStr,
+};
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomId, UserId,
+    MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId,
     room::{RoomSummary, RoomType},
 };
 use serde::Deserialize;
@@ -21,6 +25,10 @@ pub const MAX_DEPTH: u64 = 20;
 const MAX_ROOMS: usize = 1_000;
 /// Children of one space that are looked at.
 const MAX_CHILDREN: usize = 1_000;
+/// Rooms of one walk that other servers are asked for; further ones are left out.
+const MAX_ASKED: usize = 50;
+/// Servers of one child that are asked.
+const MAX_VIA: usize = 3;
 const CHILD: &str = "m.space.child";
 
 /// A walk.
@@ -97,6 +105,23 @@ impl FromStr for WalkToken {
 struct Stop {
     room_id: OwnedRoomId,
     depth: u64,
+    /// Servers that should know it, if this one does not.
+    via: Vec<OwnedServerName>,
+}
+
+/// What other servers say during one walk.
+#[derive(Default)]
+struct Told {
+    /// Rooms that were shown beside their space.
+    rooms: HashMap<OwnedRoomId, RoomSummary>,
+    /// How often one of them was asked.
+    asked: usize,
+}
+
+/// A room, and what is in it if it is a space.
+struct Visit {
+    summary: RoomSummary,
+    children: Vec<Child>,
 }
 
 impl Rooms {
@@ -113,7 +138,8 @@ impl Rooms {
         let mut rooms = Vec::new();
         let mut visited = HashSet::new();
         let mut met = 0;
-        let mut stack = vec![Stop { room_id: room_id.to_owned(), depth: 0 }];
+        let mut told = Told::default();
+        let mut stack = vec![Stop { room_id: room_id.to_owned(), depth: 0, via: Vec::new() }];
         while let Some(stop) = stack.pop() {
             if visited.len() >= MAX_ROOMS {
                 break;
@@ -121,8 +147,8 @@ impl Rooms {
             if !visited.insert(stop.room_id.clone()) {
                 continue;
             }
-            let summary = match self.preview(&stop.room_id, Some(user_id)).await {
-                Ok(preview) => preview.summary,
+            let visit = match self.visit(&stop, user_id, place.suggested_only, &mut told).await {
+                Ok(visit) => visit,
                 Err(RoomError::UnknownRoom) if stop.depth > 0 => continue,
                 Err(RoomError::UnknownRoom) => {
                     let text = "you are not allowed to view this room";
@@ -134,28 +160,90 @@ impl Rooms {
                 place.shown += rooms.len();
                 return Ok(HierarchyPage { rooms, next_batch: Some(place.to_string()) });
             }
-            let children = match summary.room_type {
-                Some(RoomType::Space) => {
-                    self.space_children(&stop.room_id, place.suggested_only).await?
-                }
-                _ => Vec::new(),
-            };
+            let Visit { summary, children } = visit;
             if stop.depth < place.max_depth {
                 let depth = stop.depth + 1;
-                let stops =
-                    children.iter().map(|child| Stop { room_id: child.room_id.clone(), depth });
+                let stops = children.iter().map(|child| child.stop(depth));
                 stack.extend(stops.rev());
             }
             met += 1;
             if met > place.shown {
-                let children_state = children
-                    .iter()
-                    .map(|child| stripped_event_with_time(&child.event))
-                    .collect::<Result<_, _>>()?;
+                let children_state = children.into_iter().map(|child| child.shown).collect();
                 rooms.push(HierarchyRoom { summary, children_state });
             }
         }
         Ok(HierarchyPage { rooms, next_batch: None })
+    }
+
+    /// Looks at one room: at this server's own rows if they are here, else at what others say.
+    async fn visit(
+        &self,
+        stop: &Stop,
+        user_id: &UserId,
+        suggested_only: bool,
+        told: &mut Told,
+    ) -> Result<Visit, ReadError> {
+        let summary = match self.preview(&stop.room_id, Some(user_id)).await {
+            Ok(preview) => preview.summary,
+            Err(RoomError::UnknownRoom) => {
+                return self.visit_elsewhere(stop, user_id, suggested_only, told).await;
+            }
+            Err(error) => return Err(error),
+        };
+        let children = match summary.room_type {
+            Some(RoomType::Space) => self.space_children(&stop.room_id, suggested_only).await?,
+            _ => Vec::new(),
+        };
+        Ok(Visit { summary, children })
+    }
+
+    /// Asks other servers for a room that this one is not in.
+    async fn visit_elsewhere(
+        &self,
+        stop: &Stop,
+        user_id: &UserId,
+        suggested_only: bool,
+        told: &mut Told,
+    ) -> Result<Visit, ReadError> {
+        let room_id = &stop.room_id;
+        if let Some(summary) = told.rooms.remove(room_id)
+            && summary.room_type != Some(RoomType::Space)
+        {
+            let summary = self.if_shown(summary, user_id).await?;
+            return Ok(Visit { summary, children: Vec::new() });
+        }
+        if stop.via.is_empty() || told.asked >= MAX_ASKED || self.is_resident(room_id).await? {
+            return Err(RoomError::UnknownRoom);
+        }
+        let remote = self.remote().ok_or(RoomError::UnknownRoom)?;
+        told.asked += 1;
+        let via = stop.via.iter().take(MAX_VIA).cloned().collect();
+        let answer = match remote.hierarchy(room_id.clone(), suggested_only, via).await {
+            Ok(answer) => answer,
+            Err(error @ RoomError::Internal(_)) => return Err(error),
+            Err(_) => return Err(RoomError::UnknownRoom),
+        };
+        let summary = self.if_shown(answer.room.summary, user_id).await?;
+        told.rooms.extend(answer.children.into_iter().map(|room| (room.room_id.clone(), room)));
+        let shown = answer.room.children_state.into_iter().take(MAX_CHILDREN);
+        let mut children: Vec<Child> =
+            shown.filter_map(|event| Child::of_stripped(event, suggested_only)).collect();
+        children.sort_by(|a, b| a.place().cmp(&b.place()));
+        Ok(Visit { summary, children })
+    }
+
+    /// The summary that another server gives of a room, if this user may be told about it.
+    async fn if_shown(
+        &self,
+        summary: RoomSummary,
+        user_id: &UserId,
+    ) -> Result<RoomSummary, ReadError> {
+        // A membership that this server knew of would have shown the room from its own rows.
+        if self.may_preview(&summary, None, Some(user_id)).await? {
+            Ok(summary)
+        } else {
+            Err(RoomError::UnknownRoom)
+        }
     }
 
     /// A space's children in their order.
@@ -168,7 +256,7 @@ impl Rooms {
         let state = self.state_events(room_id, head.state, StatePart::Rest).await?;
         let mut children: Vec<Child> = state
             .into_iter()
-            .filter_map(|event| Child::of(event, suggested_only))
+            .filter_map(|event| Child::of(&event, suggested_only))
             .take(MAX_CHILDREN)
             .collect();
         children.sort_by(|a, b| a.place().cmp(&b.place()));
@@ -193,12 +281,30 @@ fn start(request: &HierarchyRequest) -> Result<WalkToken, RoomError> {
 struct Child {
     room_id: OwnedRoomId,
     order: Option<String>,
-    event: Arc<StoredEvent>,
+    via: Vec<OwnedServerName>,
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
+    /// The event, stripped but for its time.
+    shown: Box<RawValue>,
 }
 
 impl Child {
+    fn of(event: &StoredEvent, suggested_only: bool) -> Option<Self> {
+        if event.pdu.kind().to_string() != CHILD {
+            return None;
+        }
+        Self::of_stripped(stripped_event_with_time(event).ok()?, suggested_only)
+    }
+
     /// Children without servers to join by have been removed.
-    fn of(event: Arc<StoredEvent>, suggested_only: bool) -> Option<Self> {
+    fn of_stripped(shown: Box<RawValue>, suggested_only: bool) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Event {
+            #[serde(rename = "type")]
+            kind: String,
+            state_key: OwnedRoomId,
+            origin_server_ts: MilliSecondsSinceUnixEpoch,
+            content: Content,
+        }
         #[derive(Deserialize)]
         struct Content {
             via: Vec<String>,
@@ -207,22 +313,31 @@ impl Child {
             #[serde(default)]
             suggested: serde_json::Value,
         }
-        if event.pdu.kind().to_string() != CHILD {
-            return None;
-        }
-        let room_id = RoomId::parse(event.pdu.state_key()?).ok()?;
-        let content: Content = event.pdu.content_as().ok()?;
-        if content.via.is_empty() || (suggested_only && content.suggested != true) {
+        let event: Event = serde_json::from_str(shown.get()).ok()?;
+        let content = event.content;
+        if event.kind != CHILD
+            || content.via.is_empty()
+            || (suggested_only && content.suggested != true)
+        {
             return None;
         }
         let order = content.order.as_str().filter(|order| is_valid_order(order));
-        Some(Self { room_id, order: order.map(str::to_owned), event })
+        Some(Self {
+            room_id: event.state_key,
+            order: order.map(str::to_owned),
+            via: content.via.iter().filter_map(|name| ServerName::parse(name).ok()).collect(),
+            origin_server_ts: event.origin_server_ts,
+            shown,
+        })
+    }
+
+    fn stop(&self, depth: u64) -> Stop {
+        Stop { room_id: self.room_id.clone(), depth, via: self.via.clone() }
     }
 
     /// Those with an order come first, by it; then by time, then by ID (CS "Ordering of children").
     fn place(&self) -> (bool, Option<&str>, MilliSecondsSinceUnixEpoch, &RoomId) {
-        let time = self.event.pdu.origin_server_ts();
-        (self.order.is_none(), self.order.as_deref(), time, &self.room_id)
+        (self.order.is_none(), self.order.as_deref(), self.origin_server_ts, &self.room_id)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ruma::{
-    OwnedMxcUri, OwnedRoomAliasId, OwnedRoomId, RoomId, UInt, UserId,
+    OwnedMxcUri, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomId, UInt, UserId,
     events::room::guest_access::GuestAccess,
     room::{JoinRuleSummary, RestrictedSummary, RoomSummary, RoomType},
 };
@@ -45,6 +45,38 @@ impl Rooms {
             Some(user_id) => {
                 let row = self.member_row(room_id, user_id).await?;
                 Some(row.map_or(Membership::Leave, |row| row.membership))
+            }
+            None => None,
+        };
+        if self.may_preview(&summary, membership, user_id).await? {
+            Ok(Preview { summary, membership })
+        } else {
+            Err(RoomError::UnknownRoom)
+        }
+    }
+
+    /// The same for rooms of other servers too: those in `via` are asked.
+    pub async fn preview_via(
+        &self,
+        room_id: &RoomId,
+        user_id: Option<&UserId>,
+        via: Vec<OwnedServerName>,
+    ) -> Result<Preview, ReadError> {
+        let here = self.preview(room_id, user_id).await;
+        let Err(RoomError::UnknownRoom) = here else { return here };
+        let Some(remote) = self.remote() else { return here };
+        if via.is_empty() || self.is_resident(room_id).await? {
+            return here;
+        }
+        let summary = match remote.hierarchy(room_id.to_owned(), false, via).await {
+            Ok(answer) => answer.room.summary,
+            Err(error @ RoomError::Internal(_)) => return Err(error),
+            Err(_) => return here,
+        };
+        let membership = match user_id {
+            Some(user_id) => {
+                let known = self.user_room(user_id, room_id).await?;
+                Some(known.map_or(Membership::Leave, |row| row.details.membership))
             }
             None => None,
         };
@@ -97,7 +129,7 @@ impl Rooms {
     }
 
     /// Is the room one that this reader may be told about?
-    async fn may_preview(
+    pub(super) async fn may_preview(
         &self,
         summary: &RoomSummary,
         membership: Option<Membership>,

@@ -28,6 +28,9 @@ const SCANNED_PER_EVENT: usize = 10;
 const MIN_SCANNED: usize = 1_000;
 /// Children of one event that a filter by relations looks at.
 const MAX_CHILDREN: usize = 1_000;
+/// Times that one request fetches history from other servers: what they send may be nothing that the
+/// reader may see.
+const MAX_FETCHES: usize = 3;
 /// Rows in one read from the store.
 const PAGE: usize = 100;
 
@@ -127,11 +130,29 @@ impl Rooms {
             Stretch { after: start, until: request.to.map_or(end, |to| to.min(end)) }
         };
         let limit = request.limit.min(MAX_LIMIT);
-        let scan = self
-            .scan(room_id, stretch, request.direction, limit, &mut visibility, |event| {
-                wants_event(filter, event) && !is_ignored(ignored, event)
-            })
-            .await?;
+        let wanted =
+            |event: &StoredEvent| wants_event(filter, event) && !is_ignored(ignored, event);
+        let mut scan =
+            self.scan(room_id, stretch, request.direction, limit, &mut visibility, wanted).await?;
+        let mut fetches = 0;
+        let short = |scan: &Scan| backward && scan.rest.is_none() && scan.events.len() < limit;
+        while short(&scan) && self.fetch_history(room_id, limit).await? {
+            scan = self
+                .scan(room_id, stretch, request.direction, limit, &mut visibility, wanted)
+                .await?;
+            fetches += 1;
+            if fetches >= MAX_FETCHES {
+                break;
+            }
+        }
+        // Whoever reads on asks the other servers again, unless neither they nor this one had anything.
+        if short(&scan)
+            && (fetches > 0 || !scan.events.is_empty())
+            && self.has_more_elsewhere(room_id).await?
+        {
+            let first = self.timeline_page(room_id, stretch, Direction::Forward, 1).await?;
+            scan.rest = first.first().map(|(index, _)| *index);
+        }
         let mut events = scan.events;
         if request.filter.asks_relations() {
             events = self.related_only(room_id, events, &request.filter).await?;
@@ -146,6 +167,24 @@ impl Rooms {
             if backward { TimelineToken::before(index) } else { TimelineToken::after(index) }
         });
         Ok(MessagesPage { events, state, start, end })
+    }
+
+    /// Fetches history from before what is held, where other servers have some; says whether more is
+    /// here now.
+    async fn fetch_history(&self, room_id: &RoomId, limit: usize) -> Result<bool, ReadError> {
+        match self.remote() {
+            Some(remote) if self.has_more_elsewhere(room_id).await? => {
+                remote.backfill(room_id, limit).await
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Is there history that other servers can be asked for?
+    async fn has_more_elsewhere(&self, room_id: &RoomId) -> Result<bool, ReadError> {
+        Ok(self.remote().is_some()
+            && self.is_resident(room_id).await?
+            && !self.history_gaps(room_id, 1).await?.is_empty())
     }
 
     /// One event that the user may see; [`RoomError::UnknownEvent`] otherwise.
@@ -359,7 +398,55 @@ impl Rooms {
     /// stretch of positions as if both agreed (at most 64 probes of one row each), then looks through
     /// the 100 events on either side for a nearer one. There is no index by time: it would cost a row
     /// for every message.
+    ///
+    /// Where it may lie in history that is not here, other servers are asked.
     pub async fn timestamp_to_event(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        at: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<Arc<StoredEvent>, ReadError> {
+        let here = self.nearest_here(room_id, user_id, at, direction).await;
+        let Some(remote) = self.remote() else { return here };
+        let open = match (&here, direction) {
+            (Err(RoomError::UnknownEvent), Direction::Backward) => true,
+            (Ok(event), Direction::Forward) => self.is_first(room_id, event).await?,
+            _ => false,
+        };
+        if !open || !self.has_more_elsewhere(room_id).await? {
+            return here;
+        }
+        let asked = match direction {
+            Direction::Forward => ruma::api::Direction::Forward,
+            Direction::Backward => ruma::api::Direction::Backward,
+        };
+        let found = match remote.timestamp_to_event(room_id, at, asked).await {
+            Ok(Some((event_id, _))) => self.readable_event(room_id, user_id, &event_id).await,
+            Ok(None) => return here,
+            Err(error @ RoomError::Internal(_)) => return Err(error),
+            Err(_) => return here,
+        };
+        let fits = |event: &StoredEvent| match direction {
+            Direction::Forward => event.pdu.origin_server_ts() >= at,
+            Direction::Backward => event.pdu.origin_server_ts() <= at,
+        };
+        match found {
+            Ok(event) if fits(&event) => Ok(event),
+            _ => here,
+        }
+    }
+
+    /// Is this the first event of the timeline?
+    async fn is_first(&self, room_id: &RoomId, event: &StoredEvent) -> Result<bool, ReadError> {
+        let whole =
+            Stretch { after: TimelineToken::START, until: TimelineToken(TimelineIndex::END) };
+        let rows = self.timeline_page(room_id, whole, Direction::Forward, 1).await?;
+        Ok(rows.first().is_some_and(|(index, _)| Some(*index) == event.index))
+    }
+
+    /// [`Self::timestamp_to_event`] among what is here.
+    async fn nearest_here(
         &self,
         room_id: &RoomId,
         user_id: &UserId,
