@@ -120,7 +120,7 @@ impl Rooms {
         user_id: &UserId,
         reason: Option<&str>,
     ) -> Result<Option<OwnedEventId>, RoomError> {
-        if self.is_resident(room_id).await? {
+        if self.remote().is_none() || self.is_resident(room_id).await? {
             return Ok(None);
         }
         let Some(known) = self.out_of_band(room_id, user_id).await? else {
