@@ -1,10 +1,22 @@
 //! Memberships that begin on another server: joins of rooms that were not here, invitations from
 //! elsewhere, knocks; and history from before all that.
 
+mod install;
+mod order;
+mod plan;
+mod rows;
+
+use std::sync::Arc;
+
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId};
 use serde_json::value::RawValue;
 
-use crate::{CheckedPdu, Rooms, Verdict, error::RoomError};
+use crate::{
+    CheckedPdu, Rooms, Verdict,
+    error::RoomError,
+    schema::Standing,
+    writer::{Action, Outcome},
+};
 
 /// What a resident server answered to a join (SS "Joining Rooms"), each event checked.
 #[derive(Clone, Debug)]
@@ -52,11 +64,66 @@ pub struct OutOfBand {
     pub stripped_state: Vec<Box<RawValue>>,
 }
 
+/// What a writer is asked to admit.
+pub(crate) enum Admission {
+    /// A join by way of another server.
+    Join(Arc<RemoteJoin>),
+}
+
+/// Admits; only by the room's writer, while nothing of the room is in flight.
+pub(crate) async fn admit(rooms: &Rooms, admission: Admission) -> Result<Outcome, RoomError> {
+    match admission {
+        Admission::Join(join) => Ok(match install::install(rooms, join).await? {
+            Some(event_id) => Outcome::Event(event_id),
+            None => Outcome::Done,
+        }),
+    }
+}
+
 impl Rooms {
     /// Makes a room of the answer to a join, or, if the room is here already, adds the join to it.
-    /// Every event is authorized; a state that does not hold together is refused as a whole.
-    pub async fn admit_join(&self, _join: RemoteJoin) -> Result<OwnedEventId, RoomError> {
-        unimplemented!("rooms-admit")
+    /// Every event is authorized; a state that does not hold together is refused as a whole. Returns
+    /// when the room and the join are durable.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::InvalidRoomState`] if the answer does not hold together: no create event, one of
+    /// another room or version, two events at one state key, an auth event of the join missing.
+    /// [`RoomError::Forbidden`] if the join is not allowed by its auth events or by the state.
+    /// [`RoomError::UnsupportedVersion`].
+    pub async fn admit_join(&self, join: RemoteJoin) -> Result<OwnedEventId, RoomError> {
+        let join = Arc::new(join);
+        let admission = Action::Admit(Admission::Join(Arc::clone(&join)));
+        match self.act_anywhere(&join.room_id, admission).await? {
+            Outcome::Event(event_id) => Ok(event_id),
+            Outcome::Prepared(_) | Outcome::Done => self.admit_further_join(&join).await,
+        }
+    }
+
+    /// Adds a join to a room that other local users are in.
+    async fn admit_further_join(&self, join: &RemoteJoin) -> Result<OwnedEventId, RoomError> {
+        let room_id = &join.room_id;
+        let others = join.auth_chain.iter().chain(&join.state).cloned().collect();
+        self.receive_outliers(room_id, others).await?;
+        let mut before = Vec::with_capacity(join.state.len());
+        for event in &join.state {
+            let stored = self.event_by_id(room_id, event.pdu().id()).await?;
+            if stored.is_some_and(|stored| stored.header.standing != Standing::Rejected) {
+                before.push(event.pdu().id().to_owned());
+            }
+        }
+        let event_id = join.event.pdu().id().to_owned();
+        match self.receive_with_state(room_id, join.event.clone(), before).await? {
+            Verdict::Accepted | Verdict::Known => Ok(event_id),
+            Verdict::Rejected(reason) => Err(RoomError::Forbidden(reason)),
+            Verdict::SoftFailed => {
+                Err(RoomError::Forbidden("the room's state does not allow the join".to_owned()))
+            }
+            Verdict::MissingPrev(_) | Verdict::MissingAuth(_) => {
+                let text = "the join's auth events are missing";
+                Err(RoomError::InvalidRoomState(text.to_owned()))
+            }
+        }
     }
 
     /// Rooms whose state is still partial: to be completed, also after a restart.

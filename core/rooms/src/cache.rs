@@ -200,6 +200,16 @@ impl Caches {
         self.state_keys.insert(InRoom(room_id.to_owned(), key), ordinal);
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        self.replacements.fetch_add(1, Ordering::SeqCst);
+        self.events.clear();
+        self.nodes.clear();
+        self.state_keys.clear();
+        self.event_ids.clear();
+        self.heads.clear();
+    }
+
     pub(crate) fn head(&self, room_id: &RoomId) -> Option<CachedHead> {
         self.heads.get(room_id)
     }

@@ -11,7 +11,7 @@ use hearth_storage::{
 use hearth_types::{Pdu, PduError, StreamPosition};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId,
-    OwnedServerName, OwnedTransactionId, OwnedUserId,
+    OwnedServerName, OwnedTransactionId, OwnedUserId, RoomVersionId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +150,17 @@ pub const HISTORY_GAPS: Keyspace<OwnedRoomId, OwnedEventId, EventOrdinalRow> =
 /// Redactions whose targets are not here yet, (target, redaction).
 pub const PENDING_REDACTIONS: Keyspace<OwnedRoomId, (OwnedEventId, EventOrdinal), ()> =
     Keyspace::new("pending_redactions");
+/// Invitations and knocks of local users in rooms that this server is not in, and how they ended. A
+/// user's row in [`USER_ROOMS`] says whether it still counts ([`UserRoomDetails::is_out_of_band`]).
+pub const OUT_OF_BAND: Keyspace<OwnedRoomId, OwnedUserId, OutOfBandRow> =
+    Keyspace::new("out_of_band");
+/// The join before which the room's state is still to be completed; no row if the state is whole.
+pub const PARTIAL: Keyspace<OwnedRoomId, (), PartialRow> = Keyspace::new("partial_state");
+/// Servers in a room whose state is partial, as the join's answer named them.
+pub const PARTIAL_SERVERS: Keyspace<OwnedRoomId, OwnedServerName, ()> =
+    Keyspace::new("partial_servers");
+/// Rooms with a row in [`PARTIAL`] (an effect). Partition: the server.
+pub const PARTIAL_ROOMS: Keyspace<(), OwnedRoomId, ()> = Keyspace::new("partial_rooms");
 
 /// All of them, for the store's opening.
 pub const KEYSPACES: &[&str] = &[
@@ -180,7 +191,14 @@ pub const KEYSPACES: &[&str] = &[
     HISTORY_GAPS.name(),
     CURRENT_STATES.name(),
     PENDING_REDACTIONS.name(),
+    OUT_OF_BAND.name(),
+    PARTIAL.name(),
+    PARTIAL_SERVERS.name(),
+    PARTIAL_ROOMS.name(),
 ];
+
+/// Stands for the event in the [`UserRoomDetails`] of a membership that is kept in [`OUT_OF_BAND`].
+pub const OUT_OF_BAND_EVENT: EventOrdinal = EventOrdinal::MAX;
 
 /// The scope of [`NOTIFY_TOTALS`] that is no thread. Ordinal 0 is the create event, which roots none.
 pub const MAIN_TIMELINE: u32 = 0;
@@ -455,7 +473,7 @@ pub struct UserRoomRow {
 pub struct UserRoomDetails {
     /// The user's membership.
     pub membership: Membership,
-    /// The membership event.
+    /// The membership event; [`OUT_OF_BAND_EVENT`] if it is not among the room's events.
     pub event: EventOrdinal,
     /// Who sent the membership event (for invites: the inviter).
     pub sender: OwnedUserId,
@@ -465,6 +483,14 @@ pub struct UserRoomDetails {
     pub was_joined: bool,
     /// The user has forgotten the room.
     pub forgotten: bool,
+}
+
+impl UserRoomDetails {
+    /// Is the membership event kept in [`OUT_OF_BAND`] instead of the room's events?
+    #[must_use]
+    pub fn is_out_of_band(&self) -> bool {
+        self.event == OUT_OF_BAND_EVENT
+    }
 }
 
 impl Record for UserRoomRow {
@@ -619,3 +645,25 @@ pub struct AliasRow {
     pub creator: OwnedUserId,
 }
 postcard_record!(AliasRow, version = 1);
+
+/// The row of [`OUT_OF_BAND`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfBandRow {
+    /// The room's version.
+    pub room_version: RoomVersionId,
+    /// The membership event's ID.
+    pub event_id: OwnedEventId,
+    /// The membership event's canonical JSON.
+    pub json: String,
+    /// What the user was told about the room: a JSON list of stripped state events.
+    pub stripped_state: String,
+}
+postcard_record!(OutOfBandRow, version = 1);
+
+/// The row of [`PARTIAL`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartialRow {
+    /// The join.
+    pub join: EventOrdinal,
+}
+postcard_record!(PartialRow, version = 1);

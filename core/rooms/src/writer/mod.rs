@@ -25,7 +25,7 @@ mod template;
 
 pub use self::draft::Draft;
 pub(crate) use self::{
-    append::{NewEvent, sign},
+    append::{NewEvent, room_id_of_create, sign},
     batch::Batch,
     content::{Facts, parse_object, to_object},
     draft::check_event_key,

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     CheckedPdu, Rooms,
+    admit::{Admission, admit},
     error::RoomError,
     membership::MemberRequest,
     schema::{self, Membership, TransactionKey},
@@ -39,6 +40,8 @@ pub(crate) enum Action {
     Forget(OwnedUserId),
     /// Remove transactions that are too old to be repeated.
     Sweep(Vec<TransactionKey>),
+    /// Take in what began on another server; also in rooms that are not here.
+    Admit(Admission),
 }
 
 /// What came of it.
@@ -68,6 +71,15 @@ impl Rooms {
         if self.head(room_id).await?.is_none() {
             return Err(RoomError::UnknownRoom);
         }
+        self.act_anywhere(room_id, action).await
+    }
+
+    /// The same for a room that need not be here.
+    pub(crate) async fn act_anywhere(
+        &self,
+        room_id: &ruma::RoomId,
+        action: Action,
+    ) -> Result<Outcome, RoomError> {
         let (reply, answer) = oneshot::channel();
         self.writers().send(self, room_id, Command { action, reply })?;
         answer.await.map_err(|_| RoomError::internal("the room's writer ended"))?
@@ -156,12 +168,30 @@ impl WriterTask {
                     Next::End => break,
                 },
             };
+            let command = match command {
+                Command { action: Action::Admit(admission), reply } => {
+                    self.admit(admission, reply).await;
+                    continue;
+                }
+                command => command,
+            };
             let batch = self.fill_batch(command);
             if let Some(batch) = batch {
                 self.submit(batch).await;
             }
         }
         self.settle().await;
+    }
+
+    /// Admits by commits of its own, while nothing else happens in the room.
+    async fn admit(&mut self, admission: Admission, reply: Reply) {
+        self.settle().await;
+        self.room = None;
+        let admitted = admit(&self.rooms, admission).await.inspect_err(|error| {
+            tracing::debug!(room_id = %self.room_id, ?error, "not admitted");
+        });
+        // A caller who left does not undo what is durable.
+        drop(reply.send(admitted));
     }
 
     fn room_is_heavy(&self) -> bool {
@@ -266,6 +296,10 @@ impl WriterTask {
                 break;
             }
             match self.mailbox.try_recv() {
+                Ok(next) if matches!(next.action, Action::Admit(_)) => {
+                    self.deferred = Some(next);
+                    break;
+                }
                 Ok(next) => command = next,
                 Err(_) => break,
             }
@@ -378,6 +412,8 @@ fn step(
             }
             Ok(Outcome::Done)
         }
+        // The loop hands these to `admit`.
+        Action::Admit(_) => Err(StepError::Settle),
     }
 }
 

@@ -7,8 +7,10 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod admit;
 mod create;
 mod directory;
+mod elsewhere;
 mod fixture;
 mod membership;
 mod reading;

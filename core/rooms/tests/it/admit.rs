@@ -1,0 +1,208 @@
+//! Rooms that come from other servers.
+
+use hearth_rooms::{
+    RoomError,
+    read::{Ignored, MessagesPage, MessagesRequest, StatePart, TimelineFilter},
+    schema::{self, Membership, Standing, TimelineIndex},
+};
+use hearth_storage::Direction;
+use ruma::{RoomId, RoomVersionId, UserId};
+use serde_json::json;
+
+use crate::{
+    elsewhere::{FAR_ADMIN, FarRoom, Sketch},
+    fixture::{Server, user},
+};
+
+/// Versions whose rules differ in what matters here.
+const VERSIONS: [RoomVersionId; 4] =
+    [RoomVersionId::V6, RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12];
+
+#[tokio::test]
+async fn a_join_by_way_of_another_server_makes_the_room() {
+    for version in VERSIONS {
+        let server = Server::new().await;
+        let mut far = FarRoom::new(version);
+        for number in 0..100 {
+            far.join(&format!("@user{number}:s{}.test", number % 3));
+        }
+        far.member(FAR_ADMIN, "@user7:s1.test", "ban");
+        far.say(FAR_ADMIN, "before");
+        let alice = user("alice");
+        let answer = far.answer_join(alice.as_str());
+        let gap = answer.event.pdu().prev_events().to_vec();
+        let joined = server.rooms.admit_join(answer).await.unwrap();
+
+        let head = server.rooms.head(&far.id).await.unwrap().unwrap();
+        assert_eq!((head.joined_members, head.joined_local_members), (101, 1));
+        let event = server.event(&far.id, &joined).await;
+        assert_eq!(head.extremities, [event.ordinal]);
+        assert_eq!(head.depth, event.pdu.depth());
+        let state = server.rooms.state_events(&far.id, head.state, StatePart::All).await.unwrap();
+        assert_eq!(state.len(), far.state.len());
+        for event in &state {
+            let key = (event.pdu.kind().to_string(), event.pdu.state_key().unwrap().to_owned());
+            assert_eq!(event.pdu.id(), far.state[&key].pdu().id());
+        }
+        let row = server.rooms.user_room(&alice, &far.id).await.unwrap().unwrap();
+        assert_eq!(row.details.membership, Membership::Join);
+        assert_eq!(event.index, Some(TimelineIndex::Live(row.position)));
+        let banned = UserId::parse("@user7:s1.test").unwrap();
+        let banned = server.rooms.member_row(&far.id, &banned).await.unwrap().unwrap();
+        assert_eq!(banned.membership, Membership::Ban);
+        let servers = server
+            .rooms
+            .store()
+            .page(&schema::ROOM_SERVERS, &far.id, .., Direction::Forward, 9)
+            .await
+            .unwrap();
+        let servers: Vec<_> =
+            servers.iter().map(|(name, row)| (name.as_str(), row.joined)).collect();
+        assert_eq!(servers, [("far.test", 1), ("s0.test", 34), ("s1.test", 32), ("s2.test", 33)]);
+        let gaps = server
+            .rooms
+            .store()
+            .page(&schema::HISTORY_GAPS, &far.id, .., Direction::Forward, 9)
+            .await
+            .unwrap();
+        assert_eq!(gaps.len(), 1);
+        assert_eq!((&gaps[0].0, gaps[0].1.0), (&gap[0], event.ordinal));
+        ordinals_are_topological(&server, &far).await;
+
+        server.say(&far.id, &alice, "hello").await.unwrap();
+        let page = backwards(&server, &far.id, &alice).await;
+        let kinds: Vec<_> = page.events.iter().map(|e| e.pdu.kind().to_string()).collect();
+        assert_eq!(kinds, ["m.room.message", "m.room.member"]);
+    }
+}
+
+/// The room's newest page.
+async fn backwards(server: &Server, room_id: &RoomId, user_id: &UserId) -> MessagesPage {
+    let request = MessagesRequest {
+        from: None,
+        to: None,
+        direction: Direction::Backward,
+        limit: 10,
+        filter: TimelineFilter::default(),
+    };
+    server.rooms.messages(room_id, user_id, &Ignored::default(), &request).await.unwrap()
+}
+
+/// Auth events have smaller ordinals, and the create event has the smallest.
+async fn ordinals_are_topological(server: &Server, far: &FarRoom) {
+    let head = server.rooms.head(&far.id).await.unwrap().unwrap();
+    let ordinals: Vec<u32> = (0..head.next_event).collect();
+    let events = server.rooms.events(&far.id, &ordinals).await.unwrap();
+    assert_eq!(events[0].pdu.kind().to_string(), "m.room.create");
+    for event in events {
+        assert!(event.header.auth_events.iter().all(|auth| *auth < event.ordinal));
+        assert_eq!(event.header.auth_events.len(), event.pdu.auth_events().len());
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_allowed_stays_out_of_the_state() {
+    let server = Server::new().await;
+    let mut far = FarRoom::new(RoomVersionId::V11);
+    far.join("@bob:far.test");
+    let sketch = Sketch {
+        sender: "@bob:far.test",
+        kind: "m.room.topic",
+        state_key: Some(""),
+        content: json!({ "topic": "forged" }),
+    };
+    let forged = far.sign(sketch);
+    let mut answer = far.answer_join("@alice:hs.test");
+    answer.state.push(forged.clone());
+    server.rooms.admit_join(answer).await.unwrap();
+    assert!(server.state(&far.id, "m.room.topic", "").await.is_null());
+    let stored = server.event(&far.id, &forged.pdu().id().to_owned()).await;
+    assert_eq!(stored.header.standing, Standing::Rejected);
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_hold_together_is_refused() {
+    for version in VERSIONS {
+        let server = Server::new().await;
+        let other = FarRoom::new(version.clone());
+        let alice = "@alice:hs.test";
+        let mut far = FarRoom::new(version.clone());
+        far.put("m.room.topic", "", json!({ "topic": "old" }));
+        let old_topic = far.events.last().unwrap().clone();
+        far.put("m.room.topic", "", json!({ "topic": "new" }));
+        let good = far.answer_join(alice);
+        let is_create =
+            |event: &hearth_rooms::CheckedPdu| event.pdu().kind().to_string() == "m.room.create";
+
+        let mut no_create = good.clone();
+        no_create.state.retain(|event| !is_create(event));
+        let mut nowhere = no_create.clone();
+        nowhere.auth_chain.retain(|event| !is_create(event));
+        let mut twice = good.clone();
+        twice.state.push(old_topic);
+        let mut another = good.clone();
+        another.state.retain(|event| !is_create(event));
+        another.auth_chain.retain(|event| !is_create(event));
+        another.state.extend(other.events.first().cloned());
+        let mut version_differs = good.clone();
+        version_differs.room_version = RoomVersionId::V9;
+        let mut no_auth = good.clone();
+        no_auth.auth_chain.retain(|event| event.pdu().kind().to_string() != "m.room.join_rules");
+        no_auth.state.retain(|event| event.pdu().kind().to_string() != "m.room.join_rules");
+        let mut message = good.clone();
+        message.state.push(far.say(FAR_ADMIN, "not state"));
+
+        for bad in [no_create, nowhere, twice, another, version_differs, no_auth, message] {
+            let refused = server.rooms.admit_join(bad).await;
+            assert!(matches!(refused, Err(RoomError::InvalidRoomState(_))), "{refused:?}");
+            assert!(server.rooms.head(&far.id).await.unwrap().is_none());
+        }
+        server.rooms.admit_join(good).await.unwrap();
+        assert_eq!(server.state(&far.id, "m.room.topic", "").await["topic"], "new");
+    }
+}
+
+#[tokio::test]
+async fn a_join_that_the_state_forbids_is_refused() {
+    let server = Server::new().await;
+    let mut far = FarRoom::new(RoomVersionId::V11);
+    let alice = "@alice:hs.test";
+    let join = far.draft_member(alice, alice, "join");
+    far.member(FAR_ADMIN, alice, "ban");
+    let answer = far.answer(join, far.state_now(), far.all_state());
+    let refused = server.rooms.admit_join(answer).await;
+    assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{refused:?}");
+    assert!(server.rooms.head(&far.id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn who_comes_back_finds_the_room_as_it_is_now() {
+    let server = Server::new().await;
+    let mut far = FarRoom::new(RoomVersionId::V10);
+    let alice = user("alice");
+    far.join("@bob:far.test");
+    server.rooms.admit_join(far.answer_join(alice.as_str())).await.unwrap();
+    server.say(&far.id, &alice, "here").await.unwrap();
+    server.rooms.leave(&far.id, &alice, None).await.unwrap();
+    let before = server.rooms.head(&far.id).await.unwrap().unwrap();
+    assert_eq!(before.joined_local_members, 0);
+
+    far.member(alice.as_str(), alice.as_str(), "leave");
+    far.put("m.room.name", "", json!({ "name": "renamed" }));
+    far.member("@bob:far.test", "@bob:far.test", "leave");
+    far.join("@carol:third.test");
+    let answer = far.answer_join(alice.as_str());
+    let joined = server.rooms.admit_join(answer).await.unwrap();
+
+    let head = server.rooms.head(&far.id).await.unwrap().unwrap();
+    let event = server.event(&far.id, &joined).await;
+    assert_eq!(head.extremities, [event.ordinal], "what was before the absence is left behind");
+    assert_eq!((head.joined_members, head.joined_local_members), (3, 1));
+    assert_eq!(server.state(&far.id, "m.room.name", "").await["name"], "renamed");
+    let bob = UserId::parse("@bob:far.test").unwrap();
+    let bob = server.rooms.member_row(&far.id, &bob).await.unwrap().unwrap();
+    assert_eq!(bob.membership, Membership::Leave);
+    ordinals_are_topological(&server, &far).await;
+    server.say(&far.id, &alice, "back").await.unwrap();
+    assert_eq!(backwards(&server, &far.id, &alice).await.events.len(), 5);
+}
