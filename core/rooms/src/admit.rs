@@ -3,10 +3,14 @@
 
 mod install;
 mod order;
+mod out_of_band;
+mod partial;
 mod plan;
 mod rows;
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
+
+use hearth_storage::Direction;
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId};
 use serde_json::value::RawValue;
@@ -14,7 +18,7 @@ use serde_json::value::RawValue;
 use crate::{
     CheckedPdu, Rooms, Verdict,
     error::RoomError,
-    schema::Standing,
+    schema::{self, Standing},
     writer::{Action, Outcome},
 };
 
@@ -64,10 +68,17 @@ pub struct OutOfBand {
     pub stripped_state: Vec<Box<RawValue>>,
 }
 
+/// Gaps of one room that are looked at: others take their places as these are filled.
+const MAX_GAPS: usize = 100;
+
 /// What a writer is asked to admit.
 pub(crate) enum Admission {
     /// A join by way of another server.
     Join(Arc<RemoteJoin>),
+    /// A membership in a room that this server is not in.
+    OutOfBand(Box<OutOfBand>),
+    /// A user forgets such a membership.
+    Forget(OwnedRoomId, OwnedUserId),
 }
 
 /// Admits; only by the room's writer, while nothing of the room is in flight.
@@ -77,6 +88,8 @@ pub(crate) async fn admit(rooms: &Rooms, admission: Admission) -> Result<Outcome
             Some(event_id) => Outcome::Event(event_id),
             None => Outcome::Done,
         }),
+        Admission::OutOfBand(membership) => out_of_band::keep(rooms, *membership).await,
+        Admission::Forget(room_id, user_id) => out_of_band::forget(rooms, room_id, user_id).await,
     }
 }
 
@@ -96,7 +109,9 @@ impl Rooms {
         let admission = Action::Admit(Admission::Join(Arc::clone(&join)));
         match self.act_anywhere(&join.room_id, admission).await? {
             Outcome::Event(event_id) => Ok(event_id),
-            Outcome::Prepared(_) | Outcome::Done => self.admit_further_join(&join).await,
+            Outcome::Prepared(_) | Outcome::Done | Outcome::Verdicts(_) => {
+                self.admit_further_join(&join).await
+            }
         }
     }
 
@@ -126,11 +141,6 @@ impl Rooms {
         }
     }
 
-    /// Rooms whose state is still partial: to be completed, also after a restart.
-    pub async fn partial_rooms(&self) -> Result<Vec<PartialRoom>, RoomError> {
-        unimplemented!("rooms-admit")
-    }
-
     /// Completes a partial room with the state before its join.
     pub async fn complete_state(
         &self,
@@ -141,29 +151,24 @@ impl Rooms {
         unimplemented!("rooms-admit")
     }
 
-    /// Keeps an invitation, a knock, or the end of either, of a local user in a room that this server is
-    /// not in; in a room that it is in, receives the event in the ordinary way. The user's syncs show it.
-    pub async fn admit_out_of_band(&self, _membership: OutOfBand) -> Result<(), RoomError> {
-        unimplemented!("rooms-admit")
-    }
-
-    /// The membership event that [`Self::admit_out_of_band`] keeps for a user, with the room's version.
-    pub async fn out_of_band(
-        &self,
-        _room_id: &RoomId,
-        _user_id: &ruma::UserId,
-    ) -> Result<Option<OutOfBand>, RoomError> {
-        unimplemented!("rooms-admit")
-    }
-
     /// Previous events that the room's events name and that are not here, each with the event that
     /// names it, the deepest first: where history can be asked for.
     pub async fn history_gaps(
         &self,
-        _room_id: &RoomId,
-        _limit: usize,
+        room_id: &RoomId,
+        limit: usize,
     ) -> Result<Vec<(OwnedEventId, OwnedEventId)>, RoomError> {
-        unimplemented!("rooms-admit")
+        let owned_id = room_id.to_owned();
+        let rows = self
+            .store()
+            .page(&schema::HISTORY_GAPS, &owned_id, .., Direction::Forward, MAX_GAPS)
+            .await?;
+        let ordinals: Vec<_> = rows.iter().map(|(_, row)| row.0).collect();
+        let children = self.events(room_id, &ordinals).await?;
+        let mut gaps: Vec<_> = rows.into_iter().map(|(missing, _)| missing).zip(children).collect();
+        gaps.sort_by_key(|(_, child)| Reverse(child.pdu.depth()));
+        gaps.truncate(limit);
+        Ok(gaps.into_iter().map(|(id, child)| (id, child.header.event_id.clone())).collect())
     }
 
     /// Receives history: events from before what is held, in any order, with the state before the

@@ -301,7 +301,9 @@ fn append(
             Err(RoomError::InvalidRoomState(format!("{}: {reason}", event.event_type)))
         }
         Err(StepError::Refused(error)) => Err(error),
-        Err(StepError::Settle) => Err(RoomError::internal("a new room waits for itself")),
+        Err(StepError::Settle | StepError::Full) => {
+            Err(RoomError::internal("a new room waits for itself"))
+        }
     }
 }
 

@@ -120,7 +120,9 @@ impl Rooms {
         user_id: &UserId,
         reason: Option<&str>,
     ) -> Result<Option<OwnedEventId>, RoomError> {
-        if self.remote().is_none() || self.is_resident(room_id).await? {
+        let own = self.user_room(user_id, room_id).await?;
+        let kept = own.is_some_and(|own| own.details.is_out_of_band());
+        if !kept && (self.remote().is_none() || self.is_resident(room_id).await?) {
             return Ok(None);
         }
         let Some(known) = self.out_of_band(room_id, user_id).await? else {
@@ -228,7 +230,9 @@ impl Rooms {
         let event = match self.act(room_id, Action::Prepare(request)).await? {
             Outcome::Prepared(event) => event,
             Outcome::Event(event_id) => return Ok(event_id),
-            Outcome::Done => return Err(RoomError::internal("the writer prepared no event")),
+            Outcome::Done | Outcome::Verdicts(_) => {
+                return Err(RoomError::internal("the writer prepared no event"));
+            }
         };
         let invite = RemoteInvite {
             room_id: room_id.to_owned(),

@@ -50,8 +50,8 @@ pub use self::{
     rooms::{RoomNodes, Rooms},
     schema::{KEYSPACES, StoredEvent},
     serve::{
-        JoinAnswer, MAX_BACKFILL, MAX_MISSING, MembershipShape, MembershipTemplate, StateAnswer,
-        StateIds, TemplateKind,
+        JoinAnswer, MAX_BACKFILL, MAX_MISSING, MembershipShape, MembershipTemplate,
+        ServerHierarchy, StateAnswer, StateIds, TemplateKind,
     },
     writer::Draft,
 };

@@ -189,6 +189,10 @@ impl Rooms {
     ///
     /// [`RoomError::InvalidParam`] if the user has not left.
     pub async fn forget(&self, room_id: &RoomId, user_id: &UserId) -> Result<(), RoomError> {
+        let own = self.user_room(user_id, room_id).await?;
+        if own.is_some_and(|own| own.details.is_out_of_band()) {
+            return self.forget_out_of_band(room_id, user_id).await;
+        }
         self.act(room_id, Action::Forget(user_id.to_owned())).await.map(drop)
     }
 

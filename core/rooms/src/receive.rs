@@ -4,7 +4,12 @@
 use hearth_types::Pdu;
 use ruma::{OwnedEventId, RoomId};
 
-use crate::{Rooms, error::RoomError};
+use crate::{
+    Rooms,
+    error::RoomError,
+    schema::Forwarding,
+    writer::{How, Receive, by_auth_edges},
+};
 
 /// An event that passed the first three checks on receipt: its form and size, the signatures of the
 /// servers that must have signed it, and its content hash (if that was wrong, this is the redacted
@@ -49,6 +54,9 @@ pub enum Verdict {
     MissingAuth(Vec<OwnedEventId>),
 }
 
+/// Events that the writer is handed at a time: about a commit's worth, so that others come in between.
+const CHUNK: usize = 50;
+
 impl Rooms {
     /// Receives events of one room, in the order given: each is authorized by its auth events, by the
     /// state before it and by the current state, and gets its verdict. Forks are resolved. The answer
@@ -59,10 +67,10 @@ impl Rooms {
     /// [`RoomError::UnknownRoom`] if this server is not in the room.
     pub async fn receive(
         &self,
-        _room_id: &RoomId,
-        _events: Vec<CheckedPdu>,
+        room_id: &RoomId,
+        events: Vec<CheckedPdu>,
     ) -> Result<Vec<Verdict>, RoomError> {
-        unimplemented!("rooms-receive")
+        self.receive_all(room_id, events, &How::Live(Forwarding::Elsewhere)).await
     }
 
     /// Receives an event that this server passes on to the others: a membership event that another
@@ -70,31 +78,66 @@ impl Rooms {
     #[allow(dead_code, reason = "called by what serves joins")]
     pub(crate) async fn admit_event(
         &self,
-        _room_id: &RoomId,
-        _event: CheckedPdu,
+        room_id: &RoomId,
+        event: CheckedPdu,
     ) -> Result<Verdict, RoomError> {
-        unimplemented!("rooms-receive")
+        let verdicts = self.receive_all(room_id, vec![event], &How::Live(Forwarding::Here)).await?;
+        only(verdicts)
     }
 
     /// Stores events that are known only because others refer to them (state and auth events of a gap):
-    /// each is authorized by its auth events alone, and takes no place in the timeline. The events may
-    /// come in any order; those whose auth events are neither here nor among them are not taken.
+    /// each is authorized by its auth events alone, and takes no place in the timeline; accepted here
+    /// means kept as such. The events may come in any order; those whose auth events are neither here
+    /// nor among them are not taken. The verdicts are in the order given.
     pub async fn receive_outliers(
         &self,
-        _room_id: &RoomId,
-        _events: Vec<CheckedPdu>,
+        room_id: &RoomId,
+        events: Vec<CheckedPdu>,
     ) -> Result<Vec<Verdict>, RoomError> {
-        unimplemented!("rooms-receive")
+        let pdus: Vec<&Pdu> = events.iter().map(CheckedPdu::pdu).collect();
+        let (sorted, _) = by_auth_edges(&pdus);
+        let in_order = sorted.iter().filter_map(|place| events.get(*place).cloned()).collect();
+        let verdicts = self.receive_all(room_id, in_order, &How::Outliers).await?;
+        let cyclic = Verdict::Rejected("its auth events rest on itself".to_owned());
+        let mut all = vec![cyclic; events.len()];
+        for (place, verdict) in sorted.into_iter().zip(verdicts) {
+            if let Some(slot) = all.get_mut(place) {
+                *slot = verdict;
+            }
+        }
+        Ok(all)
     }
 
     /// Receives an event whose previous events are not all here, with the state before it as another
-    /// server tells it. The state's events must be here, as outliers or otherwise.
+    /// server tells it. The state's events must be here, as outliers or otherwise: those that are not
+    /// are named as missing auth events. Where some previous events are here, the states after them
+    /// are resolved with the told one; where all are, it is not looked at.
     pub async fn receive_with_state(
         &self,
-        _room_id: &RoomId,
-        _event: CheckedPdu,
-        _state_before: Vec<OwnedEventId>,
+        room_id: &RoomId,
+        event: CheckedPdu,
+        state_before: Vec<OwnedEventId>,
     ) -> Result<Verdict, RoomError> {
-        unimplemented!("rooms-receive")
+        only(self.receive_all(room_id, vec![event], &How::WithState(state_before)).await?)
     }
+
+    async fn receive_all(
+        &self,
+        room_id: &RoomId,
+        events: Vec<CheckedPdu>,
+        how: &How,
+    ) -> Result<Vec<Verdict>, RoomError> {
+        let mut verdicts = Vec::with_capacity(events.len());
+        for chunk in events.chunks(CHUNK) {
+            let receive = Receive::new(chunk.to_vec(), how.clone());
+            verdicts.extend(self.act_receive(room_id, receive).await?);
+        }
+        Ok(verdicts)
+    }
+}
+
+/// The verdict on a single event.
+fn only(verdicts: Vec<Verdict>) -> Result<Verdict, RoomError> {
+    let verdict = verdicts.into_iter().next();
+    verdict.ok_or_else(|| RoomError::internal("an event without a verdict"))
 }

@@ -7,17 +7,20 @@ use bytes::Bytes;
 use hearth_storage::Direction;
 use hearth_types::Pdu;
 use ruma::{
-    CanonicalJsonObject, OwnedEventId, OwnedUserId, canonical_json::redact_in_place,
+    CanonicalJsonObject, OwnedEventId, OwnedUserId, UserId, canonical_json::redact_in_place,
+    events::TimelineEventType, room_version_rules::RoomVersionRules,
     state_res::events::RoomPowerLevelsIntField,
 };
+use serde::Deserialize;
 
 use crate::{
     error::RoomError,
     schema::{
         self, EventOrdinal, EventOrdinalRow, MAIN_TIMELINE, StoredEvent, ThreadRow, TimelineIndex,
     },
+    state::StateRoot,
     unread::LedgerUndo,
-    writer::{Batch, Context, Facts, NewEvent, Room, StepError, parse_object},
+    writer::{Batch, Context, Facts, Power, Room, StepError, Subject, parse_object},
 };
 
 /// The rel_type of a thread's replies.
@@ -40,24 +43,24 @@ struct ThreadUndo {
 }
 
 impl RedactionEffect {
-    /// Finds the target and checks that the sender may redact it. `None` if it is redacted already.
+    /// Finds the target and checks that the sender may redact it. `None` if it is redacted already, or
+    /// if a received redaction has no effect.
     pub(crate) fn plan(
         room: &mut Room,
         view: &Context<'_>,
         batch: &Batch,
-        event: &NewEvent,
+        subject: &Subject<'_>,
     ) -> Result<Option<Self>, StepError> {
-        let target_id = event.redacts.as_ref().ok_or_else(|| {
-            RoomError::InvalidParam("a redaction must name its target".to_owned())
-        })?;
-        let target = room.event_by_id(view, target_id)?.ok_or(RoomError::UnknownEvent)?;
-        check_allowed(room, view, event, &target)?;
+        let Some(target) = Self::target(room, view, subject)? else {
+            return Ok(None);
+        };
         if target.header.redacted_by.is_some() {
             return Ok(None);
         }
         let index = room.index_of(batch.number, &target)?;
         let event_type = target.pdu.kind().to_string();
-        let content = parse_object(target.pdu.content())?;
+        // What cannot be read never had an effect.
+        let content = parse_object(target.pdu.content()).unwrap_or_default();
         let facts = Facts::of(&event_type, target.pdu.state_key(), &content);
         let thread = match (&facts.relation, index) {
             (Some(relation), Some(_)) if relation.is_thread() => {
@@ -76,6 +79,36 @@ impl RedactionEffect {
             annotation,
             thread,
         }))
+    }
+
+    /// The target, if the redaction is to be applied.
+    fn target(
+        room: &mut Room,
+        view: &Context<'_>,
+        subject: &Subject<'_>,
+    ) -> Result<Option<Arc<StoredEvent>>, StepError> {
+        let target = match subject.redacts {
+            Some(target_id) => room.event_by_id(view, target_id)?,
+            None => None,
+        };
+        let Some(before) = subject.received_at else {
+            if subject.redacts.is_none() {
+                let text = "a redaction must name its target";
+                return Err(RoomError::InvalidParam(text.to_owned()).into());
+            }
+            let target = target.ok_or(RoomError::UnknownEvent)?;
+            check_allowed(room, view, subject.sender, &target)?;
+            return Ok(Some(target));
+        };
+        match target {
+            Some(target) if target.ordinal == 0 => Ok(None),
+            Some(target)
+                if room.may_redact(view, subject.sender, target.pdu.sender(), before)? =>
+            {
+                Ok(Some(target))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Writes the rows and announces the new form to the writer's memory.
@@ -105,17 +138,17 @@ impl RedactionEffect {
 fn check_allowed(
     room: &mut Room,
     view: &Context<'_>,
-    event: &NewEvent,
+    sender: &UserId,
     target: &StoredEvent,
 ) -> Result<(), RoomError> {
     if target.ordinal == 0 {
         return Err(RoomError::Forbidden("the create event cannot be redacted".to_owned()));
     }
-    if target.pdu.sender() == event.sender {
+    if target.pdu.sender() == sender {
         return Ok(());
     }
     let field = RoomPowerLevelsIntField::Redact;
-    if room.with_power(view, |power| power.can(&event.sender, field))? {
+    if room.with_power(view, |power| power.can(sender, field))? {
         Ok(())
     } else {
         Err(RoomError::Forbidden(
@@ -124,23 +157,70 @@ fn check_allowed(
     }
 }
 
-/// The target in its redacted form (rooms' "Redactions").
+impl Room {
+    /// Is a received redaction applied? The target's own server may always redact; others need the
+    /// level, in the state before the redaction (rooms/v3 "Handling redactions").
+    pub(crate) fn may_redact(
+        &self,
+        view: &Context<'_>,
+        sender: &UserId,
+        target_sender: &UserId,
+        before: StateRoot,
+    ) -> Result<bool, RoomError> {
+        if sender.server_name() == target_sender.server_name() {
+            return Ok(true);
+        }
+        let Some(create) = self.state_event_at(view, before, "m.room.create", "")? else {
+            return Ok(false);
+        };
+        let levels = self.state_event_at(view, before, "m.room.power_levels", "")?;
+        let levels = levels.as_ref().map(|event| &event.pdu);
+        Power::new(&self.rules.authorization, &create.pdu, levels)?
+            .can(sender, RoomPowerLevelsIntField::Redact)
+    }
+}
+
+/// The target in its redacted form.
 fn redacted(
     room: &Room,
     target: &StoredEvent,
     index: Option<TimelineIndex>,
 ) -> Result<StoredEvent, RoomError> {
+    let pdu = redacted_pdu(&room.rules, &target.pdu)?;
+    Ok(StoredEvent { ordinal: target.ordinal, index, header: target.header.clone(), pdu })
+}
+
+/// An event in its redacted form (rooms' "Redactions").
+pub(crate) fn redacted_pdu(rules: &RoomVersionRules, pdu: &Pdu) -> Result<Pdu, RoomError> {
     let unreadable = |error: &dyn std::fmt::Display| {
-        RoomError::internal(format!("event {} cannot be redacted: {error}", target.ordinal))
+        RoomError::internal(format!("event {} cannot be redacted: {error}", pdu.id()))
     };
     let mut object: CanonicalJsonObject =
-        serde_json::from_slice(target.pdu.json()).map_err(|error| unreadable(&error))?;
-    redact_in_place(&mut object, &room.rules.redaction, None)
-        .map_err(|error| unreadable(&error))?;
+        serde_json::from_slice(pdu.json()).map_err(|error| unreadable(&error))?;
+    redact_in_place(&mut object, &rules.redaction, None).map_err(|error| unreadable(&error))?;
     let json = serde_json::to_vec(&object).map_err(|error| unreadable(&error))?;
-    let pdu = Pdu::parse(target.header.event_id.clone(), Bytes::from(json))
-        .map_err(|error| unreadable(&error))?;
-    Ok(StoredEvent { ordinal: target.ordinal, index, header: target.header.clone(), pdu })
+    let redacted =
+        Pdu::parse(pdu.id().to_owned(), Bytes::from(json)).map_err(|error| unreadable(&error))?;
+    Ok(if pdu.is_rejected() { redacted.into_rejected() } else { redacted })
+}
+
+/// The target of a received redaction, from where its room version has it (rooms/v11 "Moving the
+/// `redacts` property").
+pub(crate) fn received_target(rules: &RoomVersionRules, pdu: &Pdu) -> Option<OwnedEventId> {
+    #[derive(Deserialize)]
+    struct Holder {
+        redacts: Option<OwnedEventId>,
+    }
+    let is_redaction = *pdu.kind() == TimelineEventType::RoomRedaction && pdu.state_key().is_none();
+    if !is_redaction {
+        return None;
+    }
+    let holder = if rules.redaction.content_field_redacts {
+        pdu.content_as::<Holder>()
+    } else {
+        serde_json::from_slice(pdu.json())
+    };
+    holder.ok()?.redacts
 }
 
 /// What the target had added to the ledger.

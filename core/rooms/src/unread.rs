@@ -13,7 +13,7 @@ use ruma::{OwnedUserId, UserId};
 use crate::{
     error::RoomError,
     schema::{self, MAIN_TIMELINE, MentionRow, ThreadRow, TotalRow, UncountedRow},
-    writer::{Batch, Context, Facts, NewEvent, Room},
+    writer::{Batch, Context, Facts, Room},
 };
 
 /// What an event that notifies adds to the ledger.
@@ -31,7 +31,7 @@ impl LedgerEffect {
     pub(crate) fn plan(
         room: &mut Room,
         view: &Context<'_>,
-        event: &NewEvent,
+        sender: &UserId,
         facts: &Facts,
         thread: Option<&ThreadRow>,
     ) -> Result<Option<Self>, RoomError> {
@@ -43,21 +43,21 @@ impl LedgerEffect {
             None => (MAIN_TIMELINE, room.head.notify_total),
         };
         let identity = view.rooms.identity();
-        let own = if identity.is_local(&event.sender) {
-            Some(room.own_total(view, &event.sender, scope)? + 1)
+        let own = if identity.is_local(sender) {
+            Some(room.own_total(view, sender, scope)? + 1)
         } else {
             None
         };
         let mut mentions = Vec::new();
         for user_id in &facts.mentions {
-            let concerned = identity.is_local(user_id) && *user_id != event.sender;
+            let concerned = identity.is_local(user_id) && *user_id != sender;
             if concerned && room.is_joined(view, user_id)? {
                 mentions.push(user_id.clone());
             }
         }
         let mentions_room = facts.alerts_room
             || facts.mentions_room
-                && room.with_power(view, |power| power.can_notify_room(&event.sender))?;
+                && room.with_power(view, |power| power.can_notify_room(sender))?;
         Ok(Some(Self { scope, total: before + 1, own, mentions, mentions_room }))
     }
 

@@ -124,7 +124,11 @@ impl Pass<'_> {
         room_id: &RoomId,
         row: &UserRoomRow,
     ) -> Result<Vec<u8>, SyncError> {
-        let departure = self.inner.rooms.departure(room_id, row).await?;
+        if row.details.is_out_of_band() {
+            return self.ended_out_of_band(room_id, row).await;
+        }
+        let user_id = &self.question.user_id;
+        let departure = self.inner.rooms.departure(room_id, user_id, row).await?;
         let old_news = self.since().is_some_and(|since| row.position <= since);
         let departure = departure.filter(|departure| {
             let unknown = self.since().is_none_or(|since| since < departure.position);
@@ -154,6 +158,33 @@ impl Pass<'_> {
         Ok(out)
     }
 
+    /// The section of an invitation or a knock that has ended without this server being in the room:
+    /// the event that ended it, alone.
+    async fn ended_out_of_band(
+        &self,
+        room_id: &RoomId,
+        row: &UserRoomRow,
+    ) -> Result<Vec<u8>, SyncError> {
+        let mut list = EventList::default();
+        let user_id = &self.question.user_id;
+        if self.question.filter.wants_timeline(room_id)
+            && let Some(event) = self.inner.rooms.client_out_of_band(room_id, user_id).await?
+        {
+            list.push(event.get().as_bytes());
+        }
+        let mut out = Vec::new();
+        let mut object = Object::begin(&mut out);
+        let mut timeline = Object::begin(object.key("timeline"));
+        list.write(timeline.key("events"));
+        timeline.member("limited", &false);
+        let until = TimelineToken::at_position(row.position);
+        timeline.member("prev_batch", &until.to_string());
+        timeline.end();
+        EventList::default().write_object(object.key("state"));
+        object.end();
+        Ok(out)
+    }
+
     /// The section of an invitation or a knock.
     pub(crate) async fn stripped_room(
         &self,
@@ -162,8 +193,8 @@ impl Pass<'_> {
         name: &str,
     ) -> Result<Vec<u8>, SyncError> {
         let mut list = EventList::default();
-        let (rooms, state) = (&self.inner.rooms, row.details.state);
-        for json in rooms.stripped_state(room_id, state, &self.question.user_id).await? {
+        let user_id = &self.question.user_id;
+        for json in self.inner.rooms.stripped_state_for(room_id, user_id, row).await? {
             list.push(json.get().as_bytes());
         }
         let mut out = Vec::new();

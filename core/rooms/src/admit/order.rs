@@ -222,7 +222,11 @@ fn link(
 }
 
 /// The header of an event that has no place in the room's history yet.
-fn outlier_header(pdu: &Pdu, auth_events: &[Arc<StoredEvent>], standing: Standing) -> EventHeader {
+pub(super) fn outlier_header(
+    pdu: &Pdu,
+    auth_events: &[Arc<StoredEvent>],
+    standing: Standing,
+) -> EventHeader {
     EventHeader {
         event_id: pdu.id().to_owned(),
         state_before: StateRoot::default(),

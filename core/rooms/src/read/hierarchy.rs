@@ -247,7 +247,7 @@ impl Rooms {
     }
 
     /// A space's children in their order.
-    async fn space_children(
+    pub(crate) async fn space_children(
         &self,
         room_id: &RoomId,
         suggested_only: bool,
@@ -278,13 +278,13 @@ fn start(request: &HierarchyRequest) -> Result<WalkToken, RoomError> {
 }
 
 /// A valid `m.space.child` event (CS "m.space.child relationship").
-struct Child {
-    room_id: OwnedRoomId,
+pub(crate) struct Child {
+    pub(crate) room_id: OwnedRoomId,
     order: Option<String>,
     via: Vec<OwnedServerName>,
     origin_server_ts: MilliSecondsSinceUnixEpoch,
     /// The event, stripped but for its time.
-    shown: Box<RawValue>,
+    pub(crate) shown: Box<RawValue>,
 }
 
 impl Child {

@@ -10,7 +10,6 @@ use super::{state::StatePart, tokens::TimelineToken, visibility::membership_of};
 use crate::{
     ReadError, RoomError, Rooms,
     schema::{EventOrdinal, MEMBERS, MemberRow, Membership, StoredEvent},
-    state::StateRoot,
 };
 
 /// What `GET /joined_members` tells about a member.
@@ -119,18 +118,5 @@ impl Rooms {
             }
         }
         Ok(mutual)
-    }
-
-    /// The state of a room at a place in its timeline: after the last event before it; before the
-    /// first event, if nothing came earlier.
-    pub async fn state_at(
-        &self,
-        room_id: &RoomId,
-        at: TimelineToken,
-    ) -> Result<StateRoot, ReadError> {
-        let Some(event) = self.last_event_at(room_id, at).await? else {
-            return Ok(StateRoot::default());
-        };
-        Ok(event.header.state_after)
     }
 }

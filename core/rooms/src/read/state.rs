@@ -2,11 +2,13 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
+use hearth_storage::Direction;
 use ruma::{RoomId, UserId};
 
+use super::tokens::TimelineToken;
 use crate::{
     ReadError, RoomError, Rooms,
-    schema::{EventOrdinal, StoredEvent},
+    schema::{CURRENT_STATES, EventOrdinal, StoredEvent, TimelineIndex},
     state::{Change, NodeId, StateRoot, diff, walk},
 };
 
@@ -89,6 +91,40 @@ impl Rooms {
             changes.extend(diff(&nodes, before.members, after.members)?);
         }
         Ok(changes)
+    }
+
+    /// The room's current state as it was at a place in its timeline: after the last event before it,
+    /// unless a fork was resolved otherwise. Before the first event it is empty.
+    pub async fn state_at(
+        &self,
+        room_id: &RoomId,
+        at: TimelineToken,
+    ) -> Result<StateRoot, ReadError> {
+        let Some(event) = self.last_event_at(room_id, at).await? else {
+            return Ok(StateRoot::default());
+        };
+        self.current_state_after(room_id, &event, at).await
+    }
+
+    /// The same for a caller who has the last event before that place.
+    pub async fn current_state_after(
+        &self,
+        room_id: &RoomId,
+        last: &StoredEvent,
+        at: TimelineToken,
+    ) -> Result<StateRoot, ReadError> {
+        let state_after = last.header.state_after;
+        let (Some(TimelineIndex::Live(event)), TimelineIndex::Live(until)) = (last.index, at.0)
+        else {
+            return Ok(state_after);
+        };
+        let head = self.head(room_id).await?;
+        if !head.is_some_and(|head| head.forks.has_current_states) {
+            return Ok(state_after);
+        }
+        let (room_id, back) = (room_id.to_owned(), Direction::Backward);
+        let rows = self.store().page(&CURRENT_STATES, &room_id, event..=until, back, 1).await?;
+        Ok(rows.first().map_or(state_after, |(_, row)| row.0))
     }
 
     fn collect(

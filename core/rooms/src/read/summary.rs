@@ -171,7 +171,7 @@ impl Rooms {
 }
 
 /// A string field of an event's content; none if it is anything else.
-pub(super) fn string_field(event: &StoredEvent, field: &str) -> Option<String> {
+pub(crate) fn string_field(event: &StoredEvent, field: &str) -> Option<String> {
     let content: std::collections::HashMap<String, &serde_json::value::RawValue> =
         event.pdu.content_as().ok()?;
     serde_json::from_str(content.get(field)?.get()).ok()

@@ -117,7 +117,7 @@ impl Rooms {
             return Ok(Access::Peeking(row));
         }
         let Some(row) = row else { return Err(refused()) };
-        match self.departure(room_id, &row).await? {
+        match self.departure(room_id, user_id, &row).await? {
             Some(departure) => Ok(Access::Former(row, departure)),
             None => Err(refused()),
         }
@@ -127,6 +127,7 @@ impl Rooms {
     pub async fn departure(
         &self,
         room_id: &RoomId,
+        user_id: &UserId,
         row: &UserRoomRow,
     ) -> Result<Option<Departure>, ReadError> {
         if row.details.membership == Membership::Join {
@@ -137,7 +138,14 @@ impl Rooms {
             return Ok(Some(Departure { position, state }));
         }
         // A ban, its end or an invitation came after they left.
-        let mut event = self.event(room_id, row.details.event).await?;
+        let mut latest = row.details.event;
+        if row.details.is_out_of_band() {
+            // The room knows them from before this server's last member left, if at all.
+            let member = self.member_row(room_id, user_id).await?;
+            let Some(member) = member else { return Ok(None) };
+            latest = member.event;
+        }
+        let mut event = self.event(room_id, latest).await?;
         for _ in 0..MAX_CHANGES_OUTSIDE {
             let Some(replaced) = event.header.replaces_state else { return Ok(None) };
             let earlier = self.event(room_id, replaced).await?;
@@ -191,7 +199,7 @@ impl Rooms {
         let inside_until = match &row {
             Some(row) if row.details.membership == Membership::Join => Some(TimelineIndex::END),
             Some(row) => {
-                let departure = self.departure(room_id, row).await?;
+                let departure = self.departure(room_id, user_id, row).await?;
                 departure.map(|departure| TimelineIndex::Live(departure.position))
             }
             None => None,

@@ -78,6 +78,20 @@ impl Rooms {
         Ok(self.store().bulk(read).await?)
     }
 
+    /// May another server see this event whole? For what it is sent late, when it may have joined since.
+    pub async fn visible_to_server(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        event: &StoredEvent,
+    ) -> Result<bool, RoomError> {
+        let mut visibility = match self.server_visibility(room_id, server).await {
+            Err(RoomError::Forbidden(_)) => return Ok(false),
+            found => found?,
+        };
+        visibility.can_see(event).await
+    }
+
     /// The room's newest events, for a server that was long away: its forward extremities.
     pub async fn newest_events(
         &self,

@@ -140,6 +140,6 @@ impl TemplateRequest {
 fn refusal(error: StepError) -> RoomError {
     match error {
         StepError::Refused(error) => error,
-        StepError::Settle => RoomError::internal("a template waits for a commit"),
+        StepError::Settle | StepError::Full => RoomError::internal("a template waits for a commit"),
     }
 }

@@ -28,7 +28,10 @@ use super::{
 use crate::{
     Rooms,
     error::RoomError,
-    schema::{self, EventHeader, RoomHead, Standing, StoredEvent, TimelineIndex, TransactionKey},
+    schema::{
+        self, EventHeader, Forwarding, RoomHead, Standing, StoredEvent, TimelineIndex,
+        TransactionKey,
+    },
     state::StateKeyOrdinal,
 };
 
@@ -101,7 +104,9 @@ impl Room {
         let effects = Effects::plan(&mut room, view, &batch, &planned, Facts::default());
         let effects = effects.map_err(|error| match error {
             StepError::Refused(error) => error,
-            StepError::Settle => RoomError::internal("a new room waits for itself"),
+            StepError::Settle | StepError::Full => {
+                RoomError::internal("a new room waits for itself")
+            }
         })?;
         room.apply(&mut batch, &planned, pdu, &AuthEvents::new(), effects);
         Ok((room, batch))
@@ -283,12 +288,13 @@ impl Room {
         let event_id = header.event_id.clone();
         let depth = pdu.depth();
         let stored = StoredEvent { ordinal, index: Some(index), header, pdu };
-        let stored = batch.add_event(&self.id, position, stored);
+        let announced = Some((position, Forwarding::Here));
+        let stored = batch.add_event(&self.id, stored, announced);
 
         self.head.next_event += 1;
         self.head.depth = depth;
         self.tips.drain(..merged);
-        self.tips.push(Tip { ordinal, event_id: event_id.clone(), depth });
+        self.tips.push(Tip { ordinal, event_id: event_id.clone(), depth, state: state_after });
         self.head.extremities = self.tips.iter().map(|tip| tip.ordinal).collect();
         self.local.places.insert(ordinal, (batch.number, position));
         self.local.event_ids.insert(event_id.clone(), ordinal);
@@ -297,31 +303,58 @@ impl Room {
         event_id
     }
 
-    /// Applies the change of state that an event makes.
+    /// Applies the change of state that an event drafted here makes.
     pub(super) fn apply_state(
         &mut self,
         batch: &mut Batch,
         change: StateChange,
         stored: &Arc<StoredEvent>,
     ) {
+        self.head.state = change.root;
+        self.add_state_rows(batch, change, stored);
+        let state_key = stored.pdu.state_key().unwrap_or_default();
+        self.remember_state(&stored.pdu.kind().to_string(), state_key, Some(stored));
+    }
+
+    /// Writes what a state event brings: its key's number, its edges in the auth graph, the nodes of
+    /// the state after it.
+    pub(super) fn add_state_rows(
+        &mut self,
+        batch: &mut Batch,
+        change: StateChange,
+        stored: &Arc<StoredEvent>,
+    ) {
         if let Some((key, ordinal)) = change.new_key {
-            match ordinal {
-                StateKeyOrdinal::Member(number) => self.head.next_member_key = number + 1,
-                StateKeyOrdinal::Rest(number) => self.head.next_state_key = number + 1,
-            }
-            self.local.state_keys.insert(key.clone(), ordinal);
-            batch.add_state_key(&self.id, key, ordinal);
+            self.add_state_key(batch, key, ordinal);
         }
-        for parent in &stored.header.auth_events {
-            let edge = (*parent, stored.ordinal);
-            batch.commit.put(&schema::AUTH_CHILDREN, &self.id, &edge, &());
-        }
+        self.add_auth_edges(batch, stored);
         batch.add_nodes(&self.id, &change.nodes);
         self.local.nodes.extend(change.nodes);
         self.head.next_node = change.next_node;
-        self.head.state = change.root;
-        let state_key = stored.pdu.state_key().unwrap_or_default();
-        self.remember_state(&stored.pdu.kind().to_string(), state_key, Some(stored));
+    }
+
+    /// Numbers a state key that the room never had before.
+    pub(super) fn add_state_key(
+        &mut self,
+        batch: &mut Batch,
+        key: (String, String),
+        ordinal: StateKeyOrdinal,
+    ) {
+        match ordinal {
+            StateKeyOrdinal::Member(number) => self.head.next_member_key = number + 1,
+            StateKeyOrdinal::Rest(number) => self.head.next_state_key = number + 1,
+        }
+        self.local.state_keys.insert(key.clone(), ordinal);
+        batch.add_state_key(&self.id, key, ordinal);
+    }
+
+    /// Writes a state event's edges in the auth graph, upwards.
+    pub(super) fn add_auth_edges(&mut self, batch: &mut Batch, stored: &StoredEvent) {
+        for parent in &stored.header.auth_events {
+            let edge = (*parent, stored.ordinal);
+            batch.commit.put(&schema::AUTH_CHILDREN, &self.id, &edge, &());
+            self.local.auth_children.insert(edge);
+        }
     }
 }
 

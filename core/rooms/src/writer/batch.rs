@@ -33,6 +33,7 @@ pub(crate) struct Batch {
     pub(crate) number: u64,
     pub(crate) commit: Commit,
     bytes: usize,
+    stopped: bool,
     events: Vec<Arc<StoredEvent>>,
     replaced: Vec<Arc<StoredEvent>>,
     nodes: Vec<(NodeId, Arc<Node>)>,
@@ -47,6 +48,7 @@ impl Batch {
             number,
             commit: Commit::new(&room_id.to_owned()),
             bytes: 0,
+            stopped: false,
             events: Vec::new(),
             replaced: Vec::new(),
             nodes: Vec::new(),
@@ -62,15 +64,15 @@ impl Batch {
 
     /// Should the next event go into another commit?
     pub(crate) fn is_full(&self) -> bool {
-        self.commit.len() >= FULL_OPERATIONS || self.bytes >= FULL_BYTES
+        self.stopped || self.commit.len() >= FULL_OPERATIONS || self.bytes >= FULL_BYTES
     }
 
-    /// Adds an event's own rows and its log entry.
+    /// Adds an event's own rows, and its log entry if it has a position.
     pub(crate) fn add_event(
         &mut self,
         room_id: &OwnedRoomId,
-        position: StreamPosition,
         event: StoredEvent,
+        announced: Option<(StreamPosition, Forwarding)>,
     ) -> Arc<StoredEvent> {
         let StoredEvent { ordinal, index, header, pdu } = event;
         let row = EventRow { index, header, json: pdu.json().clone() };
@@ -80,12 +82,14 @@ impl Batch {
         if let Some(index) = &index {
             self.commit.put(&schema::TIMELINE, room_id, index, &TimelineRow { ordinal });
         }
-        let entry = LogEntry {
-            kind: schema::LOG_ROOM_EVENT,
-            topic: Topic::new(room_id.as_str()),
-            payload: schema::log_payload(ordinal, Forwarding::Here),
-        };
-        self.commit.log(position, entry);
+        if let Some((position, forwarding)) = announced {
+            let entry = LogEntry {
+                kind: schema::LOG_ROOM_EVENT,
+                topic: Topic::new(room_id.as_str()),
+                payload: schema::log_payload(ordinal, forwarding),
+            };
+            self.commit.log(position, entry);
+        }
         self.bytes += row.json.len();
         let event = Arc::new(StoredEvent { ordinal, index, header: row.header, pdu });
         self.events.push(Arc::clone(&event));
@@ -102,6 +106,21 @@ impl Batch {
         self.commit.put(&schema::EVENTS, room_id, &event.ordinal, &row);
         self.bytes += row.json.len();
         self.replaced.push(Arc::clone(event));
+    }
+
+    /// Has the shared caches take an event's new form in the place of the one that they have.
+    pub(crate) fn announce_replaced(&mut self, event: &Arc<StoredEvent>) {
+        self.replaced.push(Arc::clone(event));
+    }
+
+    /// Operations that still fit before the batch is full.
+    pub(crate) fn space(&self) -> usize {
+        FULL_OPERATIONS.saturating_sub(self.commit.len())
+    }
+
+    /// Lets no further event into this batch.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
     }
 
     /// Adds nodes of a new state tree.

@@ -17,6 +17,9 @@ pub(crate) const MAX_MENTIONS: usize = 200;
 const MAX_REL_TYPE_BYTES: usize = 128;
 /// The longest annotation key that is guarded against duplicates, in bytes.
 const MAX_ANNOTATION_KEY_BYTES: usize = 200;
+/// Bytes of the parent's ID and of "type key" of an indexed annotation: with the sender's and the
+/// room's IDs they fit into a key of the store.
+const MAX_ANNOTATION_BYTES: usize = 490;
 
 /// Reads an object as canonical JSON: no floats, no integers beyond 53 bits, bounded depth.
 pub(crate) fn parse_object(json: &RawValue) -> Result<CanonicalJsonObject, RoomError> {
@@ -82,7 +85,11 @@ impl Relation {
     /// What tells this annotation from the sender's others to the same event.
     pub(crate) fn annotation(&self, event_type: &str) -> Option<String> {
         let key = self.key.as_ref().filter(|_| self.rel_type == "m.annotation")?;
-        let indexed = key.len() <= MAX_ANNOTATION_KEY_BYTES && !key.contains('\0');
+        let bytes = self.parent.as_str().len() + event_type.len() + key.len();
+        let indexed = key.len() <= MAX_ANNOTATION_KEY_BYTES
+            && bytes <= MAX_ANNOTATION_BYTES
+            && !key.contains('\0')
+            && !event_type.contains('\0');
         indexed.then(|| format!("{event_type} {key}"))
     }
 }

@@ -1,263 +1,259 @@
-//! Rooms with more than one forward extremity: their state is the resolution of the extremities'
-//! states, and the next local event joins them.
+//! Rooms with more than one forward extremity: their current state is the resolution of the states
+//! after the extremities, and the next local event joins them.
 //!
-//! The state in the head's row is kept resolved by whoever adds an extremity. A writer that takes a
-//! room over resolves once more and corrects the head and the membership rows where they differ, so
-//! that it need not trust the order in which the forks arrived.
+//! The head's state is kept resolved by whoever adds an extremity, in the same commit. Extremities are
+//! bounded by [`MAX_EXTREMITIES`].
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
-use ruma::UserId;
+use hearth_types::limits::MAX_PREV_EVENTS;
 
-use super::{
-    Batch, Context, Room,
-    effects::MemberChange,
-    room::{Tip, membership_of},
-};
+use super::{Batch, Context, Room, StepError, effects::NewKey, room::Tip};
 use crate::{
     error::RoomError,
-    resolve::{RoomEvents, resolve},
-    schema::{Membership, StoredEvent},
+    resolve::{EventSource, ResolveError, resolve},
+    schema::{AUTH_CHILDREN, EventOrdinal, Standing, StoredEvent},
     state::{Node, NodeId, StateKeyOrdinal, StateRoot, TreeEditor, diff},
 };
 
-/// Corrections that a resolution asks for, to go into the writer's first commit.
-pub(super) struct Merge {
-    nodes: Vec<(NodeId, Arc<Node>)>,
-    members: Vec<(MemberChange, Arc<StoredEvent>)>,
+/// Forward extremities that a room may have: as many as one event can follow, so that the next local
+/// event joins them all.
+///
+/// One more, and the shallowest one goes whose state is another's too: nothing of the state goes with
+/// it, and other servers still know it. If all have states of their own, the newcomer is soft-failed:
+/// it is kept, and comes in with whatever is built on it.
+pub(super) const MAX_EXTREMITIES: usize = MAX_PREV_EVENTS;
+/// Resolutions that a writer remembers: a burst of events on the same fork asks for the same ones.
+const KEPT_RESOLUTIONS: usize = 32;
+/// Events looked at to find which extremities an event follows by way of events that are none.
+const MAX_SKIPPED: usize = 100;
+/// Children of one event in the auth graph that are read at a time.
+const CHILDREN: usize = 16;
+
+/// States that were resolved lately: which, and to what.
+#[derive(Default)]
+pub(super) struct Resolved(VecDeque<(Vec<StateRoot>, StateRoot)>);
+
+impl Resolved {
+    fn find(&self, roots: &[StateRoot]) -> Option<StateRoot> {
+        self.0.iter().find(|(known, _)| known == roots).map(|(_, root)| *root)
+    }
+
+    fn keep(&mut self, roots: Vec<StateRoot>, root: StateRoot) {
+        if self.0.len() >= KEPT_RESOLUTIONS {
+            self.0.pop_front();
+        }
+        self.0.push_back((roots, root));
+    }
+}
+
+/// An event that is about to enter the room, as resolution must already see it.
+pub(super) struct Newcomer<'a> {
+    pub(super) event: &'a Arc<StoredEvent>,
+    pub(super) new_key: Option<&'a NewKey>,
 }
 
 impl Room {
-    /// Resolves the extremities' states and makes the result the room's current state. Only on a room
-    /// that has just been loaded.
-    pub(super) fn merge_tips(&mut self, view: &Context<'_>) -> Result<(), RoomError> {
-        // An event names at most 20 previous events: the deepest come first.
-        self.tips.sort_by_key(|tip: &Tip| Reverse(tip.depth));
-        let mut roots: Vec<StateRoot> = Vec::with_capacity(self.tips.len());
-        for tip in &self.tips {
-            let after = self.event(view, tip.ordinal)?.header.state_after;
-            if !roots.contains(&after) {
-                roots.push(after);
-            }
+    /// The state in which these states are merged. Its new nodes go into the batch.
+    ///
+    /// [`StepError::Full`] if the batch cannot take them all, or nothing more after them: the question
+    /// is to be asked again with the next one, and costs nothing then.
+    pub(super) fn resolved(
+        &mut self,
+        view: &Context<'_>,
+        batch: &mut Batch,
+        roots: &[StateRoot],
+        newcomer: Option<&Newcomer<'_>>,
+    ) -> Result<StateRoot, StepError> {
+        let mut key = roots.to_vec();
+        key.sort_unstable_by_key(|root| (root.members, root.rest));
+        key.dedup();
+        if let [only] = key.as_slice() {
+            return Ok(*only);
         }
-        let mut state = roots
-            .first()
-            .copied()
-            .ok_or_else(|| RoomError::internal("a room without extremities"))?;
-        let source = self.nodes(view);
-        let mut editor = TreeEditor::new(&source, self.head.next_node);
-        if roots.len() > 1 {
-            let events = RoomEvents::new(view.rooms, &self.id);
-            let (mut members, mut rest) = (Vec::new(), Vec::new());
-            for (key, ordinal) in resolve(&self.rules, &roots, &events, &source)?.changes {
-                match key {
-                    StateKeyOrdinal::Member(number) => members.push((number, ordinal)),
-                    StateKeyOrdinal::Rest(number) => rest.push((number, ordinal)),
-                }
-            }
-            state.members = editor.apply(state.members, &members)?;
-            state.rest = editor.apply(state.rest, &rest)?;
+        if let Some(known) = self.resolved.find(&key) {
+            return Ok(known);
         }
-        let (next_node, nodes) = editor.finish(&[state.members, state.rest]);
-        self.local.nodes.extend(nodes.iter().cloned());
-        let members = self.corrected_members(view, state.members)?;
-        self.head.next_node = next_node;
-        self.head.state = state;
-        if !nodes.is_empty() || !members.is_empty() {
-            self.merge = Some(Merge { nodes, members });
-        }
-        Ok(())
+        let root = self.resolve_anew(view, batch, &key, newcomer)?;
+        self.resolved.keep(key, root);
+        if self.unwritten.is_empty() && !batch.is_full() { Ok(root) } else { Err(StepError::Full) }
     }
 
-    /// Memberships that are not as the resolved state says.
-    fn corrected_members(
+    fn resolve_anew(
+        &mut self,
+        view: &Context<'_>,
+        batch: &mut Batch,
+        roots: &[StateRoot],
+        newcomer: Option<&Newcomer<'_>>,
+    ) -> Result<StateRoot, StepError> {
+        // Changes are told against the first: mostly there are few against the current state.
+        let mut ordered = roots.to_vec();
+        ordered.sort_by_key(|root| *root != self.head.state);
+        let Some(first) = ordered.first().copied() else {
+            return Err(RoomError::internal("no states to resolve").into());
+        };
+        let nodes = self.nodes(view);
+        let source = RoomEvents { room: self, view, newcomer };
+        let changes = resolve(&self.rules, &ordered, &source, &nodes)?.changes;
+        let (mut members, mut rest) = (Vec::new(), Vec::new());
+        for (key, ordinal) in changes {
+            match key {
+                StateKeyOrdinal::Member(number) => members.push((number, ordinal)),
+                StateKeyOrdinal::Rest(number) => rest.push((number, ordinal)),
+            }
+        }
+        let mut editor = TreeEditor::new(&nodes, self.head.next_node);
+        let current = self.head.state;
+        let members = editor.apply(first.members, &members)?;
+        let rest = editor.apply(first.rest, &rest)?;
+        // Equal states shall have equal roots: what compares them looks no further.
+        let same_as = |root: NodeId, current: NodeId| -> Result<NodeId, RoomError> {
+            Ok(if diff(&editor, root, current)?.is_empty() { current } else { root })
+        };
+        let root = StateRoot {
+            members: same_as(members, current.members)?,
+            rest: same_as(rest, current.rest)?,
+        };
+        let (next_node, nodes) = editor.finish(&[root.members, root.rest]);
+        self.keep_nodes(batch, next_node, nodes);
+        Ok(root)
+    }
+
+    /// Takes new nodes into memory and into the batch, or this one and the next ones.
+    pub(super) fn keep_nodes(
+        &mut self,
+        batch: &mut Batch,
+        next_node: u32,
+        nodes: Vec<(NodeId, Arc<Node>)>,
+    ) {
+        self.head.next_node = next_node;
+        self.local.nodes.extend(nodes.iter().cloned());
+        self.unwritten.extend(nodes);
+        self.write_nodes(batch);
+    }
+
+    /// Puts nodes into the batch that no batch has yet, as many as it takes.
+    pub(super) fn write_nodes(&mut self, batch: &mut Batch) {
+        let fitting = batch.space().min(self.unwritten.len());
+        let nodes: Vec<_> = self.unwritten.drain(..fitting).collect();
+        batch.add_nodes(&self.id, &nodes);
+    }
+
+    /// The forward extremities with this event among them; `None` if they would be too many.
+    pub(super) fn tips_with(
         &self,
         view: &Context<'_>,
-        resolved: NodeId,
-    ) -> Result<Vec<(MemberChange, Arc<StoredEvent>)>, RoomError> {
-        let mut corrected = Vec::new();
-        for change in diff(&self.nodes(view), self.head.state.members, resolved)? {
-            let event = |ordinal: Option<u32>| ordinal.map(|n| self.event(view, n)).transpose();
-            let (before, after) = (event(change.before)?, event(change.after)?);
-            let Some(shown) = after.as_ref().or(before.as_ref()).map(Arc::clone) else {
-                continue;
-            };
-            let Some(user_id) = shown.pdu.state_key().and_then(|key| UserId::parse(key).ok())
-            else {
-                continue;
-            };
-            let row = self.user_room(view, &user_id)?;
-            let membership =
-                |event: Option<Arc<StoredEvent>>| event.and_then(|e| membership_of(&e));
-            let change = MemberChange {
-                before: membership(before),
-                after: membership(after).unwrap_or(Membership::Leave),
-                local: view.rooms.identity().is_local(&user_id),
-                joined_at: row
-                    .filter(|(_, row)| row.details.membership == Membership::Join)
-                    .map(|(_, row)| row.joined_at),
-                user_id,
-            };
-            corrected.push((change, shown));
+        event: &StoredEvent,
+        is_followed: bool,
+    ) -> Result<Option<Vec<Tip>>, RoomError> {
+        let followed = self.followed(view, &event.header.prev_events)?;
+        let mut tips = self.tips.clone();
+        tips.retain(|tip| !followed.contains(&tip.ordinal));
+        if is_followed {
+            return Ok(Some(tips));
         }
-        Ok(corrected)
+        if tips.len() >= MAX_EXTREMITIES {
+            let of_another = |tip: &Tip| {
+                tips.iter().any(|other| other.ordinal != tip.ordinal && other.state == tip.state)
+                    || tip.state == event.header.state_after
+            };
+            let spare = tips.iter().filter(|tip| of_another(tip));
+            let Some(spare) = spare.min_by_key(|tip| tip.depth).map(|tip| tip.ordinal) else {
+                return Ok(None);
+            };
+            tips.retain(|tip| tip.ordinal != spare);
+        }
+        tips.push(Tip {
+            ordinal: event.ordinal,
+            event_id: event.header.event_id.clone(),
+            depth: event.pdu.depth(),
+            state: event.header.state_after,
+        });
+        Ok(Some(tips))
     }
 
-    /// Writes the corrections of [`Self::merge_tips`], if there are any.
-    pub(super) fn apply_merge(&mut self, batch: &mut Batch) {
-        let Some(merge) = self.merge.take() else {
-            return;
-        };
-        batch.add_nodes(&self.id, &merge.nodes);
-        for (change, event) in merge.members {
-            let position = batch.commit.next_position();
-            change.apply(self, batch, &event, position);
+    /// The events that an event follows: its previous events, and beyond those of them that are no part
+    /// of the history the ones before.
+    fn followed(
+        &self,
+        view: &Context<'_>,
+        prev_events: &[EventOrdinal],
+    ) -> Result<Vec<EventOrdinal>, RoomError> {
+        let mut followed = prev_events.to_vec();
+        let mut next = 0;
+        while let Some(ordinal) = followed.get(next).copied()
+            && next < MAX_SKIPPED
+        {
+            next += 1;
+            if self.tips.iter().any(|tip| tip.ordinal == ordinal) {
+                continue;
+            }
+            let event = self.event(view, ordinal)?;
+            if matches!(event.header.standing, Standing::SoftFailed | Standing::Rejected) {
+                followed.extend(&event.header.prev_events);
+            }
         }
+        Ok(followed)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use hearth_storage::Store;
-    use hearth_types::{ManualClock, ServerIdentity};
-    use ruma::{OwnedRoomId, OwnedServerName, RoomVersionId, UserId, user_id};
-    use serde_json::{Value, json, value::RawValue};
+/// The room's events as its writer knows them, those in flight included.
+struct RoomEvents<'a> {
+    room: &'a Room,
+    view: &'a Context<'a>,
+    newcomer: Option<&'a Newcomer<'a>>,
+}
 
-    use super::*;
-    use crate::{
-        CreateRoomOptions, Draft, KEYSPACES, MemberProfile, Preset, Rooms, RoomsConfig,
-        writer::{NewEvent, to_object},
-    };
+fn unreadable(error: &RoomError) -> ResolveError {
+    ResolveError::Store(format!("{error:?}"))
+}
 
-    async fn rooms() -> Rooms {
-        let name = OwnedServerName::try_from("hs.test").unwrap();
-        let key = ServerIdentity::generate_key();
-        let identity = ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap();
-        let clock = Arc::new(ManualClock::new(1_700_000_000_000));
-        let store = Store::memory_for_tests(KEYSPACES);
-        Rooms::open(store, Arc::new(identity), clock, RoomsConfig::default()).await.unwrap()
-    }
-
-    /// Appends two state events to the same place, and commits both as extremities. The head and the
-    /// membership rows are the second branch's, as if nobody had resolved the states.
-    async fn fork(rooms: &Rooms, room_id: &OwnedRoomId, branches: [(&str, &str, &str, Value); 2]) {
-        let (commit, sealed) = {
-            let view = Context::new(rooms);
-            let mut room = Room::load(&view, room_id).unwrap().unwrap();
-            let mut batch = Batch::new(room_id, 1);
-            let (base, before) = (room.tips.clone(), room.head.clone());
-            let mut tips = Vec::new();
-            for (sender, event_type, state_key, content) in branches {
-                room.tips.clone_from(&base);
-                room.head.state = before.state;
-                room.head.joined_members = before.joined_members;
-                room.forget_remembered();
-                let sender = UserId::parse(sender).unwrap();
-                let content = to_object(content).unwrap();
-                let now = rooms.clock().now();
-                let mut event = NewEvent::state(sender, event_type, state_key, content, now);
-                assert!(room.append(&view, &mut batch, &mut event).is_ok());
-                tips.extend(room.tips.last().cloned());
-            }
-            room.tips = tips;
-            room.head.extremities = room.tips.iter().map(|tip| tip.ordinal).collect();
-            batch.seal(&room)
-        };
-        let committed = rooms.store().commit(commit).await.unwrap();
-        sealed.publish(room_id, rooms.caches(), committed);
-    }
-
-    async fn state(rooms: &Rooms, room_id: &OwnedRoomId, key: (&str, &str)) -> Value {
-        let head = rooms.head(room_id).await.unwrap().unwrap();
-        let event = rooms.state_event(room_id, head.state, key.0, key.1).await.unwrap();
-        event.map_or(Value::Null, |e| serde_json::from_str(e.pdu.content().get()).unwrap())
-    }
-
-    #[tokio::test]
-    async fn the_next_event_joins_a_fork() {
-        let alice = user_id!("@alice:hs.test");
-        let bob = user_id!("@bob:hs.test");
-        for version in [RoomVersionId::V10, RoomVersionId::V12] {
-            let rooms = rooms().await;
-            let options = CreateRoomOptions {
-                preset: Some(Preset::PublicChat),
-                room_version: Some(version),
-                ..CreateRoomOptions::default()
-            };
-            let room_id = rooms.create_room(alice, options).await.unwrap();
-            let branches = [
-                (alice.as_str(), "m.room.name", "", json!({ "name": "one side" })),
-                (bob.as_str(), "m.room.member", bob.as_str(), json!({ "membership": "join" })),
-            ];
-            fork(&rooms, &room_id, branches).await;
-            let head = rooms.head(&room_id).await.unwrap().unwrap();
-            assert_eq!(head.extremities.len(), 2);
-
-            let draft = Draft::message(alice.to_owned(), "m.room.message".into(), text());
-            let event_id = rooms.send(&room_id, draft, None).await.unwrap();
-            let event = rooms.event_by_id(&room_id, &event_id).await.unwrap().unwrap();
-            assert_eq!(event.pdu.prev_events().len(), 2);
-            let head = rooms.head(&room_id).await.unwrap().unwrap();
-            assert_eq!(head.extremities, [event.ordinal]);
-            assert_eq!(head.joined_members, 2);
-            assert_eq!(state(&rooms, &room_id, ("m.room.name", "")).await["name"], "one side");
-            let member = state(&rooms, &room_id, ("m.room.member", bob.as_str())).await;
-            assert_eq!(member["membership"], "join");
-            let row = rooms.user_room(bob, &room_id).await.unwrap().unwrap();
-            assert_eq!(row.details.membership, Membership::Join);
-            let again = rooms.join(&room_id, bob, &MemberProfile::default(), None).await.unwrap();
-            let joined = rooms.event_by_id(&room_id, &again).await.unwrap().unwrap();
-            assert!(joined.ordinal < event.ordinal, "bob is joined already");
+impl EventSource for RoomEvents<'_> {
+    fn event(&self, ordinal: EventOrdinal) -> Result<Arc<StoredEvent>, ResolveError> {
+        match self.newcomer {
+            Some(newcomer) if newcomer.event.ordinal == ordinal => Ok(Arc::clone(newcomer.event)),
+            _ => self.room.event(self.view, ordinal).map_err(|error| unreadable(&error)),
         }
     }
 
-    #[tokio::test]
-    async fn a_ban_on_one_side_corrects_the_memberships() {
-        let alice = user_id!("@alice:hs.test");
-        let bob = user_id!("@bob:hs.test");
-        let rooms = rooms().await;
-        let options =
-            CreateRoomOptions { preset: Some(Preset::PublicChat), ..CreateRoomOptions::default() };
-        let room_id = rooms.create_room(alice, options).await.unwrap();
-        rooms.join(&room_id, bob, &MemberProfile::default(), None).await.unwrap();
-        rooms.close();
-        let member = "m.room.member";
-        let branches = [
-            (alice.as_str(), member, bob.as_str(), json!({ "membership": "ban" })),
-            (
-                bob.as_str(),
-                member,
-                bob.as_str(),
-                json!({ "membership": "join", "displayname": "B" }),
-            ),
-        ];
-        fork(&rooms, &room_id, branches).await;
-
-        let mut room = {
-            let view = Context::new(&rooms);
-            let mut room = Room::load(&view, &room_id).unwrap().unwrap();
-            assert_eq!(room.head.joined_members, 2);
-            room.merge_tips(&view).unwrap();
-            room
-        };
-        let mut batch = Batch::new(&room_id, 2);
-        room.apply_merge(&mut batch);
-        let (commit, sealed) = batch.seal(&room);
-        let committed = rooms.store().commit(commit).await.unwrap();
-        sealed.publish(&room_id, rooms.caches(), committed);
-
-        assert_eq!(state(&rooms, &room_id, (member, bob.as_str())).await["membership"], "ban");
-        let row = rooms.member_row(&room_id, bob).await.unwrap().unwrap();
-        assert_eq!(row.membership, Membership::Ban);
-        let row = rooms.user_room(bob, &room_id).await.unwrap().unwrap();
-        assert_eq!((row.details.membership, row.details.was_joined), (Membership::Ban, true));
-        assert_eq!(row.position, committed.last);
-        assert_eq!(rooms.head(&room_id).await.unwrap().unwrap().joined_members, 1);
+    fn state_key(
+        &self,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<StateKeyOrdinal>, ResolveError> {
+        if let Some((key, ordinal)) = self.newcomer.and_then(|newcomer| newcomer.new_key)
+            && (key.0.as_str(), key.1.as_str()) == (event_type, state_key)
+        {
+            return Ok(Some(*ordinal));
+        }
+        let found = self.room.state_key(self.view, event_type, state_key);
+        found.map_err(|error| unreadable(&error))
     }
 
-    /// A text message's content.
-    fn text() -> Box<RawValue> {
-        let json = json!({ "msgtype": "m.text", "body": "hi" }).to_string();
-        RawValue::from_string(json).unwrap()
+    fn auth_children(
+        &self,
+        parent: EventOrdinal,
+        before: EventOrdinal,
+    ) -> Result<Vec<EventOrdinal>, ResolveError> {
+        // The newcomer's own edges: it is the newest, if it was not known before.
+        if let Some(newcomer) = self.newcomer
+            && newcomer.event.ordinal < before
+            && newcomer.event.ordinal >= self.room.head.next_event
+            && newcomer.event.pdu.state_key().is_some()
+            && newcomer.event.header.auth_events.contains(&parent)
+        {
+            return Ok(vec![newcomer.event.ordinal]);
+        }
+        let in_flight = self.room.local.auth_children.range((parent, 0)..(parent, before));
+        let newest: Vec<_> = in_flight.rev().take(CHILDREN).map(|(_, child)| *child).collect();
+        if !newest.is_empty() {
+            return Ok(newest);
+        }
+        let range = (parent, 0)..(parent, before);
+        let backward = hearth_storage::Direction::Backward;
+        let rows =
+            self.view.snapshot.page(&AUTH_CHILDREN, &self.room.id, range, backward, CHILDREN);
+        let rows = rows.map_err(|error| ResolveError::Store(error.to_string()))?;
+        Ok(rows.into_iter().map(|((_, child), ())| child).collect())
     }
 }

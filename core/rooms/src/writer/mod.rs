@@ -3,8 +3,10 @@
 //!
 //! Map: `table` starts and finds writer tasks · `task` is their loop: drain the mailbox, submit, go on
 //! building on the optimistic head while the disk works, answer · `room` is what a writer holds in
-//! memory · `append` makes one event: plan, build, sign, authorize, apply · `effects` are the rows
-//! beside the event · `forks` joins extremities · `batch` is the commit being built and what becomes visible with it.
+//! memory · `append` makes one event: plan, build, sign, authorize, apply · `effects`, `members` and `beside` are the
+//! rows beside the event · `receive` takes in the events of other servers, as `judge` decides, and `outliers` what they
+//! refer to · `redactions` keeps those that come too early · `forks` resolves the states of several extremities ·
+//! `batch` is the commit being built and what becomes visible with it.
 //!
 //! Invariants: nothing of an event is changed in memory before everything about it that can fail has
 //! been done; nothing is answered or put into the shared caches before its commit is durable; what is
@@ -12,25 +14,36 @@
 
 mod append;
 mod batch;
+mod beside;
 mod content;
 mod draft;
 mod effects;
 mod forks;
+mod judge;
+mod members;
+mod outliers;
 mod power;
+mod receive;
+mod redactions;
 mod room;
 mod room_id;
 mod table;
 mod task;
 mod template;
+#[cfg(test)]
+mod tests;
 
 pub use self::draft::Draft;
 pub(crate) use self::{
     append::{NewEvent, room_id_of_create, sign},
     batch::Batch,
+    beside::Subject,
     content::{Facts, parse_object, to_object},
     draft::check_event_key,
+    outliers::by_auth_edges,
     power::Power,
-    room::{Context, Room},
+    receive::{How, Receive},
+    room::{Context, Room, membership_from},
     table::WriterTable,
     task::{Action, Command, Outcome},
 };
@@ -45,6 +58,8 @@ pub(crate) enum StepError {
     /// The step needs the position of an event that is not durable yet: to be tried again when
     /// nothing is in flight.
     Settle,
+    /// The batch has no room for the step: to be gone on with in the next one.
+    Full,
 }
 
 impl<E: Into<RoomError>> From<E> for StepError {

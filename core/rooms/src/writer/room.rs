@@ -1,15 +1,18 @@
 //! What a writer holds in memory of its room, and how it reads the rest.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use hearth_storage::{Committed, Direction, Snapshot};
 use hearth_types::StreamPosition;
 use ruma::{
-    EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId,
     room_version_rules::RoomVersionRules,
 };
 
-use super::{Power, StepError, forks::Merge};
+use super::{Power, StepError, forks::Resolved, outliers::Told, receive::Prepared};
 use crate::{
     Rooms,
     cache::Caches,
@@ -19,7 +22,7 @@ use crate::{
         self, EventOrdinal, MemberRow, Membership, RoomHead, StoredEvent, ThreadRow, TimelineIndex,
         TransactionKey, UserRoomRow,
     },
-    state::{Node, NodeError, NodeId, NodeSource, StateKeyOrdinal},
+    state::{Node, NodeError, NodeId, NodeSource, StateKeyOrdinal, StateRoot},
 };
 
 /// Memberships that a writer remembers between two batches.
@@ -52,6 +55,8 @@ pub(crate) struct Tip {
     pub(crate) ordinal: EventOrdinal,
     pub(crate) event_id: OwnedEventId,
     pub(crate) depth: u64,
+    /// The state after it.
+    pub(crate) state: StateRoot,
 }
 
 /// A row together with the batch that wrote it; batch 0 means that the store has it.
@@ -71,6 +76,14 @@ pub(crate) struct Local {
     pub(crate) own_totals: HashMap<(OwnedUserId, u32), u64>,
     pub(crate) annotations: HashMap<(OwnedEventId, OwnedUserId, String), bool>,
     pub(crate) transactions: HashMap<TransactionKey, OwnedEventId>,
+    /// Edges of the auth graph, (parent, child).
+    pub(crate) auth_children: BTreeSet<(EventOrdinal, EventOrdinal)>,
+    /// Joined members of other servers.
+    pub(crate) servers: HashMap<OwnedServerName, u64>,
+    /// Redactions that wait for their targets; by target.
+    pub(crate) pending_redactions: HashMap<OwnedEventId, Vec<EventOrdinal>>,
+    /// Previous events that are not here, and those that were not until now.
+    pub(crate) history_gaps: HashMap<OwnedEventId, bool>,
     /// Where the batches landed that have become durable.
     pub(crate) settled: HashMap<u64, Committed>,
 }
@@ -124,8 +137,13 @@ pub(crate) struct Room {
     pub(crate) head: RoomHead,
     pub(crate) tips: Vec<Tip>,
     pub(crate) local: Local,
-    /// What resolving the extremities asks for, until it is in a batch.
-    pub(super) merge: Option<Merge>,
+    /// States that were resolved lately.
+    pub(super) resolved: Resolved,
+    /// State nodes that are in no batch yet.
+    pub(super) unwritten: VecDeque<(NodeId, Arc<Node>)>,
+    /// What is known of an event that waits for the next batch.
+    pub(super) prepared: Option<Prepared>,
+    pub(super) told: Option<Told>,
     auth: AuthState,
 }
 
@@ -138,7 +156,10 @@ impl Room {
             head,
             tips: Vec::new(),
             local: Local::default(),
-            merge: None,
+            resolved: Resolved::default(),
+            unwritten: VecDeque::new(),
+            prepared: None,
+            told: None,
             auth: AuthState::default(),
         }
     }
@@ -161,15 +182,21 @@ impl Room {
                 ordinal,
                 event_id: event.header.event_id.clone(),
                 depth: event.pdu.depth(),
+                state: event.header.state_after,
             });
         }
         Ok(Some(room))
     }
 
-    /// Forgets what was looked up of the state.
-    #[cfg(test)]
-    pub(super) fn forget_remembered(&mut self) {
-        self.auth = AuthState::default();
+    /// Forgets what was looked up of the state, where another one takes its place.
+    pub(super) fn forget_remembered(&mut self, new: StateRoot) {
+        if self.head.state.rest != new.rest {
+            self.auth.power_levels = Remembered::Unknown;
+            self.auth.join_rules = Remembered::Unknown;
+        }
+        if self.head.state.members != new.members {
+            self.auth.members.clear();
+        }
     }
 
     /// Forgets what is in the store; only while nothing is in flight.
@@ -280,10 +307,21 @@ impl Room {
         event_type: &str,
         state_key: &str,
     ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
+        self.state_event_at(view, self.head.state, event_type, state_key)
+    }
+
+    /// The event at a state key in any state of the room.
+    pub(crate) fn state_event_at(
+        &self,
+        view: &Context<'_>,
+        root: StateRoot,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
         let Some(key) = self.state_key(view, event_type, state_key)? else {
             return Ok(None);
         };
-        match lookup(&self.nodes(view), self.head.state, key)? {
+        match lookup(&self.nodes(view), root, key)? {
             Some(ordinal) => self.event(view, ordinal).map(Some),
             None => Ok(None),
         }

@@ -8,13 +8,13 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Batch, Context, NewEvent, Room, StepError,
+    Batch, Context, NewEvent, Receive, Room, StepError,
     batch::{Reply, SealedBatch},
     room::MAX_LOCAL_EVENTS,
     table::Running,
 };
 use crate::{
-    CheckedPdu, Rooms,
+    CheckedPdu, Rooms, Verdict,
     admit::{Admission, admit},
     error::RoomError,
     membership::MemberRequest,
@@ -42,6 +42,8 @@ pub(crate) enum Action {
     Sweep(Vec<TransactionKey>),
     /// Take in what began on another server; also in rooms that are not here.
     Admit(Admission),
+    /// Take in events of other servers.
+    Receive(Receive),
 }
 
 /// What came of it.
@@ -53,6 +55,8 @@ pub(crate) enum Outcome {
     Prepared(CheckedPdu),
     /// Done, without an event.
     Done,
+    /// What became of each received event.
+    Verdicts(Vec<Verdict>),
 }
 
 /// A request in a mailbox.
@@ -93,8 +97,22 @@ impl Rooms {
     ) -> Result<OwnedEventId, RoomError> {
         match self.act(room_id, action).await? {
             Outcome::Event(event_id) => Ok(event_id),
-            Outcome::Prepared(_) | Outcome::Done => {
+            Outcome::Prepared(_) | Outcome::Done | Outcome::Verdicts(_) => {
                 Err(RoomError::internal("the writer made no event"))
+            }
+        }
+    }
+
+    /// The same for what receives events.
+    pub(crate) async fn act_receive(
+        &self,
+        room_id: &ruma::RoomId,
+        receive: Receive,
+    ) -> Result<Vec<Verdict>, RoomError> {
+        match self.act(room_id, Action::Receive(receive)).await? {
+            Outcome::Verdicts(verdicts) => Ok(verdicts),
+            Outcome::Prepared(_) | Outcome::Done | Outcome::Event(_) => {
+                Err(RoomError::internal("the writer received nothing"))
             }
         }
     }
@@ -130,6 +148,10 @@ pub(super) struct WriterTask {
     next_batch: u64,
     /// A command that must wait until nothing is in flight.
     deferred: Option<Command>,
+    /// A command that one batch was too small for.
+    unfinished: Option<Command>,
+    /// Nothing can be written until nothing is in flight.
+    must_settle: bool,
     /// Dropped last: whoever waits for the writers' end may close the store then.
     _running: Running,
 }
@@ -149,6 +171,8 @@ impl WriterTask {
             in_flight: VecDeque::with_capacity(MAX_IN_FLIGHT),
             next_batch: 1,
             deferred: None,
+            unfinished: None,
+            must_settle: false,
             _running: running,
         }
     }
@@ -156,20 +180,27 @@ impl WriterTask {
     /// Runs until the writer has been idle for long, or its mailbox is closed.
     pub(super) async fn run(mut self) {
         loop {
-            let must_settle = self.deferred.is_some() || self.room_is_heavy();
+            let must_settle = std::mem::take(&mut self.must_settle)
+                || self.deferred.is_some()
+                || self.room_is_heavy();
             if must_settle {
                 self.settle().await;
             }
-            let command = match self.deferred.take() {
-                Some(command) => command,
+            let goes_on = self.unfinished.is_some() || self.room_lags();
+            while goes_on && self.in_flight.len() >= MAX_IN_FLIGHT {
+                self.land_one().await;
+            }
+            let command = match self.deferred.take().or_else(|| self.unfinished.take()) {
+                Some(command) => Some(command),
+                None if self.room_lags() => None,
                 None => match self.next().await {
-                    Next::Command(command) => command,
+                    Next::Command(command) => Some(command),
                     Next::Landed => continue,
                     Next::End => break,
                 },
             };
             let command = match command {
-                Command { action: Action::Admit(admission), reply } => {
+                Some(Command { action: Action::Admit(admission), reply }) => {
                     self.admit(admission, reply).await;
                     continue;
                 }
@@ -185,6 +216,13 @@ impl WriterTask {
 
     /// Admits by commits of its own, while nothing else happens in the room.
     async fn admit(&mut self, admission: Admission, reply: Reply) {
+        while self.room_lags() {
+            match self.fill_batch(None) {
+                Some(batch) => self.submit(batch).await,
+                None => break,
+            }
+            self.settle().await;
+        }
         self.settle().await;
         self.room = None;
         let admitted = admit(&self.rooms, admission).await.inspect_err(|error| {
@@ -196,6 +234,12 @@ impl WriterTask {
 
     fn room_is_heavy(&self) -> bool {
         self.room.as_ref().is_some_and(|room| room.local.events.len() >= MAX_LOCAL_EVENTS)
+    }
+
+    /// Has the room rows to write that no command asks for?
+    fn room_lags(&self) -> bool {
+        let lags = |room: &Room| room.head.forks.lag.is_some() || !room.unwritten.is_empty();
+        self.room.as_ref().is_some_and(lags)
     }
 
     /// Waits for a command, or for the oldest commit in flight, or for the end.
@@ -243,17 +287,33 @@ impl WriterTask {
             Err(error) => {
                 tracing::error!(room_id = %self.room_id, %error, "a room's commit failed");
                 batch.fail();
-                // What was built on it never happened either: start again from the store.
-                self.room = None;
+                self.start_again();
             }
+        }
+    }
+
+    /// What was built on a commit that failed never happened either: starts again from the store.
+    fn start_again(&mut self) {
+        self.room = None;
+        for command in [&mut self.deferred, &mut self.unfinished].into_iter().flatten() {
+            if let Action::Receive(receive) = &mut command.action {
+                receive.restart();
+            }
+        }
+    }
+
+    /// Waits for the oldest commit in flight.
+    async fn land_one(&mut self) {
+        if let Some(first) = self.in_flight.front_mut() {
+            let result = first.landing.as_mut().await;
+            self.landed(result);
         }
     }
 
     /// Waits until nothing is in flight.
     async fn settle(&mut self) {
-        while let Some(first) = self.in_flight.front_mut() {
-            let result = first.landing.as_mut().await;
-            self.landed(result);
+        while !self.in_flight.is_empty() {
+            self.land_one().await;
         }
         if let Some(room) = &mut self.room {
             room.forget_settled();
@@ -261,8 +321,8 @@ impl WriterTask {
     }
 
     /// Does the command and what else is in the mailbox, up to a commit's worth. `None` if there is
-    /// nothing to write.
-    fn fill_batch(&mut self, first: Command) -> Option<Batch> {
+    /// nothing to write. Without a command, goes on with what the last ones left.
+    fn fill_batch(&mut self, first: Option<Command>) -> Option<Batch> {
         let rooms = self.rooms.clone();
         let view = Context::new(&rooms);
         if self.in_flight.is_empty()
@@ -271,37 +331,38 @@ impl WriterTask {
             room.forget_settled();
         }
         if let Err(error) = self.load(&view) {
-            drop(first.reply.send(Err(error)));
+            if let Some(first) = first {
+                drop(first.reply.send(Err(error)));
+            }
             return None;
         }
         let mut room = self.room.take()?;
         let mut batch = Batch::new(&self.room_id, self.next_batch);
-        room.apply_merge(&mut batch);
         self.next_batch += 1;
-        let mut command = first;
-        loop {
-            match step(&mut room, &view, &mut batch, &mut command.action) {
-                Ok(outcome) => batch.answer_later(command.reply, outcome),
-                Err(StepError::Refused(error)) => drop(command.reply.send(Err(error))),
-                Err(StepError::Settle) if batch.is_empty() && self.in_flight.is_empty() => {
-                    let error = RoomError::internal("a position of a commit is lost");
+        let mut next = first;
+        match go_on(&mut room, &view, &mut batch) {
+            Ok(()) if batch.is_full() => self.unfinished = next.take(),
+            Ok(()) => {}
+            Err(StepError::Refused(error)) => {
+                tracing::error!(room_id = %self.room_id, ?error, "rows of members lag behind");
+                if let Some(command) = next.take() {
                     drop(command.reply.send(Err(error)));
                 }
-                Err(StepError::Settle) => {
-                    self.deferred = Some(command);
-                    break;
-                }
+                // Whoever asks next tries again, from the store.
+                return None;
             }
-            if batch.is_full() {
+            Err(StepError::Settle | StepError::Full) => {
+                self.must_settle = true;
+                self.unfinished = next.take();
+            }
+        }
+        while let Some(command) = next.take() {
+            if !self.take_step(&mut room, &view, &mut batch, command) || batch.is_full() {
                 break;
             }
-            match self.mailbox.try_recv() {
-                Ok(next) if matches!(next.action, Action::Admit(_)) => {
-                    self.deferred = Some(next);
-                    break;
-                }
-                Ok(next) => command = next,
-                Err(_) => break,
+            next = self.mailbox.try_recv().ok();
+            if matches!(&next, Some(Command { action: Action::Admit(_), .. })) {
+                self.deferred = next.take();
             }
         }
         self.room = Some(room);
@@ -310,6 +371,37 @@ impl WriterTask {
             return None;
         }
         Some(batch)
+    }
+
+    /// Does one command. `false` if the batch takes no more.
+    fn take_step(
+        &mut self,
+        room: &mut Room,
+        view: &Context<'_>,
+        batch: &mut Batch,
+        mut command: Command,
+    ) -> bool {
+        match step(room, view, batch, &mut command.action) {
+            Ok(outcome) => batch.answer_later(command.reply, outcome),
+            Err(StepError::Refused(error)) => drop(command.reply.send(Err(error))),
+            Err(StepError::Settle) if batch.is_empty() && self.in_flight.is_empty() => {
+                let error = RoomError::internal("a position of a commit is lost");
+                drop(command.reply.send(Err(error)));
+            }
+            Err(StepError::Full) if batch.is_empty() => {
+                let error = RoomError::internal("an empty batch is full");
+                drop(command.reply.send(Err(error)));
+            }
+            Err(StepError::Settle) => {
+                self.deferred = Some(command);
+                return false;
+            }
+            Err(StepError::Full) => {
+                self.unfinished = Some(command);
+                return false;
+            }
+        }
+        true
     }
 
     /// Reads the room into memory if it is not there.
@@ -321,7 +413,7 @@ impl WriterTask {
         if !self.in_flight.is_empty() {
             return Err(RoomError::Busy);
         }
-        let room = Room::load(view, &self.room_id).and_then(|room| merged(view, room));
+        let room = Room::load(view, &self.room_id);
         let room = room.inspect_err(|error| {
             tracing::error!(room_id = %self.room_id, ?error, "a room cannot be loaded");
         })?;
@@ -353,7 +445,7 @@ impl WriterTask {
             Err(error) => {
                 tracing::error!(room_id = %self.room_id, %error, "a room's commit was refused");
                 batch.fail();
-                self.room = None;
+                self.start_again();
                 self.settle().await;
             }
         }
@@ -367,15 +459,10 @@ enum Next {
     End,
 }
 
-/// The room with its extremities' states resolved, where there are several.
-fn merged(view: &Context<'_>, room: Option<Room>) -> Result<Option<Room>, RoomError> {
-    let Some(mut room) = room else {
-        return Ok(None);
-    };
-    if room.tips.len() > 1 {
-        room.merge_tips(view)?;
-    }
-    Ok(Some(room))
+/// Writes what earlier commands left to be written.
+fn go_on(room: &mut Room, view: &Context<'_>, batch: &mut Batch) -> Result<(), StepError> {
+    room.write_nodes(batch);
+    if batch.is_full() { Ok(()) } else { room.catch_up(view, batch) }
 }
 
 /// Does one thing to the room, in memory and in the batch.
@@ -406,6 +493,7 @@ fn step(
             room.forget(view, batch, user_id)?;
             Ok(Outcome::Done)
         }
+        Action::Receive(receive) => room.receive(view, batch, receive).map(Outcome::Verdicts),
         Action::Sweep(keys) => {
             for key in keys {
                 batch.commit.delete(&schema::TRANSACTIONS, &room.id, key);

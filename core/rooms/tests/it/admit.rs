@@ -1,17 +1,17 @@
 //! Rooms that come from other servers.
 
 use hearth_rooms::{
-    RoomError,
+    OutOfBand, RoomError,
     read::{Ignored, MessagesPage, MessagesRequest, StatePart, TimelineFilter},
     schema::{self, Membership, Standing, TimelineIndex},
 };
 use hearth_storage::Direction;
 use ruma::{RoomId, RoomVersionId, UserId};
-use serde_json::json;
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     elsewhere::{FAR_ADMIN, FarRoom, Sketch},
-    fixture::{Server, user},
+    fixture::{Server, raw, user},
 };
 
 /// Versions whose rules differ in what matters here.
@@ -205,4 +205,109 @@ async fn who_comes_back_finds_the_room_as_it_is_now() {
     ordinals_are_topological(&server, &far).await;
     server.say(&far.id, &alice, "back").await.unwrap();
     assert_eq!(backwards(&server, &far.id, &alice).await.events.len(), 5);
+}
+
+/// An invitation into a room that is not here.
+fn invitation(far: &mut FarRoom, user_id: &UserId) -> OutOfBand {
+    let event = far.draft_member(FAR_ADMIN, user_id.as_str(), "invite");
+    let name = far.state[&("m.room.name".to_owned(), String::new())].pdu().json().clone();
+    let name = String::from_utf8(name.to_vec()).unwrap();
+    OutOfBand {
+        room_id: far.id.clone(),
+        room_version: far.version.clone(),
+        user_id: user_id.to_owned(),
+        event,
+        stripped_state: vec![RawValue::from_string(name).unwrap(), raw(&json!({ "no": "event" }))],
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_into_an_unknown_room_is_kept_until_it_ends() {
+    for version in VERSIONS {
+        let server = Server::new().await;
+        let alice = user("alice");
+        let mut far = FarRoom::new(version.clone());
+        let invite = invitation(&mut far, &alice);
+        let invite_id = invite.event.pdu().id().to_owned();
+        server.rooms.admit_out_of_band(invite).await.unwrap();
+
+        let rooms = server.rooms.user_rooms(&alice).await.unwrap();
+        assert_eq!(rooms.len(), 1);
+        let row = &rooms[0].1;
+        assert_eq!(row.details.membership, Membership::Invite);
+        assert_eq!(row.details.sender, FAR_ADMIN);
+        let kept = server.rooms.out_of_band(&far.id, &alice).await.unwrap().unwrap();
+        assert_eq!((kept.event.pdu().id(), &kept.room_version), (&*invite_id, &version));
+        let stripped = server.rooms.stripped_state_for(&far.id, &alice, row).await.unwrap();
+        let stripped: Vec<Value> =
+            stripped.iter().map(|raw| serde_json::from_str(raw.get()).unwrap()).collect();
+        assert_eq!(
+            stripped,
+            [
+                json!({ "type": "m.room.name", "state_key": "", "sender": FAR_ADMIN,
+                    "content": { "name": "far away" } }),
+                json!({ "type": "m.room.member", "state_key": alice, "sender": FAR_ADMIN,
+                    "content": { "membership": "invite" } }),
+            ]
+        );
+        let refused = server.rooms.access(&far.id, &alice).await;
+        assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{refused:?}");
+        let early = server.rooms.forget(&far.id, &alice).await;
+        assert!(matches!(early, Err(RoomError::InvalidParam(_))), "{early:?}");
+
+        server.rooms.leave(&far.id, &alice, None).await.unwrap();
+        let row = server.rooms.user_room(&alice, &far.id).await.unwrap().unwrap();
+        assert_eq!(row.details.membership, Membership::Leave);
+        let again = server.rooms.leave(&far.id, &alice, None).await;
+        again.unwrap();
+        server.rooms.forget(&far.id, &alice).await.unwrap();
+        let row = server.rooms.user_room(&alice, &far.id).await.unwrap().unwrap();
+        assert!(row.details.forgotten);
+        assert!(server.rooms.out_of_band(&far.id, &alice).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_an_invitation_that_nobody_knows_is_passed_over() {
+    let server = Server::new().await;
+    let alice = user("alice");
+    let mut far = FarRoom::new(RoomVersionId::V11);
+    let mut kick = invitation(&mut far, &alice);
+    kick.event = far.draft_member(FAR_ADMIN, alice.as_str(), "leave");
+    server.rooms.admit_out_of_band(kick.clone()).await.unwrap();
+    assert!(server.rooms.user_rooms(&alice).await.unwrap().is_empty());
+
+    let invite = invitation(&mut far, &alice);
+    server.rooms.admit_out_of_band(invite.clone()).await.unwrap();
+    server.rooms.admit_out_of_band(kick).await.unwrap();
+    let row = server.rooms.user_room(&alice, &far.id).await.unwrap().unwrap();
+    assert_eq!(row.details.membership, Membership::Leave);
+    let mut of_bob = invite.clone();
+    of_bob.user_id = user("bob");
+    let refused = server.rooms.admit_out_of_band(of_bob).await;
+    assert!(matches!(refused, Err(RoomError::InvalidParam(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_invitation_ends_with_the_join() {
+    let server = Server::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let mut far = FarRoom::new(RoomVersionId::V12);
+    for user_id in [&alice, &bob] {
+        let invite = invitation(&mut far, user_id);
+        far.add(invite.event.clone());
+        server.rooms.admit_out_of_band(invite).await.unwrap();
+    }
+    server.rooms.admit_join(far.answer_join(alice.as_str())).await.unwrap();
+    for user_id in [&alice, &bob] {
+        assert!(server.rooms.out_of_band(&far.id, user_id).await.unwrap().is_none());
+    }
+    let row = server.rooms.user_room(&bob, &far.id).await.unwrap().unwrap();
+    assert_eq!(row.details.membership, Membership::Invite);
+    assert!(!row.details.is_out_of_band());
+    let stripped = server.rooms.stripped_state_for(&far.id, &bob, &row).await.unwrap();
+    assert!(stripped.iter().any(|raw| raw.get().contains("far away")));
+    server.join(&far.id, &bob).await.unwrap();
+    let head = server.rooms.head(&far.id).await.unwrap().unwrap();
+    assert_eq!((head.joined_local_members, head.invited_members), (2, 0));
 }

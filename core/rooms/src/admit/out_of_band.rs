@@ -1,0 +1,275 @@
+//! Invitations and knocks in rooms that this server is not in, and how they end.
+
+use bytes::Bytes;
+use hearth_storage::{Commit, Topic};
+use hearth_types::{Pdu, StreamPosition};
+use ruma::{
+    OwnedRoomId, OwnedUserId, RoomId, UserId, canonical_json::CanonicalJsonValue,
+    events::TimelineEventType,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Admission, OutOfBand, order::outlier_header};
+use crate::{
+    CheckedPdu, Rooms,
+    error::RoomError,
+    format::{Unsigned, client_event},
+    schema::{
+        self, Membership, OUT_OF_BAND_EVENT, OutOfBandRow, Standing, StoredEvent, UserRoomDetails,
+        UserRoomRow,
+    },
+    state::StateRoot,
+    writer::{Action, Outcome, membership_from},
+};
+
+/// Stripped state events that are kept of one room.
+const MAX_STRIPPED_EVENTS: usize = 100;
+/// Bytes of them: with a membership event of 64 KiB they still fit into a row.
+const MAX_STRIPPED_BYTES: usize = 28 * 1024;
+
+/// A state event as somebody sees it who is not in the room. Whatever else it came with is left out.
+#[derive(Serialize, Deserialize)]
+struct Stripped {
+    content: Box<RawValue>,
+    sender: OwnedUserId,
+    state_key: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl Rooms {
+    /// Keeps an invitation, a knock, or the end of either, of a local user in a room that this server is
+    /// not in; in a room that it is in, receives the event in the ordinary way. The user's syncs show
+    /// it. The end of what is not kept is passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::InvalidParam`] if the event is no membership event of this user in this room;
+    /// [`RoomError::Busy`] if the room became known meanwhile.
+    pub async fn admit_out_of_band(&self, membership: OutOfBand) -> Result<(), RoomError> {
+        if self.is_resident(&membership.room_id).await? {
+            // If something before it is missing, it comes again with the room's other events.
+            return self.receive(&membership.room_id, vec![membership.event]).await.map(drop);
+        }
+        let room_id = membership.room_id.clone();
+        let admission = Admission::OutOfBand(Box::new(membership));
+        self.act_anywhere(&room_id, Action::Admit(admission)).await.map(drop)
+    }
+
+    /// The membership event of a user in a room that this server is not in, with the room's version.
+    pub async fn out_of_band(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<Option<OutOfBand>, RoomError> {
+        let Some(own) = self.user_room(user_id, room_id).await? else { return Ok(None) };
+        if !own.details.is_out_of_band() {
+            return self.left_behind(room_id, user_id, &own).await;
+        }
+        let (room_id, user_id) = (room_id.to_owned(), user_id.to_owned());
+        let Some(row) = self.store().get(&schema::OUT_OF_BAND, &room_id, &user_id).await? else {
+            return Ok(None);
+        };
+        let damaged = |error: &dyn std::fmt::Display| {
+            RoomError::internal(format!("a kept membership cannot be read: {error}"))
+        };
+        let pdu = Pdu::parse(row.event_id, Bytes::from(row.json)).map_err(|e| damaged(&e))?;
+        let stripped_state =
+            serde_json::from_str(&row.stripped_state).map_err(|error| damaged(&error))?;
+        let event = CheckedPdu::new(pdu);
+        let room_version = row.room_version;
+        Ok(Some(OutOfBand { room_id, room_version, user_id, event, stripped_state }))
+    }
+
+    /// An invitation or a knock that became part of the room while local users were in it: they have
+    /// all left, and this server cannot change the room any more.
+    async fn left_behind(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        own: &UserRoomRow,
+    ) -> Result<Option<OutOfBand>, RoomError> {
+        let open = matches!(own.details.membership, Membership::Invite | Membership::Knock);
+        let head = self.head(room_id).await?.filter(|head| head.joined_local_members == 0);
+        let (true, Some(head)) = (open, head) else { return Ok(None) };
+        let event = self.event(room_id, own.details.event).await?;
+        Ok(Some(OutOfBand {
+            room_id: room_id.to_owned(),
+            room_version: head.version.clone(),
+            user_id: user_id.to_owned(),
+            event: CheckedPdu::new(event.pdu.clone()),
+            stripped_state: Vec::new(),
+        }))
+    }
+
+    /// What an invited or knocking user is told about the room, wherever their membership is kept.
+    pub async fn stripped_state_for(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        row: &UserRoomRow,
+    ) -> Result<Vec<Box<RawValue>>, RoomError> {
+        if !row.details.is_out_of_band() {
+            return self.stripped_state(room_id, row.details.state, user_id).await;
+        }
+        let Some(kept) = self.out_of_band(room_id, user_id).await? else { return Ok(Vec::new()) };
+        let is_own = |raw: &Box<RawValue>| {
+            serde_json::from_str(raw.get()).is_ok_and(|event: Stripped| {
+                event.kind == "m.room.member" && event.state_key == user_id.as_str()
+            })
+        };
+        let mut shown = kept.stripped_state;
+        shown.retain(|raw| !is_own(raw));
+        shown.extend(strip(kept.event.pdu()));
+        Ok(shown)
+    }
+
+    /// The event of such a membership as clients see it.
+    pub async fn client_out_of_band(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<Option<Box<RawValue>>, RoomError> {
+        let Some(kept) = self.out_of_band(room_id, user_id).await? else { return Ok(None) };
+        let pdu = kept.event.into_pdu();
+        let sent_ms = u64::from(pdu.origin_server_ts().get());
+        let unsigned =
+            Unsigned { age: self.clock().now_ms().saturating_sub(sent_ms), ..Unsigned::default() };
+        let event = StoredEvent {
+            ordinal: OUT_OF_BAND_EVENT,
+            index: None,
+            header: outlier_header(&pdu, &[], Standing::Outlier),
+            pdu,
+        };
+        client_event(&event, None, &unsigned).map(Some)
+    }
+
+    /// Forgets a membership that is kept out of band.
+    pub(crate) async fn forget_out_of_band(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<(), RoomError> {
+        let admission = Admission::Forget(room_id.to_owned(), user_id.to_owned());
+        self.act_anywhere(room_id, Action::Admit(admission)).await.map(drop)
+    }
+}
+
+/// Keeps a membership; only by the room's writer.
+pub(super) async fn keep(rooms: &Rooms, kept: OutOfBand) -> Result<Outcome, RoomError> {
+    let OutOfBand { room_id, room_version, user_id, event, stripped_state } = kept;
+    let membership = membership_of(rooms, &room_id, &user_id, event.pdu())?;
+    if rooms.is_resident(&room_id).await? {
+        return Err(RoomError::Busy);
+    }
+    let own = rooms.user_room(&user_id, &room_id).await?;
+    let now = own.as_ref().map(|own| own.details.membership);
+    let ends = matches!(membership, Membership::Leave | Membership::Ban);
+    if ends && !matches!(now, Some(Membership::Invite | Membership::Knock)) {
+        return Ok(Outcome::Done);
+    }
+    let mut commit = Commit::new(&room_id);
+    let position = commit.next_position();
+    let details = UserRoomDetails {
+        membership,
+        event: OUT_OF_BAND_EVENT,
+        sender: event.pdu().sender().to_owned(),
+        state: StateRoot::default(),
+        was_joined: false,
+        forgotten: false,
+    };
+    // Since when they were in the room, if they ever were, matters to nobody until they are again.
+    let own = UserRoomRow { position, joined_at: StreamPosition::ZERO, details };
+    let json = std::str::from_utf8(event.pdu().json())
+        .map_err(|_| RoomError::BadJson("the event is not UTF-8".to_owned()))?;
+    let row = OutOfBandRow {
+        room_version,
+        event_id: event.pdu().id().to_owned(),
+        json: json.to_owned(),
+        stripped_state: stripped_list(&stripped_state),
+    };
+    commit.put(&schema::OUT_OF_BAND, &room_id, &user_id, &row);
+    commit.effect_put(&schema::USER_ROOMS, &user_id, &room_id, &own);
+    commit.touch(Topic::new(user_id.as_str()));
+    rooms.store().commit(commit).await?;
+    Ok(Outcome::Event(event.pdu().id().to_owned()))
+}
+
+/// Marks a kept membership as forgotten; only by the room's writer.
+pub(super) async fn forget(
+    rooms: &Rooms,
+    room_id: OwnedRoomId,
+    user_id: OwnedUserId,
+) -> Result<Outcome, RoomError> {
+    let own = rooms.user_room(&user_id, &room_id).await?.ok_or(RoomError::UnknownRoom)?;
+    if !matches!(own.details.membership, Membership::Leave | Membership::Ban) {
+        return Err(RoomError::InvalidParam("you have not left this room".to_owned()));
+    }
+    let details = UserRoomDetails { forgotten: true, ..own.details };
+    let own = UserRoomRow { details, ..own };
+    let mut commit = Commit::new(&room_id);
+    commit.delete(&schema::OUT_OF_BAND, &room_id, &user_id);
+    commit.effect_put(&schema::USER_ROOMS, &user_id, &room_id, &own);
+    commit.touch(Topic::new(user_id.as_str()));
+    rooms.store().commit(commit).await?;
+    Ok(Outcome::Done)
+}
+
+/// The membership that the event gives this user in this room.
+fn membership_of(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user_id: &UserId,
+    pdu: &Pdu,
+) -> Result<Membership, RoomError> {
+    #[derive(Deserialize)]
+    struct Content {
+        membership: CanonicalJsonValue,
+    }
+    let wrong = |text: &str| RoomError::InvalidParam(text.to_owned());
+    if *pdu.kind() != TimelineEventType::RoomMember
+        || pdu.state_key() != Some(user_id.as_str())
+        || pdu.room_id_field() != Some(room_id)
+    {
+        return Err(wrong("the event is not this user's membership of this room"));
+    }
+    if !rooms.identity().is_local(user_id) {
+        return Err(wrong("the user is on another server"));
+    }
+    let content: Content = pdu.content_as().map_err(|_| wrong("the event has no membership"))?;
+    match content.membership.as_str().and_then(membership_from) {
+        None | Some(Membership::Join) => Err(wrong("no membership that is kept out of band")),
+        Some(membership) => Ok(membership),
+    }
+}
+
+/// As many of the events as are kept, in stripped form, as a JSON list.
+fn stripped_list(events: &[Box<RawValue>]) -> String {
+    let mut list = String::from("[");
+    for event in events.iter().take(MAX_STRIPPED_EVENTS) {
+        // Servers may send full events (SS "Inviting to a room"): clients get the stripped form.
+        let Ok(event) = serde_json::from_str::<Stripped>(event.get()) else { continue };
+        let Ok(json) = serde_json::to_string(&event) else { continue };
+        if list.len() + json.len() + 2 > MAX_STRIPPED_BYTES {
+            continue;
+        }
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push_str(&json);
+    }
+    list.push(']');
+    list
+}
+
+/// A membership event in stripped form.
+fn strip(pdu: &Pdu) -> Option<Box<RawValue>> {
+    to_raw_value(&Stripped {
+        content: pdu.content().to_owned(),
+        sender: pdu.sender().to_owned(),
+        state_key: pdu.state_key()?.to_owned(),
+        kind: pdu.kind().to_string(),
+    })
+    .ok()
+}

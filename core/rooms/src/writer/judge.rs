@@ -1,0 +1,159 @@
+//! The authorization checks on receipt (SS "Checks performed on receipt of a PDU", checks 4 to 6).
+
+use std::sync::Arc;
+
+use hearth_types::{
+    Pdu,
+    limits::{MAX_AUTH_EVENTS, MAX_PREV_EVENTS},
+};
+use ruma::{
+    EventId, RoomId,
+    events::{StateEventType, TimelineEventType},
+    state_res::{
+        auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules,
+    },
+};
+
+use super::{Context, Room, receive::Arrival};
+use crate::{Verdict, error::RoomError, schema::StoredEvent, state::StateRoot};
+
+/// Bytes of a type and a state key together, zero bytes counted twice as the store's keys have them:
+/// with the room's ID they fit into a key.
+const MAX_STATE_KEY_BYTES: usize = 740;
+
+/// Events that allow another one, with the keys that they stand at.
+type Allowing = Vec<((StateEventType, String), Arc<StoredEvent>)>;
+
+impl Room {
+    /// Can the event be part of this room at all? What cannot is not stored.
+    pub(super) fn fits(&self, pdu: &Pdu) -> Result<(), String> {
+        if *pdu.kind() == TimelineEventType::RoomCreate {
+            // The room's own one is here, and was found by its ID.
+            return Err("a room has one create event".to_owned());
+        }
+        if pdu.room_id_field() != Some(RoomId::as_ref(&self.id)) {
+            return Err("an event of another room".to_owned());
+        }
+        if pdu.auth_events().len() > MAX_AUTH_EVENTS || pdu.prev_events().len() > MAX_PREV_EVENTS {
+            return Err("too many auth events or previous events".to_owned());
+        }
+        if pdu.prev_events().is_empty() {
+            return Err("only a create event follows nothing".to_owned());
+        }
+        let kind = pdu.kind().to_string();
+        let stored = |text: &str| text.len() + text.bytes().filter(|byte| *byte == 0).count();
+        let bytes = stored(&kind) + stored(pdu.state_key().unwrap_or_default());
+        if bytes > MAX_STATE_KEY_BYTES || pdu.sender().as_str().contains('\0') {
+            return Err("identifiers with zero bytes".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Checks an event against its auth events, the state before it and the current state. The verdict
+    /// is one of accepted, soft-failed and rejected.
+    pub(super) fn judge(
+        &mut self,
+        view: &Context<'_>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Verdict, RoomError> {
+        let pdu = arrival.pdu;
+        if let Err(reason) = self.allowed_by_auth_events(view, pdu, &arrival.auth_events)? {
+            return Ok(Verdict::Rejected(reason));
+        }
+        let mut last = ordinals(&arrival.auth_events);
+        for (root, fallen) in [(arrival.before, false), (self.head.state, true)] {
+            if fallen && root == arrival.before {
+                break;
+            }
+            let allowing = self.allowing(view, pdu, root)?;
+            // The same events allow the same.
+            let events: Vec<_> = allowing.iter().map(|(_, event)| Arc::clone(event)).collect();
+            let next = ordinals(&events);
+            if next == last {
+                continue;
+            }
+            if let Err(reason) = self.allowed(view, pdu, &allowing)? {
+                return Ok(if fallen { Verdict::SoftFailed } else { Verdict::Rejected(reason) });
+            }
+            last = next;
+        }
+        Ok(Verdict::Accepted)
+    }
+
+    /// Check 4: do the event's own auth events allow it?
+    pub(super) fn allowed_by_auth_events(
+        &mut self,
+        view: &Context<'_>,
+        pdu: &Pdu,
+        auth_events: &[Arc<StoredEvent>],
+    ) -> Result<Result<(), String>, RoomError> {
+        let create = self.create_event(view)?;
+        let by_id = |event_id: &EventId| {
+            let mut known = auth_events.iter().chain([&create]);
+            known.find(|event| event.header.event_id == event_id).map(|event| &event.pdu)
+        };
+        let rules = &self.rules.authorization;
+        if let Err(reason) = check_state_independent_auth_rules(rules, pdu, by_id) {
+            return Ok(Err(reason));
+        }
+        let keyed = |event: &Arc<StoredEvent>| {
+            let state_key = event.pdu.state_key().unwrap_or_default().to_owned();
+            ((event.pdu.kind().to_string().into(), state_key), Arc::clone(event))
+        };
+        self.allowed(view, pdu, &auth_events.iter().map(keyed).collect())
+    }
+
+    /// Do these events, and the create event, allow it?
+    fn allowed(
+        &mut self,
+        view: &Context<'_>,
+        pdu: &Pdu,
+        allowing: &Allowing,
+    ) -> Result<Result<(), String>, RoomError> {
+        let create = self.create_event(view)?;
+        let by_key = |event_type: &StateEventType, state_key: &str| {
+            if *event_type == StateEventType::RoomCreate {
+                return Some(&create.pdu);
+            }
+            allowing
+                .iter()
+                .find(|((kind, key), _)| kind == event_type && key == state_key)
+                .map(|(_, event)| &event.pdu)
+        };
+        Ok(check_state_dependent_auth_rules(&self.rules.authorization, pdu, by_key))
+    }
+
+    /// The events of a state that an event's authorization asks for.
+    fn allowing(
+        &mut self,
+        view: &Context<'_>,
+        pdu: &Pdu,
+        root: StateRoot,
+    ) -> Result<Allowing, RoomError> {
+        let (kind, state_key) = (pdu.kind(), pdu.state_key());
+        let rules = &self.rules.authorization;
+        // Malformed contents did not come this far.
+        let types = auth_types_for_event(kind, pdu.sender(), state_key, pdu.content(), rules)
+            .unwrap_or_default();
+        let mut found = Allowing::with_capacity(types.len());
+        for (event_type, state_key) in types {
+            let kind = event_type.to_string();
+            let event = if root == self.head.state {
+                self.state_event(view, &kind, &state_key)?
+            } else {
+                self.state_event_at(view, root, &kind, &state_key)?
+            };
+            if let Some(event) = event {
+                found.push(((event_type, state_key), event));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The events' ordinals, in order.
+fn ordinals(events: &[Arc<StoredEvent>]) -> Vec<u32> {
+    let mut ordinals: Vec<_> = events.iter().map(|event| event.ordinal).collect();
+    ordinals.sort_unstable();
+    ordinals
+}

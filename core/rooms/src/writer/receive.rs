@@ -1,0 +1,441 @@
+//! Events of other servers on their way into the room (SS "Checks performed on receipt of a PDU").
+//!
+//! An [`Arrival`] is an event whose auth events and previous events were found and whose state before
+//! it is known. It is judged (`judge`), then stored: as part of the history, or quietly.
+//! What its planning writes before it can still fail is state nodes, which nothing names yet.
+
+use std::sync::Arc;
+
+use hearth_types::Pdu;
+use ruma::{EventId, OwnedEventId};
+
+use super::{
+    Batch, Context, Facts, Room, StepError,
+    beside::{Beside, Subject},
+    effects::{NewKey, StateChange},
+    forks::Newcomer,
+    parse_object,
+};
+use crate::{
+    CheckedPdu, Verdict,
+    error::RoomError,
+    redaction::received_target,
+    schema::{
+        self, CurrentStateRow, EventHeader, EventOrdinal, Forwarding, Standing, StoredEvent,
+        TimelineIndex,
+    },
+    state::StateRoot,
+};
+
+/// Events to receive, and how far that has come.
+pub(crate) struct Receive {
+    events: Vec<CheckedPdu>,
+    how: How,
+    verdicts: Vec<Verdict>,
+}
+
+/// How events are received.
+#[derive(Clone, Debug)]
+pub(crate) enum How {
+    /// Into the timeline.
+    Live(Forwarding),
+    /// Because others refer to them.
+    Outliers,
+    /// Into the timeline, with the state before them as told by another server.
+    WithState(Vec<OwnedEventId>),
+}
+
+impl Receive {
+    pub(crate) fn new(events: Vec<CheckedPdu>, how: How) -> Self {
+        Self { verdicts: Vec::with_capacity(events.len()), events, how }
+    }
+
+    /// Starts again, where what came of the first events was lost.
+    pub(super) fn restart(&mut self) {
+        self.verdicts.clear();
+    }
+}
+
+/// An event with everything that it refers to.
+pub(super) struct Arrival<'a> {
+    pub(super) pdu: &'a Pdu,
+    /// Its row, if it was an outlier until now.
+    pub(super) known: Option<Arc<StoredEvent>>,
+    pub(super) auth_events: Vec<Arc<StoredEvent>>,
+    /// Those of its previous events that are here.
+    pub(super) prev_events: Vec<EventOrdinal>,
+    /// Those that are not.
+    pub(super) missing: Vec<OwnedEventId>,
+    /// The state before it.
+    pub(super) before: StateRoot,
+}
+
+/// The state after an event, worked out while its batch had no room for what follows: kept so that the
+/// next try finds the same.
+pub(super) struct Prepared {
+    event_id: OwnedEventId,
+    before: StateRoot,
+    after: StateRoot,
+    replaces: Option<EventOrdinal>,
+    new_key: Option<NewKey>,
+}
+
+impl Room {
+    /// Receives events until all are done or the batch is full.
+    pub(super) fn receive(
+        &mut self,
+        view: &Context<'_>,
+        batch: &mut Batch,
+        receive: &mut Receive,
+    ) -> Result<Vec<Verdict>, StepError> {
+        while let Some(event) = receive.events.get(receive.verdicts.len()) {
+            if batch.is_full() {
+                return Err(StepError::Full);
+            }
+            let verdict = self.receive_one(view, batch, event.pdu(), &receive.how)?;
+            if let Verdict::Rejected(reason) = &verdict {
+                let (room_id, event_id) = (&self.id, event.pdu().id());
+                tracing::info!(%room_id, %event_id, reason, "a received event was rejected");
+            }
+            receive.verdicts.push(verdict);
+        }
+        Ok(std::mem::take(&mut receive.verdicts))
+    }
+
+    fn receive_one(
+        &mut self,
+        view: &Context<'_>,
+        batch: &mut Batch,
+        pdu: &Pdu,
+        how: &How,
+    ) -> Result<Verdict, StepError> {
+        let known = self.event_by_id(view, pdu.id())?;
+        let as_outlier = matches!(how, How::Outliers);
+        if known.as_ref().is_some_and(|known| as_outlier || has_state(known)) {
+            return Ok(Verdict::Known);
+        }
+        if let Err(reason) = self.fits(pdu) {
+            return Ok(Verdict::Rejected(reason));
+        }
+        let auth_events = match self.find_all(view, pdu.auth_events(), |_| true)? {
+            (found, missing) if missing.is_empty() => found,
+            (_, missing) => return Ok(Verdict::MissingAuth(missing)),
+        };
+        if as_outlier {
+            return self.receive_outlier(view, batch, pdu, auth_events);
+        }
+        let (prev_events, missing) = self.find_all(view, pdu.prev_events(), has_state)?;
+        let mut roots: Vec<_> = prev_events.iter().map(|prev| prev.header.state_after).collect();
+        match how {
+            How::WithState(state) if !missing.is_empty() => {
+                match self.told_state(view, batch, pdu.id(), state)? {
+                    Ok(root) => roots.push(root),
+                    Err(verdict) => return Ok(verdict),
+                }
+            }
+            _ if missing.is_empty() => {}
+            _ => return Ok(Verdict::MissingPrev(missing)),
+        }
+        let before = match self.resolved(view, batch, &roots, None) {
+            Ok(before) => before,
+            Err(error) => return unresolvable(error),
+        };
+        let known = known.filter(|known| !has_state(known));
+        let prev_events = prev_events.iter().map(|prev| prev.ordinal).collect();
+        let arrival = Arrival { pdu, known, auth_events, prev_events, missing, before };
+        let forwarding = match how {
+            How::Live(forwarding) => *forwarding,
+            _ => Forwarding::Elsewhere,
+        };
+        self.admit(view, batch, arrival, forwarding)
+    }
+
+    /// Judges an event and gives it its place.
+    fn admit(
+        &mut self,
+        view: &Context<'_>,
+        batch: &mut Batch,
+        arrival: Arrival<'_>,
+        forwarding: Forwarding,
+    ) -> Result<Verdict, StepError> {
+        let (standing, verdict) = match self.judge(view, &arrival)? {
+            Verdict::Rejected(reason) => (Standing::Rejected, Verdict::Rejected(reason)),
+            Verdict::SoftFailed => (Standing::SoftFailed, Verdict::SoftFailed),
+            _ => (Standing::Accepted, Verdict::Accepted),
+        };
+        let change = self.state_after(view, batch, &arrival, standing)?;
+        let event = self.stored(view, &arrival, standing, &change)?;
+        if standing != Standing::Accepted {
+            self.store_quietly(view, batch, event, change.new_key)?;
+            return Ok(verdict);
+        }
+        self.accept(view, batch, &arrival, (event, change), forwarding)
+    }
+
+    /// Makes an event part of the history. Soft-fails it if the room has too many forks for it.
+    fn accept(
+        &mut self,
+        view: &Context<'_>,
+        batch: &mut Batch,
+        arrival: &Arrival<'_>,
+        (event, change): (StoredEvent, StateChange),
+        forwarding: Forwarding,
+    ) -> Result<Verdict, StepError> {
+        // Whoever names it has it behind them already.
+        let is_followed = self.is_history_gap(view, arrival.pdu.id())?;
+        let Some(tips) = self.tips_with(view, &event, is_followed)? else {
+            let header = EventHeader { standing: Standing::SoftFailed, ..event.header };
+            self.store_quietly(view, batch, StoredEvent { header, ..event }, change.new_key)?;
+            return Ok(Verdict::SoftFailed);
+        };
+        let event = Arc::new(event);
+        let newcomer = Newcomer { event: &event, new_key: change.new_key.as_ref() };
+        let roots: Vec<_> = tips.iter().map(|tip| tip.state).collect();
+        let state = match self.resolved(view, batch, &roots, Some(&newcomer)) {
+            Ok(state) => state,
+            Err(error) => return unresolvable(error),
+        };
+        let facts = if event.header.redacted_by.is_some() {
+            Facts::default()
+        } else {
+            facts_of(&event.pdu)
+        };
+        let redacts = received_target(&self.rules, &event.pdu);
+        let subject = Subject {
+            sender: event.pdu.sender(),
+            kind: event.pdu.kind(),
+            state_key: event.pdu.state_key(),
+            redacts: redacts.as_deref(),
+            received_at: Some(arrival.before),
+        };
+        let beside = Beside::plan(self, view, batch, &subject, facts)?;
+        let waits = match &redacts {
+            Some(target) if self.event_by_id(view, target)?.is_none() => redacts,
+            _ => None,
+        };
+        let members = self.member_changes(view, batch, state.members, &event)?;
+        let pending = self.pending_redactions(view, arrival.pdu.id())?;
+
+        // Nothing fails from here on.
+        let position = batch.commit.next_position();
+        let mut event = Arc::unwrap_or_clone(event);
+        event.index = Some(TimelineIndex::Live(position));
+        self.local.places.insert(event.ordinal, (batch.number, position));
+        let announced = Some((position, forwarding));
+        let event = self.add_stored(batch, event, announced, change.new_key);
+        self.head.depth = tips.iter().map(|tip| tip.depth).max().unwrap_or(self.head.depth);
+        self.head.extremities = tips.iter().map(|tip| tip.ordinal).collect();
+        self.tips = tips;
+        self.forget_remembered(state);
+        self.head.state = state;
+        if event.header.state_after != state {
+            self.head.forks.has_current_states = true;
+            let row = CurrentStateRow(state);
+            batch.commit.put(&schema::CURRENT_STATES, &self.id, &position, &row);
+        }
+        members.apply(self, batch, &event, position);
+        beside.apply(self, batch, &event, position);
+        self.close_gap(batch, &event, is_followed, &arrival.missing);
+        self.settle_redactions(batch, &event, waits, &pending);
+        Ok(Verdict::Accepted)
+    }
+
+    /// Stores an event that takes no place in the timeline.
+    pub(super) fn store_quietly(
+        &mut self,
+        view: &Context<'_>,
+        batch: &mut Batch,
+        event: StoredEvent,
+        new_key: Option<NewKey>,
+    ) -> Result<(), StepError> {
+        let is_followed = has_state(&event) && self.is_history_gap(view, &event.header.event_id)?;
+        let pending = self.pending_redactions(view, &event.header.event_id)?;
+        let event = self.add_stored(batch, event, None, new_key);
+        self.close_gap(batch, &event, is_followed, &[]);
+        self.settle_redactions(batch, &event, None, &pending);
+        Ok(())
+    }
+
+    /// The state after an event. New nodes are the batch's by then.
+    fn state_after(
+        &mut self,
+        view: &Context<'_>,
+        batch: &mut Batch,
+        arrival: &Arrival<'_>,
+        standing: Standing,
+    ) -> Result<StateChange, StepError> {
+        let unchanged = StateChange {
+            root: arrival.before,
+            replaces: None,
+            new_key: None,
+            nodes: Vec::new(),
+            next_node: self.head.next_node,
+        };
+        let Some(state_key) = arrival.pdu.state_key().filter(|_| standing != Standing::Rejected)
+        else {
+            return Ok(unchanged);
+        };
+        if let Some(prepared) = &self.prepared
+            && prepared.event_id == arrival.pdu.id()
+            && prepared.before == arrival.before
+        {
+            return Ok(StateChange {
+                root: prepared.after,
+                replaces: prepared.replaces,
+                new_key: prepared.new_key.clone(),
+                ..unchanged
+            });
+        }
+        let ordinal = arrival.known.as_ref().map_or(self.head.next_event, |known| known.ordinal);
+        let kind = arrival.pdu.kind().to_string();
+        let mut change = StateChange::at(self, view, arrival.before, (&kind, state_key), ordinal)?;
+        self.head.next_node = change.next_node;
+        let nodes = std::mem::take(&mut change.nodes);
+        batch.add_nodes(&self.id, &nodes);
+        self.local.nodes.extend(nodes);
+        self.prepared = Some(Prepared {
+            event_id: arrival.pdu.id().to_owned(),
+            before: arrival.before,
+            after: change.root,
+            replaces: change.replaces,
+            new_key: change.new_key.clone(),
+        });
+        Ok(change)
+    }
+
+    /// The event as it is to be stored, without its place in the timeline.
+    fn stored(
+        &self,
+        view: &Context<'_>,
+        arrival: &Arrival<'_>,
+        standing: Standing,
+        change: &StateChange,
+    ) -> Result<StoredEvent, StepError> {
+        let header = EventHeader {
+            event_id: arrival.pdu.id().to_owned(),
+            state_before: arrival.before,
+            state_after: change.root,
+            auth_events: arrival.auth_events.iter().map(|auth| auth.ordinal).collect(),
+            prev_events: arrival.prev_events.clone(),
+            replaces_state: change.replaces,
+            redacted_by: None,
+            transaction: None,
+            standing,
+        };
+        let ordinal = arrival.known.as_ref().map_or(self.head.next_event, |known| known.ordinal);
+        let pdu = arrival.pdu.clone();
+        let pdu = if standing == Standing::Rejected { pdu.into_rejected() } else { pdu };
+        let event = StoredEvent { ordinal, index: None, header, pdu };
+        match &arrival.known {
+            // It was redacted while it was an outlier.
+            Some(known) if known.header.redacted_by.is_some() => {
+                let redacted_by = known.header.redacted_by;
+                let header = EventHeader { redacted_by, ..event.header };
+                let pdu = known.pdu.clone();
+                let rejected = standing == Standing::Rejected;
+                let pdu = if rejected { pdu.into_rejected() } else { pdu };
+                Ok(StoredEvent { header, pdu, ..event })
+            }
+            _ => Ok(self.redacted_on_arrival(view, event)?),
+        }
+    }
+
+    /// Puts an event's rows into the batch and the event into the room's memory.
+    pub(super) fn add_stored(
+        &mut self,
+        batch: &mut Batch,
+        event: StoredEvent,
+        announced: Option<(hearth_types::StreamPosition, Forwarding)>,
+        new_key: Option<NewKey>,
+    ) -> Arc<StoredEvent> {
+        let is_new = event.ordinal >= self.head.next_event;
+        let event = batch.add_event(&self.id, event, announced);
+        if is_new {
+            self.head.next_event = event.ordinal + 1;
+        } else {
+            batch.announce_replaced(&event);
+            self.replace_remembered(&event);
+        }
+        if let Some((key, ordinal)) = new_key {
+            self.add_state_key(batch, key, ordinal);
+        }
+        if event.pdu.state_key().is_some() && event.header.standing != Standing::Rejected && is_new
+        {
+            self.add_auth_edges(batch, &event);
+        }
+        self.local.event_ids.insert(event.header.event_id.clone(), event.ordinal);
+        self.local.events.insert(event.ordinal, Arc::clone(&event));
+        self.prepared = None;
+        self.told = None;
+        event
+    }
+
+    /// Splits named events into those that are here and fit, and the IDs of the others.
+    fn find_all(
+        &self,
+        view: &Context<'_>,
+        event_ids: &[OwnedEventId],
+        fits: fn(&StoredEvent) -> bool,
+    ) -> Result<(Vec<Arc<StoredEvent>>, Vec<OwnedEventId>), RoomError> {
+        let (mut found, mut missing) = (Vec::with_capacity(event_ids.len()), Vec::new());
+        for event_id in event_ids {
+            match self.event_by_id(view, event_id)?.filter(|event| fits(event)) {
+                Some(event) => found.push(event),
+                None => missing.push(event_id.clone()),
+            }
+        }
+        Ok((found, missing))
+    }
+
+    /// Does an event that is not here yet have a follower here?
+    fn is_history_gap(&self, view: &Context<'_>, event_id: &EventId) -> Result<bool, RoomError> {
+        if let Some(open) = self.local.history_gaps.get(event_id) {
+            return Ok(*open);
+        }
+        let row = view.snapshot.get(&schema::HISTORY_GAPS, &self.id, &event_id.to_owned())?;
+        Ok(row.is_some())
+    }
+
+    /// Notes which of an event's previous events are not here, and that the event itself is.
+    fn close_gap(
+        &mut self,
+        batch: &mut Batch,
+        event: &StoredEvent,
+        was_gap: bool,
+        missing: &[OwnedEventId],
+    ) {
+        if was_gap {
+            let event_id = event.header.event_id.clone();
+            batch.commit.delete(&schema::HISTORY_GAPS, &self.id, &event_id);
+            self.local.history_gaps.insert(event_id, false);
+        }
+        for event_id in missing {
+            let row = schema::EventOrdinalRow(event.ordinal);
+            batch.commit.put(&schema::HISTORY_GAPS, &self.id, event_id, &row);
+            self.local.history_gaps.insert(event_id.clone(), true);
+        }
+    }
+}
+
+/// Has an event a place in the event graph? Outliers, and what was rejected as one, have none.
+pub(super) fn has_state(event: &StoredEvent) -> bool {
+    event.header.state_after != StateRoot::default()
+}
+
+/// States that cannot be resolved harm only the event that needs it.
+fn unresolvable(error: StepError) -> Result<Verdict, StepError> {
+    use crate::resolve::ResolveError::{Algorithm, TooLarge};
+    if let StepError::Refused(RoomError::Internal(cause)) = &error
+        && let Some(TooLarge(_) | Algorithm(_)) = cause.downcast_ref()
+    {
+        return Ok(Verdict::Rejected(format!("the state before it: {cause}")));
+    }
+    Err(error)
+}
+
+/// What an event says to the rows beside it; nothing if it cannot be read.
+fn facts_of(pdu: &Pdu) -> Facts {
+    parse_object(pdu.content())
+        .map(|content| Facts::of(&pdu.kind().to_string(), pdu.state_key(), &content))
+        .unwrap_or_default()
+}

@@ -1,0 +1,255 @@
+//! Single events: what is taken, and what it changes.
+
+use hearth_storage::Direction;
+use ruma::{RoomVersionId, UserId};
+use serde_json::json;
+
+use super::*;
+use crate::{
+    read::TimelineToken,
+    schema::{HISTORY_GAPS, LOG_ROOM_EVENT, RELATIONS, log_forwarding, log_ordinal},
+};
+
+const BOB: &str = "@bob:b.test";
+const CAROL: &str = "@carol:c.test";
+
+#[tokio::test]
+async fn events_of_others_enter_the_timeline_and_the_state() {
+    for version in VERSIONS {
+        let shared = Shared::with(version, &[BOB]).await;
+        let message = shared.message(BOB, "hello").await;
+        let event_id = message.pdu().id().to_owned();
+        assert_eq!(shared.take(message.clone()).await, Verdict::Accepted);
+        assert_eq!(shared.take(message).await, Verdict::Known);
+        assert_eq!(timeline(&shared.rooms, &shared.id).await.last(), Some(&event_id));
+        assert_eq!(shared.tips().await, [event_id.clone()]);
+        assert_rows_follow(&shared.rooms, &shared.id).await;
+
+        // The next local event follows it.
+        let alice = UserId::parse("@alice:hs.test").unwrap();
+        let text = RawValue::from_string(json!({ "body": "hi" }).to_string()).unwrap();
+        let draft = crate::Draft::message(alice, "m.room.message".into(), text);
+        let reply = shared.rooms.send(&shared.id, draft, None).await.unwrap();
+        assert_eq!(shared.event(&reply).await.pdu.prev_events(), [event_id]);
+    }
+}
+
+#[tokio::test]
+async fn the_log_says_who_passes_an_event_on() {
+    let shared = Shared::with(RoomVersionId::V11, &[BOB]).await;
+    let from = shared.rooms.store().notifier().published();
+    let elsewhere = shared.message(BOB, "one").await;
+    shared.take(elsewhere.clone()).await;
+    let here = shared.message(BOB, "two").await;
+    let verdict = shared.rooms.admit_event(&shared.id, here.clone()).await.unwrap();
+    assert_eq!(verdict, Verdict::Accepted);
+    let log = shared.rooms.store().log_after(from, 100).await.unwrap();
+    let mut told = Vec::new();
+    for record in log.iter().filter(|record| record.entry.kind == LOG_ROOM_EVENT) {
+        let ordinal = log_ordinal(&record.entry.payload).unwrap();
+        let event = shared.rooms.event(&shared.id, ordinal).await.unwrap();
+        told.push((event.header.event_id.clone(), log_forwarding(&record.entry.payload)));
+    }
+    let id = |event: &CheckedPdu| event.pdu().id().to_owned();
+    let expected = [(id(&elsewhere), Forwarding::Elsewhere), (id(&here), Forwarding::Here)];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn what_an_event_rests_on_must_be_here() {
+    let shared = Shared::with(RoomVersionId::V10, &[BOB]).await;
+    let first = shared.message(BOB, "first").await;
+    let (base, first_id) = (shared.tips().await, first.pdu().id().to_owned());
+    let twin = shared.full_twin("c.test").await;
+    shared.take(first.clone()).await;
+    let second = shared.message(BOB, "second").await;
+    let verdict = receive(&twin, &shared.id, second.clone()).await;
+    assert_eq!(verdict, Verdict::MissingPrev(vec![first_id]));
+
+    let unknown = OwnedEventId::try_from("$unknown").unwrap();
+    let making = shared.making(BOB, "m.room.message").await;
+    let auth = Some(vec![unknown.clone()]);
+    let event = shared.make(Making { auth, prev: base, ..making }).await;
+    assert_eq!(receive(&twin, &shared.id, event).await, Verdict::MissingAuth(vec![unknown]));
+
+    // Several at once, in order.
+    let verdicts = twin.receive(&shared.id, vec![first, second]).await.unwrap();
+    assert_eq!(verdicts, [Verdict::Accepted, Verdict::Accepted]);
+}
+
+#[tokio::test]
+async fn a_long_list_is_received_whole() {
+    let shared = Shared::with(RoomVersionId::V11, &[BOB]).await;
+    let twin = shared.full_twin("c.test").await;
+    for number in 0..120 {
+        let message = shared.message(BOB, &number.to_string()).await;
+        assert_eq!(shared.take(message).await, Verdict::Accepted);
+    }
+    let verdicts = twin.receive(&shared.id, shared.history().await).await.unwrap();
+    assert_eq!(verdicts.iter().filter(|v| **v == Verdict::Accepted).count(), 120);
+    assert_eq!(current(&twin, &shared.id).await, current(&shared.rooms, &shared.id).await);
+}
+
+#[tokio::test]
+async fn events_of_other_rooms_and_second_create_events_are_refused() {
+    for version in VERSIONS {
+        let shared = Shared::with(version.clone(), &[BOB]).await;
+        let other = Shared::with(version, &[BOB]).await;
+        let stray = other.message(BOB, "stray").await;
+        let id = stray.pdu().id().to_owned();
+        assert!(matches!(shared.take(stray).await, Verdict::Rejected(_)));
+        assert!(shared.rooms.event_by_id(&shared.id, &id).await.unwrap().is_none());
+
+        let making = shared.making(BOB, "m.room.create").await;
+        let content = json!({ "creator": BOB });
+        let (prev, auth) = (Vec::new(), Some(Vec::new()));
+        let create = Making { state_key: Some(""), content, prev, auth, ..making };
+        let create = shared.make(create).await;
+        assert!(matches!(shared.take(create).await, Verdict::Rejected(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_forged_depth_does_not_stop_the_room() {
+    let shared = Shared::with(RoomVersionId::V12, &[BOB]).await;
+    let making = shared.making(BOB, "m.room.message").await;
+    let depth = (1 << 53) - 1;
+    let forged = shared.make(Making { depth, ..making }).await;
+    assert_eq!(shared.take(forged).await, Verdict::Accepted);
+    let next = shared.message(BOB, "after").await;
+    assert_eq!(shared.take(next).await, Verdict::Accepted);
+    let alice = UserId::parse("@alice:hs.test").unwrap();
+    let text = RawValue::from_string("{}".to_owned()).unwrap();
+    let draft = crate::Draft::message(alice, "m.room.message".into(), text);
+    assert!(shared.rooms.send(&shared.id, draft, None).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_redaction_waits_for_its_target() {
+    for version in VERSIONS {
+        let shared = Shared::with(version, &[BOB, CAROL]).await;
+        let base = shared.tips().await;
+        let target = shared.message(BOB, "secret").await;
+        let target_id = target.pdu().id().to_owned();
+        let making = shared.making(BOB, "m.room.redaction").await;
+        let redacts = Some(target_id.clone());
+        let own = shared.make(Making { redacts: redacts.clone(), ..making }).await;
+        let making = shared.making(CAROL, "m.room.redaction").await;
+        let foreign = shared.make(Making { redacts, prev: base, ..making }).await;
+        let foreign_id = foreign.pdu().id().to_owned();
+
+        // Of another server and without the power: of no effect.
+        assert_eq!(shared.take(foreign.clone()).await, Verdict::Accepted);
+        assert_eq!(shared.take(target.clone()).await, Verdict::Accepted);
+        assert_eq!(shared.event(&target_id).await.header.redacted_by, None);
+        assert_eq!(shared.take(own.clone()).await, Verdict::Accepted);
+        assert!(shared.event(&target_id).await.header.redacted_by.is_some());
+
+        let twin = shared.twin("d.test").await;
+        let mut history = shared.history().await;
+        history.retain(|event| event.pdu().id() != target_id);
+        // The redacted bytes do not matter here.
+        assert!(history.iter().any(|event| event.pdu().id() == foreign_id));
+        twin.receive(&shared.id, history).await.unwrap();
+        assert_eq!(receive(&twin, &shared.id, target).await, Verdict::Accepted);
+        let late = twin.event_by_id(&shared.id, &target_id).await.unwrap().unwrap();
+        let by = twin.event(&shared.id, late.header.redacted_by.unwrap()).await.unwrap();
+        assert_eq!(by.pdu.id(), own.pdu().id());
+        assert!(!late.pdu.content().get().contains("secret"));
+    }
+}
+
+#[tokio::test]
+async fn relations_and_notifications_of_others_count() {
+    let shared = Shared::with(RoomVersionId::V11, &[BOB]).await;
+    let root = shared.message(BOB, "root").await;
+    let root_id = root.pdu().id().to_owned();
+    shared.take(root).await;
+    let react = json!({ "m.relates_to": {
+        "rel_type": "m.annotation", "event_id": root_id, "key": "+"
+    } });
+    for at in [1, 2] {
+        let making = shared.making(BOB, "m.reaction").await;
+        let reaction = shared.make(Making { content: react.clone(), at, ..making }).await;
+        assert_eq!(shared.take(reaction.clone()).await, Verdict::Accepted, "also the second");
+        // A thread that begins at a reaction has no summary, but is no fault of the room.
+        let making = shared.making(BOB, "m.room.message").await;
+        let relates = json!({ "m.relates_to": {
+            "rel_type": "m.thread", "event_id": reaction.pdu().id()
+        } });
+        let reply = shared.make(Making { content: relates, at, ..making }).await;
+        assert_eq!(shared.take(reply).await, Verdict::Accepted);
+    }
+    let rows = shared.rooms.store();
+    let rows = rows.page(&RELATIONS, &shared.id, .., Direction::Forward, 10).await.unwrap();
+    assert_eq!(rows.len(), 4);
+    let head = shared.rooms.head(&shared.id).await.unwrap().unwrap();
+    assert_eq!(head.notify_total, 3);
+}
+
+#[tokio::test]
+async fn outliers_come_in_any_order_and_can_be_promoted() {
+    let shared = Shared::with(RoomVersionId::V10, &[BOB]).await;
+    let twin = shared.twin("c.test").await;
+    let mut history = shared.history().await;
+    history.remove(0);
+    history.reverse();
+    let verdicts = twin.receive_outliers(&shared.id, history.clone()).await.unwrap();
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Accepted), "{verdicts:?}");
+    let head = twin.head(&shared.id).await.unwrap().unwrap();
+    assert_eq!((head.extremities.len(), head.joined_members), (1, 0));
+    let ordinal = twin.ordinal_of(&shared.id, history[0].pdu().id()).await.unwrap();
+
+    history.reverse();
+    let verdicts = twin.receive(&shared.id, history.clone()).await.unwrap();
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Accepted), "{verdicts:?}");
+    let last = history.last().unwrap().pdu().id();
+    assert_eq!(twin.ordinal_of(&shared.id, last).await.unwrap(), ordinal, "its number stays");
+    assert_eq!(current(&twin, &shared.id).await, current(&shared.rooms, &shared.id).await);
+    assert_rows_follow(&twin, &shared.id).await;
+    number(&twin, &shared.id, (MEMBER, BOB)).await;
+}
+
+#[tokio::test]
+async fn a_gap_is_bridged_with_a_told_state() {
+    for version in VERSIONS {
+        let shared = Shared::with(version, &[BOB]).await;
+        let twin = shared.full_twin("c.test").await;
+        let local = "@dan:c.test";
+        shared.join(local).await;
+        let missed = shared.message(BOB, "missed").await;
+        shared.take(missed.clone()).await;
+        let state: Vec<_> = current(&shared.rooms, &shared.id).await;
+        let ids: Vec<OwnedEventId> =
+            state.iter().map(|(_, _, id)| OwnedEventId::try_from(id.as_str()).unwrap()).collect();
+        let next = shared.message(BOB, "next").await;
+        shared.take(next.clone()).await;
+
+        let told = twin.receive_with_state(&shared.id, next.clone(), ids.clone()).await.unwrap();
+        assert!(matches!(told, Verdict::MissingAuth(missing) if missing.len() == 1));
+        let outliers = shared.history().await;
+        let outliers: Vec<_> = outliers
+            .into_iter()
+            .filter(|event| ids.iter().any(|id| id == event.pdu().id()))
+            .collect();
+        twin.receive_outliers(&shared.id, outliers).await.unwrap();
+        let told = twin.receive_with_state(&shared.id, next.clone(), ids).await.unwrap();
+        assert_eq!(told, Verdict::Accepted);
+        assert_eq!(current(&twin, &shared.id).await, state);
+        assert_rows_follow(&twin, &shared.id).await;
+        let rows = twin.store().page(&HISTORY_GAPS, &shared.id, .., Direction::Forward, 9).await;
+        let gaps: Vec<_> = rows.unwrap().into_iter().map(|(event_id, _)| event_id).collect();
+        assert_eq!(gaps, [missed.pdu().id().to_owned()]);
+
+        // What fills the gap changes nothing that is current.
+        let history = shared.history().await;
+        let verdicts = twin.receive(&shared.id, history).await.unwrap();
+        assert!(verdicts.iter().all(|v| matches!(v, Verdict::Accepted | Verdict::Known)));
+        let rows = twin.store().page(&HISTORY_GAPS, &shared.id, .., Direction::Forward, 9).await;
+        assert!(rows.unwrap().is_empty());
+        assert_eq!(current(&twin, &shared.id).await, state);
+        let latest = TimelineToken::at_position(twin.store().notifier().published());
+        let head = twin.head(&shared.id).await.unwrap().unwrap();
+        assert_eq!(twin.state_at(&shared.id, latest).await.unwrap(), head.state);
+    }
+}
