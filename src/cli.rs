@@ -3,7 +3,6 @@
 use std::{
     env, fs,
     io::{self, Write as _},
-    net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -18,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    Config, ConfigError, StartError, StartOptions,
+    Config, ConfigError, RunningServer, StartError, StartOptions,
     admin::{self, AdminRequest},
     config::{self, render},
     parts::{OpenError, Parts},
@@ -198,11 +197,15 @@ fn serve(cli: &Cli) -> Result<(), CliError> {
     runtime()?.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         let running = start(config.clone(), options).await?;
-        greet(&config, &path, written, running.address())?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        greet(&config, &path, written, &running)?;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                _ = hang_up.recv() => running.reload_certificate().await,
+            }
         }
         tracing::info!("stopping");
         running.shutdown().await?;
@@ -229,9 +232,9 @@ fn write_config_if_absent(path: &Path) -> io::Result<bool> {
 }
 
 /// Tells whoever started the server what to do next.
-fn greet(config: &Config, path: &Path, written: bool, address: SocketAddr) -> io::Result<()> {
+fn greet(config: &Config, path: &Path, written: bool, running: &RunningServer) -> io::Result<()> {
     let program = env::args().next().unwrap_or_else(|| "hearth".to_owned());
-    let base_url = config.client.base_url.clone().unwrap_or_else(|| local_url(address));
+    let base_url = config.client.base_url.clone().unwrap_or_else(|| local_url(running));
     let shown = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = &config.server.name;
     let mut out = io::stdout().lock();
@@ -256,10 +259,12 @@ fn greet(config: &Config, path: &Path, written: bool, address: SocketAddr) -> io
 }
 
 /// An address under which this machine's own clients reach the server.
-fn local_url(address: SocketAddr) -> String {
+fn local_url(running: &RunningServer) -> String {
+    let address = running.address();
+    let scheme = if running.addresses().is_empty() { "https" } else { "http" };
     match address.ip() {
-        ip if ip.is_unspecified() => format!("http://localhost:{}", address.port()),
-        _ => format!("http://{address}"),
+        ip if ip.is_unspecified() => format!("{scheme}://localhost:{}", address.port()),
+        _ => format!("{scheme}://{address}"),
     }
 }
 

@@ -14,10 +14,12 @@ pub mod password;
 mod serve;
 mod start;
 pub mod telemetry;
+mod tls;
 
 pub use self::{
     config::{Config, ConfigError},
     parts::{OpenError, StartOptions},
     serve::ListenError,
     start::{RunningServer, StartError, start},
+    tls::CertificateError,
 };

@@ -6,14 +6,19 @@ use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use crate::config::ListenConfig;
+use crate::{
+    config::ListenConfig,
+    tls::{self, Certificate, CertificateError},
+};
 
 /// The most bytes that one connection buffers for a request's head, and for what is written at once.
 /// Bodies are not held here. The least that hyper takes is 8 KiB; heads carry long query strings.
@@ -22,21 +27,34 @@ const CONNECTION_BUFFER_BYTES: usize = 32 * 1024;
 /// How long to wait after the system refuses a connection for want of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a client may take to shake hands.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Listeners and the connections they opened.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
+    certificate: Option<Arc<Certificate>>,
     stop: CancellationToken,
     tasks: TaskTracker,
     shutdown_timeout: Duration,
 }
 
-/// An address that cannot be listened on.
+/// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {error}")]
-pub struct ListenError {
-    address: SocketAddr,
-    error: io::Error,
+pub enum ListenError {
+    /// An address is taken or not this machine's.
+    #[error("cannot listen on {address}: {error}")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The certificate cannot be used.
+    #[error("certificate: {0}")]
+    Certificate(#[from] CertificateError),
 }
 
 struct Acceptor {
@@ -48,22 +66,45 @@ struct Acceptor {
 }
 
 /// Sockets that are bound and listening, but that nobody serves yet.
-#[derive(Debug)]
 pub(crate) struct Bound {
+    plain: Sockets,
+    tls: Sockets,
+    certificate: Option<(Arc<Certificate>, TlsAcceptor)>,
+}
+
+/// Bound sockets with their real addresses.
+#[derive(Debug, Default)]
+struct Sockets {
     sockets: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
 }
 
-/// Binds every address, or none.
+/// Reads the certificate, and binds every address or none.
 pub(crate) async fn bind(config: &ListenConfig) -> Result<Bound, ListenError> {
-    let mut bound = Bound { sockets: Vec::new(), addresses: Vec::new() };
-    for &address in &config.addresses {
-        let failed = |error| ListenError { address, error };
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
-        bound.addresses.push(socket.local_addr().map_err(failed)?);
-        bound.sockets.push(socket);
+    let certificate = match (&config.tls_certificate, &config.tls_key) {
+        (Some(chain), Some(key)) if !config.tls_addresses.is_empty() => {
+            let certificate = Certificate::read(chain, key)?;
+            let acceptor = certificate.acceptor()?;
+            Some((Arc::new(certificate), acceptor))
+        }
+        _ => None,
+    };
+    let plain = Sockets::bind(&config.addresses).await?;
+    let tls = Sockets::bind(&config.tls_addresses).await?;
+    Ok(Bound { plain, tls, certificate })
+}
+
+impl Sockets {
+    async fn bind(addresses: &[SocketAddr]) -> Result<Self, ListenError> {
+        let mut bound = Self::default();
+        for &address in addresses {
+            let failed = |error| ListenError::Address { address, error };
+            let socket = TcpListener::bind(address).await.map_err(failed)?;
+            bound.addresses.push(socket.local_addr().map_err(failed)?);
+            bound.sockets.push(socket);
+        }
+        Ok(bound)
     }
-    Ok(bound)
 }
 
 impl Bound {
@@ -81,11 +122,20 @@ impl Bound {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        for socket in self.sockets {
-            acceptor.tasks.spawn(Arc::clone(&acceptor).accept(socket));
+        for socket in self.plain.sockets {
+            acceptor.tasks.spawn(Arc::clone(&acceptor).accept(socket, None));
+        }
+        let (certificate, handshake) = self.certificate.unzip();
+        for socket in self.tls.sockets {
+            acceptor.tasks.spawn(Arc::clone(&acceptor).accept(socket, handshake.clone()));
+        }
+        if let Some(certificate) = &certificate {
+            acceptor.tasks.spawn(watch(Arc::clone(certificate), acceptor.stop.clone()));
         }
         Listeners {
-            addresses: self.addresses,
+            addresses: self.plain.addresses,
+            tls_addresses: self.tls.addresses,
+            certificate,
             stop: acceptor.stop.clone(),
             tasks: acceptor.tasks.clone(),
             shutdown_timeout: config.shutdown_timeout(),
@@ -93,10 +143,27 @@ impl Bound {
     }
 }
 
+/// Takes renewed certificates up, until told to stop.
+async fn watch(certificate: Arc<Certificate>, stop: CancellationToken) {
+    let watch = async {
+        let mut ticks = interval(tls::CHECK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let certificate = Arc::clone(&certificate);
+            let looked = tokio::task::spawn_blocking(move || certificate.reload_if_changed());
+            if let Err(error) = looked.await {
+                tracing::error!(%error, "cannot look at the certificate");
+            }
+        }
+    };
+    stop.run_until_cancelled(watch).await;
+}
+
 impl Acceptor {
     /// Accepts until told to stop. A place for the connection is taken before it is accepted, so that
     /// those beyond the bound wait in the system's queue.
-    async fn accept(self: Arc<Self>, socket: TcpListener) {
+    async fn accept(self: Arc<Self>, socket: TcpListener, tls: Option<TlsAcceptor>) {
         let accept_all = async {
             loop {
                 let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else {
@@ -104,7 +171,7 @@ impl Acceptor {
                 };
                 match socket.accept().await {
                     Ok((stream, peer)) => {
-                        let connection = Arc::clone(&self).connection(stream, peer);
+                        let connection = Arc::clone(&self).connection(stream, peer, tls.clone());
                         self.tasks.spawn(async move {
                             connection.await;
                             drop(permit);
@@ -122,11 +189,33 @@ impl Acceptor {
         self.stop.run_until_cancelled(accept_all).await;
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    /// One connection, its handshake first if there is one.
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        tls: Option<TlsAcceptor>,
+    ) {
         // Answers are written whole: waiting to fill a packet would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
+        let Some(tls) = tls else {
+            return self.requests(stream, peer).await;
+        };
+        let shaken = self.stop.run_until_cancelled(timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)));
+        match shaken.await {
+            Some(Ok(Ok(stream))) => self.requests(stream, peer).await,
+            Some(Ok(Err(error))) => tracing::debug!(%peer, %error, "handshake failed"),
+            Some(Err(_)) => tracing::debug!(%peer, "handshake took too long"),
+            None => {}
+        }
+    }
+
+    async fn requests<S>(&self, stream: S, peer: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let router = self.router.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
@@ -150,8 +239,24 @@ impl Acceptor {
 }
 
 impl Listeners {
+    /// The addresses of plain HTTP, with their real ports.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The addresses of HTTPS, with their real ports.
+    pub(crate) fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
+    }
+
+    /// Reads the certificate again, whether or not its files look changed.
+    pub(crate) async fn reload_certificate(&self) {
+        if let Some(certificate) = self.certificate.clone() {
+            let read = tokio::task::spawn_blocking(move || certificate.reload());
+            if let Err(error) = read.await {
+                tracing::error!(%error, "cannot read the certificate again");
+            }
+        }
     }
 
     /// Accepts nothing more and waits until running requests have ended, up to the configured bound.
@@ -165,138 +270,4 @@ impl Listeners {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::routing::get;
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        sync::Notify,
-    };
-
-    use super::*;
-
-    fn config() -> ListenConfig {
-        ListenConfig {
-            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-            header_timeout_s: 1,
-            ..ListenConfig::default()
-        }
-    }
-
-    async fn serve(config: &ListenConfig, router: Router) -> Listeners {
-        bind(config).await.unwrap().serve(config, router)
-    }
-
-    fn who() -> Router {
-        Router::new().route(
-            "/who",
-            get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }),
-        )
-    }
-
-    async fn connect(listeners: &Listeners) -> TcpStream {
-        TcpStream::connect(listeners.addresses()[0]).await.unwrap()
-    }
-
-    async fn ask(stream: &mut TcpStream, path: &str) {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-    }
-
-    /// Reads until this text has come.
-    async fn read_until(stream: &mut TcpStream, text: &str) {
-        let mut seen = String::new();
-        while !seen.contains(text) {
-            let mut chunk = [0; 1024];
-            let length = stream.read(&mut chunk).await.unwrap();
-            assert!(length > 0, "the connection ended after {seen:?}");
-            seen.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
-        }
-    }
-
-    async fn is_closed(stream: &mut TcpStream) -> bool {
-        let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).await.is_ok_and(|_| rest.is_empty())
-    }
-
-    #[tokio::test]
-    async fn requests_know_their_peer_and_share_a_connection() {
-        let listeners = serve(&config(), who()).await;
-        let mut stream = connect(&listeners).await;
-        let own_address = stream.local_addr().unwrap().to_string();
-        for _ in 0..2 {
-            ask(&mut stream, "/who").await;
-            read_until(&mut stream, &own_address).await;
-        }
-        listeners.close().await;
-    }
-
-    #[tokio::test]
-    async fn connections_beyond_the_bound_wait_their_turn() {
-        let config = ListenConfig { max_connections: 1, ..config() };
-        let listeners = serve(&config, who()).await;
-        let mut first = connect(&listeners).await;
-        ask(&mut first, "/who").await;
-        read_until(&mut first, "127.0.0.1").await;
-        let mut second = connect(&listeners).await;
-        ask(&mut second, "/who").await;
-        // The place is taken: the acceptor waits for it, and the second connection is not served.
-        assert!(second.try_read(&mut [0; 1]).is_err());
-        drop(first);
-        read_until(&mut second, "127.0.0.1").await;
-        listeners.close().await;
-    }
-
-    #[tokio::test]
-    async fn a_head_that_does_not_come_ends_the_connection() {
-        let listeners = serve(&config(), who()).await;
-        let mut silent = connect(&listeners).await;
-        let mut slow = connect(&listeners).await;
-        slow.write_all(b"GET /who HTTP/1.1\r\nhost: te").await.unwrap();
-        assert!(is_closed(&mut silent).await);
-        assert!(is_closed(&mut slow).await);
-        listeners.close().await;
-    }
-
-    #[tokio::test]
-    async fn closing_lets_running_requests_end_and_accepts_no_more() {
-        let (started, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (tell, wait) = (Arc::clone(&started), Arc::clone(&go_on));
-        let slow = get(|| async move {
-            tell.notify_one();
-            wait.notified().await;
-            "at last"
-        });
-        let listeners = serve(&config(), Router::new().route("/slow", slow)).await;
-        let address = listeners.addresses()[0];
-        let mut stream = connect(&listeners).await;
-        ask(&mut stream, "/slow").await;
-        started.notified().await;
-
-        let stop = listeners.stop.clone();
-        let closing = tokio::spawn(listeners.close());
-        stop.cancelled().await;
-        go_on.notify_one();
-        read_until(&mut stream, "at last").await;
-        closing.await.unwrap();
-        assert!(TcpStream::connect(address).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn closing_gives_up_on_requests_that_do_not_end() {
-        let never = get(std::future::pending::<&'static str>);
-        let config = ListenConfig { shutdown_timeout_s: 0, ..config() };
-        let listeners = serve(&config, Router::new().route("/never", never)).await;
-        let mut stream = connect(&listeners).await;
-        ask(&mut stream, "/never").await;
-        listeners.close().await;
-    }
-
-    #[tokio::test]
-    async fn an_address_in_use_is_named() {
-        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        let config = ListenConfig { addresses: vec![address], ..config() };
-        let error = bind(&config).await.unwrap_err().to_string();
-        assert!(error.contains(&address.to_string()), "{error}");
-    }
-}
+mod tests;

@@ -73,6 +73,7 @@ pub async fn start(config: Config, options: StartOptions) -> Result<RunningServe
     tracing::info!(
         server_name = %config.server.name,
         addresses = ?listeners.addresses(),
+        tls_addresses = ?listeners.tls_addresses(),
         "Hearth {} is ready",
         env!("CARGO_PKG_VERSION"),
     );
@@ -155,11 +156,24 @@ impl RunningServer {
         self.listeners.addresses()
     }
 
-    /// The first of [`Self::addresses`].
+    /// The addresses on which it speaks TLS, with their real ports.
+    #[must_use]
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        self.listeners.tls_addresses()
+    }
+
+    /// The first of [`Self::addresses`], or of [`Self::tls_addresses`] if there are no others.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
+        let first = self.addresses().iter().chain(self.tls_addresses()).next().copied();
         // A configuration without addresses does not pass its checks.
-        self.addresses().first().copied().unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+        first.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Reads the certificate again, as upon SIGHUP. One that cannot be used is logged, and the old
+    /// one stays.
+    pub async fn reload_certificate(&self) {
+        self.listeners.reload_certificate().await;
     }
 
     /// All endpoints as a service, for callers in the same process: requests reach it without a

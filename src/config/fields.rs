@@ -121,13 +121,34 @@ const SERVER: Section = Section {
 
 const LISTEN: Section = Section {
     name: "listen",
-    about: "Where and how the server accepts connections. It speaks plain HTTP; put a reverse proxy \
-            with TLS in front of it to serve more than this machine.",
+    about: "Where and how the server accepts connections. To serve more than this machine, give it a \
+            certificate, or put a reverse proxy with TLS in front of it. Every address serves \
+            everything: clients and other servers.",
     fields: &[
         field(
             "listen.addresses",
             Kind::TextList,
-            "Addresses with ports. IPv6 is written [::1]:8008. Port 0 takes any free port.",
+            "Addresses with ports, for plain HTTP. IPv6 is written [::1]:8008. Port 0 takes any free port.",
+        ),
+        field(
+            "listen.tls_addresses",
+            Kind::TextList,
+            "Addresses with ports for HTTPS, such as 0.0.0.0:8448, where other servers look first.",
+        ),
+        unset(
+            "listen.tls_certificate",
+            Kind::Text,
+            "\"/etc/letsencrypt/live/example.org/fullchain.pem\"",
+            "The file with the certificate for HTTPS, in PEM, followed by those of the authorities \
+             between it and the root. It must be for the server's name, or for the name that \
+             federation.well_known delegates to. When the file changes, it is read again within a \
+             minute, at once upon SIGHUP. Relative to the folder of this file.",
+        ),
+        unset(
+            "listen.tls_key",
+            Kind::Text,
+            "\"/etc/letsencrypt/live/example.org/privkey.pem\"",
+            "The file with the certificate's private key, in PEM; read again like the certificate.",
         ),
         field(
             "listen.max_connections",
@@ -490,6 +511,12 @@ const FEDERATION: Section = Section {
             "Where other servers reach this one: a name, with a port if it is not 8448. When set, \
              /.well-known/matrix/server names it; that address must be served under the server's own \
              name on port 443.",
+        ),
+        field(
+            "federation.share_directory",
+            Kind::Boolean,
+            "Whether other servers may list and search the rooms that are published in this server's \
+             directory.",
         ),
         field(
             "federation.request_timeout_s",

@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::{
-    Config, ConfigError,
+    Config, ConfigError, ListenConfig,
     error::UnknownKey,
     fields::{self, Kind},
     nearest::nearest,
@@ -33,7 +33,9 @@ pub fn load(
     let mut config = from_table(table, &origin)?;
     if let Some(folder) = file.and_then(Path::parent) {
         config.server.data_dir = folder.join(&config.server.data_dir);
-        for path in &mut config.federation.ca_files {
+        let ListenConfig { tls_certificate, tls_key, .. } = &mut config.listen;
+        let authorities = &mut config.federation.ca_files;
+        for path in authorities.iter_mut().chain(tls_certificate).chain(tls_key) {
             *path = folder.join(&path);
         }
     }

@@ -65,8 +65,14 @@ pub struct ServerConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenConfig {
-    /// Addresses and ports.
+    /// Addresses and ports for plain HTTP.
     pub addresses: Vec<SocketAddr>,
+    /// Addresses and ports for HTTPS.
+    pub tls_addresses: Vec<SocketAddr>,
+    /// The file with the certificate and what it stands on, in PEM.
+    pub tls_certificate: Option<PathBuf>,
+    /// The file with the certificate's key, in PEM.
+    pub tls_key: Option<PathBuf>,
     /// Open connections at a time, over all addresses.
     pub max_connections: u32,
     /// Seconds that a client may take to send a request's head, and keep an unused connection.
@@ -114,6 +120,9 @@ impl Default for ListenConfig {
     fn default() -> Self {
         Self {
             addresses: vec![SocketAddr::from(([127, 0, 0, 1], 8008))],
+            tls_addresses: Vec::new(),
+            tls_certificate: None,
+            tls_key: None,
             max_connections: 20_000,
             header_timeout_s: 60,
             shutdown_timeout_s: 10,
@@ -161,8 +170,15 @@ impl Config {
 
 impl ListenConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        if self.addresses.is_empty() {
+        if self.addresses.is_empty() && self.tls_addresses.is_empty() {
             return Err(ConfigError::invalid("listen.addresses", "name at least one address"));
+        }
+        for (key, path) in
+            [("listen.tls_certificate", &self.tls_certificate), ("listen.tls_key", &self.tls_key)]
+        {
+            if path.is_none() && !self.tls_addresses.is_empty() {
+                return Err(ConfigError::invalid(key, "listen.tls_addresses needs this file"));
+            }
         }
         if self.max_connections == 0 {
             return Err(ConfigError::invalid("listen.max_connections", "must be at least 1"));

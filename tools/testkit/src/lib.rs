@@ -1,5 +1,6 @@
 //! Test support: the real server in this process, on a random port, with a real engine in a folder of
-//! its own ([`TestServer`]), and a small HTTP client that speaks JSON ([`Client`], [`TestUser`]).
+//! its own ([`TestServer`]), a small HTTP client that speaks JSON ([`Client`], [`TestUser`]), and a network
+//! in memory over which servers federate ([`Network`]).
 //!
 //! Everything here panics with the answer in the message when the server does not do what a test
 //! takes for granted; what a test is *about* goes through [`Client::get`] and its siblings, which
@@ -11,11 +12,13 @@
 )]
 
 mod client;
+mod network;
 mod server;
 mod user;
 
 pub use self::{
     client::{Client, Response, encode},
+    network::{Fate, Network, Passage},
     server::{TestServer, TestServerBuilder},
     user::TestUser,
 };

@@ -3,16 +3,18 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use hearth::{Config, RunningServer, StartOptions};
+use hearth_federation::transport::Transport;
 use hearth_types::{Clock, SystemClock};
+use ruma::{OwnedServerName, ServerName};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{Client, TestUser};
+use crate::{Client, Network, TestUser};
 
 /// A running server with its own data folder, which is deleted when this is dropped.
 ///
-/// Registration is open, rate limits are off, the server's name is `localhost`, the engine is the
-/// default one; [`TestServer::builder`] changes that.
+/// Registration is open, rate limits are off, the server's name is `localhost`, it does not federate, the
+/// engine is the default one; [`TestServer::builder`] changes that.
 #[derive(Debug)]
 pub struct TestServer {
     running: Option<RunningServer>,
@@ -20,6 +22,7 @@ pub struct TestServer {
     client: Client,
     config: Config,
     clock: Arc<dyn Clock>,
+    network: Option<Network>,
     folder: TempDir,
 }
 
@@ -28,6 +31,7 @@ pub struct TestServer {
 pub struct TestServerBuilder {
     config: Config,
     clock: Arc<dyn Clock>,
+    network: Option<Network>,
 }
 
 impl TestServerBuilder {
@@ -45,12 +49,24 @@ impl TestServerBuilder {
         self
     }
 
+    /// Has the server federate under this name, with the others of this network. What failed is tried
+    /// again after a second.
+    #[must_use]
+    pub fn federating(mut self, name: &str, network: &Network) -> Self {
+        let name = OwnedServerName::try_from(name).expect("a server name");
+        self.config.server.name = name;
+        self.config.federation.enabled = true;
+        self.config.federation.backoff_min_s = 1;
+        self.network = Some(network.clone());
+        self
+    }
+
     /// Starts the server.
     pub async fn start(self) -> TestServer {
         let folder = temporary_folder().expect("a temporary folder");
         let mut config = self.config;
         folder.path().join("data").clone_into(&mut config.server.data_dir);
-        let running = start(&config, &self.clock).await;
+        let running = start(&config, &self.clock, self.network.as_ref()).await;
         let address = running.address();
         // A restart takes the same port again, so that clients and users stay usable.
         config.listen.addresses = vec![address];
@@ -60,14 +76,25 @@ impl TestServerBuilder {
             client: Client::new(&format!("http://{address}")),
             config,
             clock: self.clock,
+            network: self.network,
             folder,
         }
     }
 }
 
-async fn start(config: &Config, clock: &Arc<dyn Clock>) -> RunningServer {
-    let options = StartOptions { clock: Arc::clone(clock), ..StartOptions::default() };
-    hearth::start(config.clone(), options).await.expect("the server starts")
+async fn start(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    network: Option<&Network>,
+) -> RunningServer {
+    let name = &config.server.name;
+    let transport: Option<Arc<dyn Transport>> = network.map(|network| network.transport(name));
+    let options = StartOptions { clock: Arc::clone(clock), transport, ..StartOptions::default() };
+    let running = hearth::start(config.clone(), options).await.expect("the server starts");
+    if let Some(network) = network {
+        network.attach(name, running.router());
+    }
+    running
 }
 
 impl TestServer {
@@ -79,20 +106,29 @@ impl TestServer {
     /// The defaults for tests, to be changed.
     #[must_use]
     pub fn builder() -> TestServerBuilder {
-        TestServerBuilder { config: test_config(), clock: Arc::new(SystemClock) }
+        TestServerBuilder { config: test_config(), clock: Arc::new(SystemClock), network: None }
     }
 
     /// Stops the server as an operator would, and starts it again on the same data and port.
     pub async fn restart(&mut self) {
         self.stop().await;
-        self.running = Some(start(&self.config, &self.clock).await);
+        self.running = Some(start(&self.config, &self.clock, self.network.as_ref()).await);
     }
 
     /// Stops the server; [`TestServer::restart`] brings it back.
     pub async fn stop(&mut self) {
+        if let Some(network) = &self.network {
+            network.detach(self.name());
+        }
         if let Some(running) = self.running.take() {
             running.shutdown().await.expect("the server shuts down cleanly");
         }
+    }
+
+    /// The server's name.
+    #[must_use]
+    pub fn name(&self) -> &ServerName {
+        &self.config.server.name
     }
 
     /// The address that the server listens on.

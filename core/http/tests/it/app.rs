@@ -12,10 +12,10 @@ use axum::{
 use bytes::Bytes;
 use hearth_http::{
     ApiState, Authenticate, Caller, Class, Endpoints, Http, HttpConfig, Json, MatrixError, Policy,
-    RawJson, Ruma, Session, Shutdown, TokenError, finish,
+    RawJson, Ruma, Scheme, Session, Shutdown, TokenError, finish,
 };
 use hearth_types::ManualClock;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, request::Parts};
 use ruma::{
     OwnedUserId, RoomId, TransactionId, UserId,
     api::client::{
@@ -32,6 +32,7 @@ use ruma::{
         sync::sync_events,
         uiaa::{AuthFlow, AuthType, UiaaInfo},
     },
+    api::federation::{authentication::ServerSignatures, transactions::send_transaction_message},
     owned_room_id,
 };
 use serde::{Deserialize, Serialize};
@@ -208,6 +209,29 @@ async fn push_rules(_: App, _: Ruma<get_pushrules_all::v3::Request, LocalUser>) 
     Ok(RawJson(Bytes::from_static(b"{}")))
 }
 
+/// A scheme whose proof is over the body: it tells how long the body is.
+impl Scheme<App> for ServerSignatures {
+    type Identity = usize;
+
+    async fn identify(_: &App, head: &Parts, _: &Policy) -> Reply<usize> {
+        let length = head.headers.get("x-length").and_then(|length| length.to_str().ok());
+        let length = length.and_then(|length| length.parse().ok());
+        length.ok_or_else(|| MatrixError::forbidden("no proof"))
+    }
+
+    async fn verify(_: &App, length: &usize, _: &Parts, body: &Bytes) -> Reply<()> {
+        if body.len() == *length { Ok(()) } else { Err(MatrixError::forbidden("wrong proof")) }
+    }
+}
+
+async fn transaction(
+    _: App,
+    request: Ruma<send_transaction_message::v1::Request, usize>,
+) -> Reply<RawJson> {
+    let body = json!({ "proven": request.identity, "json": request.json.len() });
+    Ok(RawJson(body.to_string().into()))
+}
+
 /// Waits until the server stops.
 async fn sync(app: App, _: Ruma<sync_events::v3::Request, LocalUser>) -> Reply<RawJson> {
     app.http().shutdown().requested().await;
@@ -260,6 +284,7 @@ pub(crate) fn fixture_with(config: HttpConfig) -> Fixture {
         .ruma(push_rules)
         .ruma_with(Policy::default().raw_body(10_000), upload)
         .ruma_with(Policy::default().long_poll(), sync)
+        .ruma_with(Policy::default().json_body(2 * 1024 * 1024), transaction)
         .route("/_matrix/client/unstable/org.example/name", post(echo_name))
         .into_router(App { http: http.clone() });
     Fixture { router: finish(router), http, clock }

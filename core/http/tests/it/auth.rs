@@ -99,3 +99,37 @@ async fn a_store_that_fails_is_the_servers_fault() {
     assert_eq!(answer.error(), (500, "M_UNKNOWN".to_owned()));
     assert!(!String::from_utf8_lossy(&answer.body).contains("fire"));
 }
+
+/// A transaction with as many bytes as its proof says, or as it says otherwise.
+async fn transaction(body: String, proof: Option<usize>) -> (u16, String) {
+    let path = "/_matrix/federation/v1/send/1";
+    let mut request = request("PUT", path, None, body);
+    if let Some(proof) = proof {
+        request.headers_mut().insert("x-length", proof.into());
+    }
+    fixture().send(request).await.error()
+}
+
+fn transaction_body(bytes: usize) -> String {
+    let start = r#"{"origin":"a.b","origin_server_ts":1,"pdus":[],"pad":""#;
+    format!("{start}{}\"}}", "x".repeat(bytes - start.len() - 2))
+}
+
+#[tokio::test]
+async fn a_scheme_may_prove_the_body_after_it_was_read() {
+    let none = "none".to_owned();
+    assert_eq!(transaction(transaction_body(100), Some(100)).await, (200, none.clone()));
+    let refused = (403, "M_FORBIDDEN".to_owned());
+    assert_eq!(transaction(transaction_body(100), Some(99)).await, refused);
+    // What is not JSON is refused before anything is proven about it, what has no proof before that.
+    assert_eq!(transaction("[".to_owned(), Some(99)).await.0, 400);
+    assert_eq!(transaction("[".to_owned(), None).await, refused);
+}
+
+#[tokio::test]
+async fn a_policy_may_admit_larger_bodies() {
+    let (some, more) = (1024 * 1024 + 1, 2 * 1024 * 1024 + 1);
+    assert_eq!(transaction(transaction_body(some), Some(some)).await.0, 200);
+    let too_large = (413, "M_TOO_LARGE".to_owned());
+    assert_eq!(transaction(transaction_body(more), Some(more)).await, too_large);
+}
