@@ -65,6 +65,8 @@ impl Dropped {
 struct Formed {
     event_id: OwnedEventId,
     object: CanonicalJsonObject,
+    /// Its canonical form.
+    json: Bytes,
     /// Who must have signed it.
     signers: BTreeSet<OwnedServerName>,
     at: MilliSecondsSinceUnixEpoch,
@@ -167,14 +169,14 @@ fn form(event: &RawValue, room_id: &RoomId, rules: &RoomVersionRules) -> Result<
     let mut object = parse(event)?;
     object.remove("unsigned");
     let event_id = identify(&object, rules)?;
-    let drop = |reason: String| Dropped::new(Some(event_id.clone()), reason);
-    check_size(&object).map_err(drop)?;
-    check_fields(&mut object, rules).map_err(drop)?;
-    check_room(&object, &event_id, room_id).map_err(drop)?;
-    let at = origin_server_ts(&object).map_err(drop)?;
+    let dropped = |reason: String| Dropped::new(Some(event_id.clone()), reason);
+    let json = canonical(&object).map_err(dropped)?;
+    check_fields(&mut object, rules).map_err(dropped)?;
+    check_room(&object, &event_id, room_id).map_err(dropped)?;
+    let at = origin_server_ts(&object).map_err(dropped)?;
     let signers = required_server_signatures_to_verify_event(&object, &rules.signatures)
-        .map_err(|error| drop(error.to_string()))?;
-    Ok(Formed { event_id, object, signers, at })
+        .map_err(|error| dropped(error.to_string()))?;
+    Ok(Formed { event_id, object, json, signers, at })
 }
 
 fn parse(event: &RawValue) -> Result<CanonicalJsonObject, Dropped> {
@@ -193,12 +195,13 @@ fn identify(
         .map_err(|error| Dropped::new(None, format!("the event has no ID: {error}")))
 }
 
-fn check_size(object: &CanonicalJsonObject) -> Result<(), String> {
-    let bytes = serde_json::to_vec(object).map_err(|error| error.to_string())?.len();
-    if bytes > MAX_PDU_BYTES {
-        return Err(format!("the event has {bytes} bytes, more than {MAX_PDU_BYTES}"));
+/// The canonical form, if it is not too large.
+fn canonical(object: &CanonicalJsonObject) -> Result<Bytes, String> {
+    let json = serde_json::to_vec(object).map_err(|error| error.to_string())?;
+    if json.len() > MAX_PDU_BYTES {
+        return Err(format!("the event has {} bytes, more than {MAX_PDU_BYTES}", json.len()));
     }
-    Ok(())
+    Ok(Bytes::from(json))
 }
 
 /// ruma's checks of the fields. The content is out of its sight: they would serialize it for its size,
@@ -273,30 +276,22 @@ fn prove(
     keys: &KnownKeys,
     rules: &RoomVersionRules,
 ) -> Result<CheckedPdu, Dropped> {
-    let Formed { event_id, object, signers, at } = formed;
+    let Formed { event_id, object, json, signers, at } = formed;
+    let dropped = |reason: String| Dropped::new(Some(event_id.clone()), reason);
     let keys = keys.valid_at(signers.iter(), at);
-    let verified = match verify_event(&keys, &object, rules) {
-        Ok(verified) => verified,
-        Err(error) => return Err(Dropped::new(Some(event_id), error.to_string())),
+    let verified =
+        verify_event(&keys, &object, rules).map_err(|error| dropped(error.to_string()))?;
+    let json = match verified {
+        Verified::All => json,
+        // The content is not what was signed: the event is kept without it.
+        Verified::Signatures => {
+            let redacted = redact(object, &rules.redaction, None);
+            canonical(&redacted.map_err(|error| dropped(error.to_string()))?).map_err(dropped)?
+        }
     };
-    let pdu = vouched(&event_id, object, verified, rules)
-        .map_err(|reason| Dropped::new(Some(event_id), reason))?;
+    let pdu = Pdu::parse(event_id.clone(), json).map_err(|error| dropped(error.to_string()))?;
     Ok(CheckedPdu::new(pdu))
 }
 
-/// The event as it is kept: whole, or redacted if its content is not what was signed.
-fn vouched(
-    event_id: &OwnedEventId,
-    object: CanonicalJsonObject,
-    verified: Verified,
-    rules: &RoomVersionRules,
-) -> Result<Pdu, String> {
-    let object = match verified {
-        Verified::All => object,
-        Verified::Signatures => {
-            redact(object, &rules.redaction, None).map_err(|error| error.to_string())?
-        }
-    };
-    let json = serde_json::to_vec(&object).map_err(|error| error.to_string())?;
-    Pdu::parse(event_id.clone(), Bytes::from(json)).map_err(|error| error.to_string())
-}
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ pub struct FederationConfig {
     pub notaries: Vec<OwnedServerName>,
     /// What `/.well-known/matrix/server` says: `name` or `name:port`. Not served without.
     pub well_known: Option<OwnedServerName>,
+    /// Whether other servers may list and search this server's room directory.
+    pub share_directory: bool,
     /// How long one request may take, in seconds.
     pub request_timeout_s: u64,
     /// Requests in flight to all servers together.
@@ -44,6 +46,7 @@ impl Default for FederationConfig {
             ca_files: Vec::new(),
             notaries: Vec::new(),
             well_known: None,
+            share_directory: true,
             request_timeout_s: 60,
             max_requests: 256,
             backoff_min_s: 10,

@@ -7,11 +7,17 @@ use hearth_rooms::Rooms;
 use hearth_storage::Store;
 use hearth_types::{Clock, ServerIdentity};
 use hearth_users::Users;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    FederationConfig, FederationError, check::PduChecker, client::Client,
-    destinations::Destinations, inbound, keys::KeyRing, outbound::Outbound, remote::Remote,
+    FederationConfig, FederationError,
+    check::PduChecker,
+    client::Client,
+    destinations::Destinations,
+    inbound,
+    keys::KeyRing,
+    outbound::{Outbound, OutboundParts},
+    remote::Remote,
+    tasks::Tasks,
     transport::Transport,
 };
 
@@ -44,8 +50,8 @@ struct Inner {
     checker: PduChecker,
     destinations: Destinations,
     outbound: Outbound,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    turns: inbound::Turns,
+    tasks: Tasks,
 }
 
 impl fmt::Debug for Federation {
@@ -57,6 +63,7 @@ impl fmt::Debug for Federation {
 impl Federation {
     /// Opens the parts. Nothing is sent before [`Self::start`].
     pub async fn open(parts: FederationParts) -> Result<Self, FederationError> {
+        let tasks = Tasks::default();
         let destinations = Destinations::open(
             parts.store.clone(),
             parts.identity.server_name(),
@@ -77,20 +84,22 @@ impl Federation {
             Arc::clone(&parts.transport),
             destinations.clone(),
             parts.config.clone(),
+            tasks.clone(),
         )
         .await?;
         let checker = PduChecker::new(keys.clone());
-        let outbound = Outbound::new(
-            parts.store.clone(),
-            Arc::clone(&parts.identity),
-            Arc::clone(&parts.clock),
-            parts.users.clone(),
-            parts.rooms.clone(),
-            client.clone(),
-            destinations.clone(),
-            parts.config.clone(),
-        );
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let outbound = Outbound::open(OutboundParts {
+            store: parts.store.clone(),
+            identity: Arc::clone(&parts.identity),
+            clock: Arc::clone(&parts.clock),
+            users: parts.users.clone(),
+            rooms: parts.rooms.clone(),
+            client: client.clone(),
+            destinations: destinations.clone(),
+            config: parts.config.clone(),
+        })
+        .await?;
+        let turns = inbound::Turns::default();
         Ok(Self(Arc::new(Inner {
             parts,
             client,
@@ -98,7 +107,7 @@ impl Federation {
             checker,
             destinations,
             outbound,
-            stop,
+            turns,
             tasks,
         })))
     }
@@ -116,20 +125,15 @@ impl Federation {
     /// Does work behind the request that caused it. It is cut off at its next pause when the server
     /// stops: what must not be lost belongs into the store first.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.0.stop.clone();
-        self.0.tasks.spawn(async move {
-            stop.run_until_cancelled(work).await;
-        });
+        self.0.tasks.spawn(work);
     }
 
     /// Stops sending and whatever was [spawned](Self::spawn); what is under way is cut off, and sent
     /// again at the next start. Then takes the way to other servers out of the rooms, so that nothing
     /// holds the store any more.
     pub async fn close(&self) {
-        self.0.stop.cancel();
-        self.0.tasks.close();
+        self.0.tasks.close().await;
         self.0.outbound.close().await;
-        self.0.tasks.wait().await;
         self.rooms().unset_remote();
         self.users().unset_remote();
     }
@@ -137,6 +141,11 @@ impl Federation {
     /// The endpoints, without the outer layers of [`hearth_http::finish`].
     pub fn router(&self, http: Http) -> axum::Router {
         inbound::router(self.clone(), http)
+    }
+
+    /// Who fills the gaps of which room.
+    pub(crate) fn turns(&self) -> &inbound::Turns {
+        &self.0.turns
     }
 
     /// The store.

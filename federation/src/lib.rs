@@ -24,6 +24,9 @@ pub mod keys;
 pub mod outbound;
 pub mod remote;
 pub mod schema;
+mod tasks;
+#[cfg(test)]
+mod testing;
 pub mod transport;
 
 pub use self::{

@@ -1,7 +1,14 @@
 //! Every row that this crate owns.
 
-use crate::{destinations::DESTINATIONS, keys};
+use crate::{destinations::DESTINATIONS, inbound, keys, outbound::OUTBOUND_CURSORS};
 
 /// All of them, for the store's opening. Each module declares its own.
-pub const KEYSPACES: &[&str] =
-    &[DESTINATIONS.name(), keys::ANSWERS.name(), keys::KEYS.name(), keys::OWN_KEYS.name()];
+pub const KEYSPACES: &[&str] = &[
+    DESTINATIONS.name(),
+    inbound::ANSWERED.name(),
+    inbound::ANSWERED_ORDER.name(),
+    OUTBOUND_CURSORS.name(),
+    keys::ANSWERS.name(),
+    keys::KEYS.name(),
+    keys::OWN_KEYS.name(),
+];

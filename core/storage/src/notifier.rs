@@ -12,6 +12,7 @@ use std::{
 
 use hearth_types::StreamPosition;
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 /// Topics whose last position is held in memory; beyond that the oldest are forgotten, and answers
 /// about times before them become "yes".
@@ -57,6 +58,8 @@ type Listeners = HashMap<usize, Arc<dyn Listener>>;
 #[derive(Debug)]
 pub struct Notifier {
     published: AtomicU64,
+    /// The same for consumers of the log, who wait for whatever comes.
+    publications: watch::Sender<StreamPosition>,
     topics: RwLock<Topics>,
     listeners: Box<[RwLock<HashMap<Topic, Listeners>>]>,
     hasher: RandomState,
@@ -108,6 +111,7 @@ impl Notifier {
     pub(crate) fn new() -> Self {
         Self {
             published: AtomicU64::new(0),
+            publications: watch::Sender::default(),
             topics: RwLock::default(),
             listeners: (0..LISTENER_SHARDS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::new(),
@@ -118,6 +122,12 @@ impl Notifier {
     #[must_use]
     pub fn published(&self) -> StreamPosition {
         StreamPosition::new(self.published.load(Ordering::Acquire))
+    }
+
+    /// Whatever is published, for consumers of the log: they look, then wait for a change of this.
+    #[must_use]
+    pub fn publications(&self) -> watch::Receiver<StreamPosition> {
+        self.publications.subscribe()
     }
 
     /// Has the topic changed after this position? Answers from memory; "yes" when it cannot know,
@@ -190,6 +200,7 @@ impl Notifier {
 
     pub(crate) fn publish(&self, position: StreamPosition) {
         self.published.store(position.get(), Ordering::Release);
+        self.publications.send_replace(position);
     }
 
     pub(crate) fn wake(&self, topic: &Topic, position: StreamPosition) {

@@ -82,6 +82,7 @@ pub(crate) fn open_over(
     let kept = warm_up(engine.as_ref(), log, trimmed, &notifier)?;
     notifier.publish(opened);
     let cursors = Arc::new(load_cursors(engine.as_ref(), &places)?);
+    cursors.set_trimmed(trimmed);
     let queue = Arc::new(Queue::new());
     let committer = Committer {
         engine: engine.clone(),

@@ -343,6 +343,13 @@ impl Store {
         Ok(records)
     }
 
+    /// Everything after this position is still in the log, as far as it ever was. Whoever reads from a
+    /// place that no cursor holds looks here after the read, to know whether something was missing.
+    #[must_use]
+    pub fn log_trimmed(&self) -> StreamPosition {
+        self.inner.cursors.trimmed()
+    }
+
     /// A consumer's persisted cursor; `None` if it never had one.
     #[expect(clippy::unused_async, reason = "engines over a network will wait here")]
     pub async fn cursor(&self, consumer: &str) -> Result<Option<StreamPosition>, StoreError> {

@@ -1,6 +1,13 @@
 //! Keeps the log short: behind the slowest consumer, a little at a time.
 
-use std::{collections::HashMap, ops::Bound, sync::Arc};
+use std::{
+    collections::HashMap,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use hearth_types::StreamPosition;
@@ -18,25 +25,38 @@ const INTERVAL: u64 = 1_024;
 /// Rows that one run deletes; more than are written meanwhile, so that an old log shrinks.
 const MAX_ROWS: usize = 4_096;
 
-/// Each consumer's cursor, as persisted.
+/// Each consumer's cursor, as persisted, and how far the log was trimmed behind them.
 #[derive(Debug, Default)]
-pub(crate) struct Cursors(Mutex<HashMap<String, StreamPosition>>);
+pub(crate) struct Cursors {
+    positions: Mutex<HashMap<String, StreamPosition>>,
+    trimmed: AtomicU64,
+}
 
 impl Cursors {
     pub(crate) fn set(&self, consumer: &str, position: StreamPosition) {
-        self.0.lock().insert(consumer.to_owned(), position);
+        self.positions.lock().insert(consumer.to_owned(), position);
     }
 
     pub(crate) fn remove(&self, consumer: &str) {
-        self.0.lock().remove(consumer);
+        self.positions.lock().remove(consumer);
     }
 
     pub(crate) fn get(&self, consumer: &str) -> Option<StreamPosition> {
-        self.0.lock().get(consumer).copied()
+        self.positions.lock().get(consumer).copied()
+    }
+
+    /// Rows up to here may be deleted.
+    pub(crate) fn trimmed(&self) -> StreamPosition {
+        StreamPosition::new(self.trimmed.load(Ordering::Acquire))
+    }
+
+    /// Told before the rows go.
+    pub(crate) fn set_trimmed(&self, position: StreamPosition) {
+        self.trimmed.store(position.get(), Ordering::Release);
     }
 
     fn slowest(&self) -> Option<StreamPosition> {
-        self.0.lock().values().min().copied()
+        self.positions.lock().values().min().copied()
     }
 }
 
@@ -89,6 +109,7 @@ impl Trimmer {
             Some(key) if keys.len() == MAX_ROWS => position_of(key).previous(),
             _ => target,
         };
+        self.cursors.set_trimmed(target);
         let delete = |key| Write { keyspace: self.log, key, value: None };
         let mut writes: Vec<_> = keys.into_iter().map(delete).collect();
         let (keyspace, key) = self.trimmed_row.clone();

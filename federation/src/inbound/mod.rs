@@ -2,22 +2,31 @@
 //!
 //! `auth` proves who asks · `keys` serves keys · `send` takes transactions, `gaps` fetches what they
 //! refer to, `edus` what they carry beside events · `rooms` answers about events and state ·
-//! `membership` lets users of other servers join, leave, knock and be invited · `queries` are the small
-//! ones.
+//! `membership` lets users of other servers join, leave and knock · `invites` and `third_party` take
+//! invitations · `queries` are the small ones · `answer` and `error` shape the responses.
 
+mod answer;
 mod auth;
 mod edus;
+mod error;
 mod gaps;
+mod invites;
 mod keys;
 mod membership;
 mod queries;
 mod rooms;
 mod send;
+mod third_party;
 mod well_known;
 
 pub use self::{auth::Origin, gaps::Gaps};
+pub(crate) use self::{
+    gaps::Turns,
+    send::{ANSWERED, ANSWERED_ORDER},
+};
 
 use hearth_http::{ApiState, Endpoints, Http};
+use hearth_rooms::Rooms;
 
 use crate::Federation;
 
@@ -25,7 +34,22 @@ use crate::Federation;
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     pub(crate) federation: Federation,
+    transactions: send::Transactions,
     http: Http,
+}
+
+impl Api {
+    /// Rooms.
+    fn rooms(&self) -> &Rooms {
+        self.federation.rooms()
+    }
+}
+
+#[cfg(test)]
+impl Api {
+    fn for_tests(federation: Federation, http: Http) -> Self {
+        Self { federation, transactions: send::Transactions::default(), http }
+    }
 }
 
 impl ApiState for Api {
@@ -41,7 +65,9 @@ pub(crate) fn router(federation: Federation, http: Http) -> axum::Router {
         .merge(send::endpoints())
         .merge(rooms::endpoints())
         .merge(membership::endpoints())
+        .merge(invites::endpoints())
+        .merge(third_party::endpoints())
         .merge(queries::endpoints())
         .merge(well_known::endpoints());
-    endpoints.into_router(Api { federation, http })
+    endpoints.into_router(Api { federation, transactions: send::Transactions::default(), http })
 }

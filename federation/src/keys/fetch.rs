@@ -18,6 +18,7 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 
 use super::{
     ANSWERS, KEYS, KeyRing, WantedKeys,
@@ -83,14 +84,18 @@ impl KeyRing {
         if pending.len() >= MAX_PENDING || !self.may_ask(server, purpose) {
             return None;
         }
-        let (ring, name) = (self.clone(), server.to_owned());
-        let task = tokio::spawn(async move {
-            let keys = ring.ask(&name, purpose).await;
-            ring.0.pending.lock().remove(&name);
-            keys
-        });
-        let fetch = task.map(|ended| ended.ok().flatten()).boxed().shared();
+        let place = Place { ring: self.clone(), server: server.to_owned() };
+        let (told, hear) = oneshot::channel();
+        let fetch = hear.map(|heard| heard.ok().flatten()).boxed().shared();
         pending.insert(server.to_owned(), fetch.clone());
+        // A task that cannot be started any more gives its place back here and now.
+        drop(pending);
+        self.0.tasks.spawn(async move {
+            let keys = place.ring.ask(&place.server, purpose).await;
+            drop(place);
+            // Nobody may be waiting any more.
+            drop(told.send(keys));
+        });
         Some(fetch)
     }
 
@@ -248,6 +253,18 @@ impl KeyRing {
         let keys = ServerKeys::read(server, &object, self.0.clock.now_ms())
             .map_err(|error| error.to_string())?;
         self.keep(server, keys, None).await.map(drop)
+    }
+}
+
+/// A server's place among those that are asked; given back when dropped.
+struct Place {
+    ring: KeyRing,
+    server: OwnedServerName,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.ring.0.pending.lock().remove(&self.server);
     }
 }
 

@@ -9,6 +9,8 @@ mod entry;
 mod fetch;
 mod notary;
 mod own;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -31,7 +33,10 @@ use self::{
     fetch::{Attempt, Fetch},
     own::OwnKeys,
 };
-use crate::{FederationConfig, FederationError, destinations::Destinations, transport::Transport};
+use crate::{
+    FederationConfig, FederationError, destinations::Destinations, tasks::Tasks,
+    transport::Transport,
+};
 
 /// What is known of other servers' keys.
 pub(crate) const KEYS: Keyspace<OwnedServerName, (), ServerKeys> =
@@ -71,6 +76,7 @@ struct Inner {
     for_events: Semaphore,
     for_strangers: Semaphore,
     owners: OwnerLocks,
+    tasks: Tasks,
 }
 
 /// Keys that are needed: for each server and key ID, the time at which the key must be valid.
@@ -108,13 +114,14 @@ impl fmt::Debug for KeyRing {
 
 impl KeyRing {
     /// Reads what is kept, and records this server's own key.
-    pub async fn open(
+    pub(crate) async fn open(
         store: Store,
         identity: Arc<ServerIdentity>,
         clock: Arc<dyn Clock>,
         transport: Arc<dyn Transport>,
         destinations: Destinations,
         config: FederationConfig,
+        tasks: Tasks,
     ) -> Result<Self, FederationError> {
         let own = OwnKeys::open(&store, &identity, clock.now_ms()).await?;
         Ok(Self(Arc::new(Inner {
@@ -132,6 +139,7 @@ impl KeyRing {
             for_events: Semaphore::new(ASKED_FOR_EVENTS),
             for_strangers: Semaphore::new(ASKED_FOR_STRANGERS),
             owners: OwnerLocks::new(),
+            tasks,
         })))
     }
 

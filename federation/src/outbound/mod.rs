@@ -1,18 +1,42 @@
 //! What other servers are sent: events and EDUs, by transactions.
 //!
-//! One task reads the log and routes what concerns other servers to their queues in memory; each
-//! destination with something to send has a task of its own, with at most one transaction in flight.
-//! A destination's cursor into the log is persisted: what is behind it was delivered, or replaced by its
-//! rooms' newest events after a long absence.
+//! One task reads the log and routes what concerns other servers to their queues in memory ([`router`],
+//! [`lanes`]); each destination with something to send has a task of its own, with at most one
+//! transaction in flight ([`sender`]). A destination that could not be reached reads the log again from
+//! where it stopped; one that was long away gets its rooms' newest events and fetches the rest itself
+//! ([`catch_up`]). How far everybody got is persisted once a second ([`cursors`]): after a crash a little
+//! is sent twice, which does no harm, and nothing is left out.
 
-use std::{fmt, sync::Arc};
+mod catch_up;
+mod cursors;
+mod lanes;
+mod router;
+mod sender;
 
-use hearth_rooms::Rooms;
-use hearth_storage::Store;
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use hearth_rooms::{RoomError, Rooms};
+use hearth_storage::{Store, StoreError};
 use hearth_types::{Clock, ServerIdentity};
 use hearth_users::Users;
+use parking_lot::Mutex;
+use ruma::{OwnedServerName, ServerName};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{FederationConfig, client::Client, destinations::Destinations};
+pub(crate) use self::cursors::OUTBOUND_CURSORS;
+use self::{lanes::Lanes, sender::TransactionIds};
+use crate::{
+    FederationConfig, FederationError,
+    client::Client,
+    destinations::{DestinationWatcher, Destinations},
+};
+
+/// How often those who rest are looked at, and cursors are persisted.
+const TICK: Duration = Duration::from_secs(1);
 
 /// The sender. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +51,12 @@ struct Inner {
     client: Client,
     destinations: Destinations,
     config: FederationConfig,
+    lanes: Mutex<Lanes>,
+    transaction_ids: TransactionIds,
+    /// Places for destinations that are being sent to, each with a transaction in memory.
+    places: Semaphore,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl fmt::Debug for Outbound {
@@ -35,30 +65,122 @@ impl fmt::Debug for Outbound {
     }
 }
 
+/// What the sender stands on.
+pub(crate) struct OutboundParts {
+    pub(crate) store: Store,
+    pub(crate) identity: Arc<ServerIdentity>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) users: Users,
+    pub(crate) rooms: Rooms,
+    pub(crate) client: Client,
+    pub(crate) destinations: Destinations,
+    pub(crate) config: FederationConfig,
+}
+
 impl Outbound {
-    /// A sender over these parts; it does nothing before [`Self::start`].
-    #[expect(clippy::too_many_arguments, reason = "called once")]
-    #[must_use]
-    pub fn new(
-        store: Store,
-        identity: Arc<ServerIdentity>,
-        clock: Arc<dyn Clock>,
-        users: Users,
-        rooms: Rooms,
-        client: Client,
-        destinations: Destinations,
-        config: FederationConfig,
-    ) -> Self {
-        Self(Arc::new(Inner { store, identity, clock, users, rooms, client, destinations, config }))
+    /// A sender over these parts that goes on where the last run stopped; it does nothing before
+    /// [`Self::start`].
+    pub(crate) async fn open(parts: OutboundParts) -> Result<Self, FederationError> {
+        let OutboundParts { store, identity, clock, users, rooms, client, destinations, config } =
+            parts;
+        let lanes = Mutex::new(cursors::load(&store).await?);
+        Ok(Self(Arc::new(Inner {
+            lanes,
+            transaction_ids: TransactionIds::new(store.notifier().published()),
+            places: Semaphore::new(config.max_requests.clamp(1, Semaphore::MAX_PERMITS)),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            store,
+            identity,
+            clock,
+            users,
+            rooms,
+            client,
+            destinations,
+            config,
+        })))
     }
 
     /// Starts the tasks.
     pub fn start(&self) {
-        unimplemented!("fed-outbound")
+        let watcher = Watcher(Arc::downgrade(&self.0));
+        self.0.destinations.set_watcher(Arc::new(watcher));
+        self.spawn(router::run(Arc::clone(&self.0)));
+        self.spawn(tick(Arc::clone(&self.0)));
     }
 
-    /// Stops them; waits until they have.
+    /// Stops them; waits until they have, and persists how far they got.
     pub async fn close(&self) {
-        unimplemented!("fed-outbound")
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        self.0.save().await;
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(work);
     }
 }
+
+impl Inner {
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(work).await;
+        });
+    }
+
+    /// Starts the tasks of destinations that were marked as busy.
+    fn start_senders(self: &Arc<Self>, servers: impl IntoIterator<Item = OwnedServerName>) {
+        for server in servers {
+            self.spawn(sender::run(Arc::clone(self), server));
+        }
+    }
+
+    async fn save(&self) {
+        let checkpoint = self.lanes.lock().checkpoint();
+        if let Err(error) = cursors::save(&self.store, &checkpoint).await {
+            tracing::warn!(%error, "how far other servers got could not be written");
+        }
+    }
+}
+
+/// Will the same question fail again, because of damaged rows? The store's own failures are waited out.
+fn is_lasting(error: &RoomError) -> bool {
+    !matches!(error, RoomError::Internal(source) if source.is::<StoreError>())
+}
+
+/// Wakes those who rest, and persists how far everybody got.
+async fn tick(inner: Arc<Inner>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let due = inner.lanes.lock().start_due(Instant::now());
+        inner.start_senders(due);
+        let changed = inner.lanes.lock().take_changed();
+        if changed {
+            inner.save().await;
+        }
+    }
+}
+
+/// Hears from the destinations' table.
+struct Watcher(std::sync::Weak<Inner>);
+
+impl DestinationWatcher for Watcher {
+    fn worth_trying(&self, server: &ServerName) {
+        let Some(inner) = self.0.upgrade() else { return };
+        let started = inner.lanes.lock().start(server, Instant::now());
+        if started {
+            inner.start_senders([server.to_owned()]);
+        }
+    }
+
+    fn backlogs(&self) -> HashMap<OwnedServerName, u64> {
+        self.0.upgrade().map(|inner| inner.lanes.lock().backlogs()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

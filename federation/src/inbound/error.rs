@@ -1,0 +1,77 @@
+//! From what the domain crates say to what the specification says to servers.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use hearth_http::MatrixError;
+use hearth_rooms::RoomError;
+use hearth_users::UsersError;
+use http::StatusCode;
+
+use crate::check::Dropped;
+
+/// How long a server should wait when a bounded table or mailbox was full.
+const BUSY_RETRY: Duration = Duration::from_secs(2);
+
+/// The error of every handler of this API.
+#[derive(Debug)]
+pub(crate) struct ApiError(MatrixError);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.0.into_response()
+    }
+}
+
+impl From<MatrixError> for ApiError {
+    fn from(error: MatrixError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<RoomError> for ApiError {
+    fn from(error: RoomError) -> Self {
+        use RoomError as E;
+        let text = error.to_string();
+        Self(match error {
+            E::UnknownRoom | E::UnknownEvent | E::UnknownAlias => MatrixError::not_found(text),
+            E::Forbidden(_) | E::NotJoined => MatrixError::forbidden(text),
+            E::InvalidParam(_) => MatrixError::invalid_param(text),
+            E::BadJson(_) | E::InvalidRoomState(_) => MatrixError::bad_json(text),
+            E::TooLarge => MatrixError::too_large(text),
+            E::UnsupportedVersion(version) | E::IncompatibleVersion(version) => {
+                let text = format!("the room's version is {version}");
+                MatrixError::incompatible_room_version(text).with("room_version", version)
+            }
+            E::UnableToAuthoriseJoin(_) => MatrixError::unable_to_authorise_join(text),
+            E::UnableToGrantJoin(_) => MatrixError::unable_to_grant_join(text),
+            E::Remote(_) => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
+            E::Busy => MatrixError::limit_exceeded(BUSY_RETRY),
+            E::BadState(_) => MatrixError::bad_state(text),
+            // What only this server's own users can bring about.
+            E::AliasInUse | E::BadAlias(_) | E::DuplicateAnnotation | E::RemoteUser(_) => {
+                MatrixError::bad_request(text)
+            }
+            E::Internal(source) => MatrixError::internal(&source),
+        })
+    }
+}
+
+impl From<UsersError> for ApiError {
+    fn from(error: UsersError) -> Self {
+        let text = error.to_string();
+        Self(match error {
+            UsersError::UserNotFound => MatrixError::not_found(text),
+            UsersError::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
+            // The queries of other servers change nothing, and can fail in no other way.
+            _ => MatrixError::internal(&text),
+        })
+    }
+}
+
+/// An event that did not pass the first three checks.
+impl From<Dropped> for ApiError {
+    fn from(dropped: Dropped) -> Self {
+        Self(MatrixError::invalid_param(format!("the event is not valid: {}", dropped.reason)))
+    }
+}

@@ -1,0 +1,200 @@
+//! Fetching what received events refer to and is not here: bounded in count, depth, bytes and time.
+//!
+//! An event whose previous events are not here waits while the gap before it is walked backwards
+//! (`walk`). Where the gap is too long, or its far end cannot be had, the state at that place is
+//! fetched (`state`) and history goes on from there. Whatever a server answers is checked like what it
+//! pushes, and taken only if it was asked for.
+
+mod state;
+#[cfg(test)]
+mod tests;
+mod turns;
+mod walk;
+
+use std::{iter, time::Duration};
+
+use hearth_rooms::{CheckedPdu, RoomError, Verdict};
+use ruma::{OwnedEventId, RoomId, RoomVersionId, ServerName};
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
+
+pub(crate) use self::turns::Turns;
+use crate::{Federation, transport::Limits};
+
+/// How long events may wait for what they refer to, in all. Longer than servers wait for an answer:
+/// the work goes on, and they find it done when they ask again.
+const MAX_TIME: Duration = Duration::from_mins(5);
+/// Places at which one gap is closed by fetching state or auth events.
+const MAX_CLOSED: usize = 20;
+/// Times that one event is tried again after something was fetched for it.
+const MAX_TRIES: usize = 4;
+/// Bytes of ordinary answers: a hundred events.
+const ANSWER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Fetches gaps for one federation.
+#[derive(Clone, Debug)]
+pub struct Gaps(Federation);
+
+/// One server's answers to one room's gap.
+struct Filling<'a> {
+    federation: &'a Federation,
+    origin: &'a ServerName,
+    room_id: &'a RoomId,
+    version: RoomVersionId,
+    /// How many more places may be closed.
+    closes_left: usize,
+}
+
+impl Gaps {
+    /// Fetches for this server.
+    #[must_use]
+    pub fn new(federation: Federation) -> Self {
+        Self(federation)
+    }
+
+    /// Receives events of one room, and what they need: missing auth events by `event_auth` and
+    /// `event`, missing previous events by `get_missing_events`, and if the gap stays open the state by
+    /// `state_ids`, `state` and `event`. One verdict for each event given.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::UnknownRoom`] if this server is not in the room; [`RoomError::Busy`] if too many
+    /// wait for the room's gaps already.
+    pub async fn receive(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        events: Vec<CheckedPdu>,
+    ) -> Result<Vec<Verdict>, RoomError> {
+        let rooms = self.0.rooms();
+        let mut verdicts = rooms.receive(room_id, events.clone()).await?;
+        if !verdicts.iter().any(is_open) {
+            return Ok(verdicts);
+        }
+        let deadline = Instant::now() + MAX_TIME;
+        let turn = timeout_at(deadline, self.0.turns().take(room_id)).await;
+        let _turn = turn.ok().flatten().ok_or(RoomError::Busy)?;
+        let mut filling = Filling {
+            federation: &self.0,
+            origin,
+            room_id,
+            version: rooms.version(room_id).await?,
+            closes_left: MAX_CLOSED,
+        };
+        for (event, verdict) in iter::zip(events, &mut verdicts) {
+            if is_open(verdict) {
+                match timeout_at(deadline, filling.settle(event)).await {
+                    Ok(settled) => *verdict = settled?,
+                    Err(_) => {
+                        tracing::info!(%origin, %room_id, "a gap could not be filled in time");
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(verdicts)
+    }
+}
+
+/// Is there something to fetch before an event can be judged?
+fn is_open(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::MissingPrev(_) | Verdict::MissingAuth(_))
+}
+
+impl Filling<'_> {
+    /// Receives one event, and before it what can be had of the gap before it.
+    async fn settle(&mut self, event: CheckedPdu) -> Result<Verdict, RoomError> {
+        // Whoever had the turn before may have filled the same gap.
+        let verdict = self.receive(&event).await?;
+        let mut chain = match &verdict {
+            Verdict::MissingPrev(missing) => self.walk(&event, missing).await?,
+            Verdict::MissingAuth(_) => Vec::new(),
+            _ => return Ok(verdict),
+        };
+        chain.push(event);
+        self.receive_chain(chain, verdict).await
+    }
+
+    async fn receive(&self, event: &CheckedPdu) -> Result<Verdict, RoomError> {
+        let rooms = self.federation.rooms();
+        let mut verdicts = rooms.receive(self.room_id, vec![event.clone()]).await?;
+        verdicts.pop().ok_or(RoomError::UnknownEvent)
+    }
+
+    /// Receives events of which each follows others before it, and closes what is open on the way. The
+    /// verdict is the last event's.
+    async fn receive_chain(
+        &mut self,
+        mut chain: Vec<CheckedPdu>,
+        mut verdict: Verdict,
+    ) -> Result<Verdict, RoomError> {
+        while !chain.is_empty() {
+            let rooms = self.federation.rooms();
+            let verdicts = rooms.receive(self.room_id, chain.clone()).await?;
+            if let Some(last) = verdicts.last() {
+                verdict = last.clone();
+            }
+            let mut rest = iter::zip(chain, verdicts).skip_while(|(_, verdict)| !is_open(verdict));
+            let Some((event, open)) = rest.next() else { break };
+            let Some(left) = self.closes_left.checked_sub(1) else { break };
+            self.closes_left = left;
+            let mut rest = rest.peekable();
+            let is_last = rest.peek().is_none();
+            chain = rest.filter(|(_, verdict)| is_open(verdict)).map(|(event, _)| event).collect();
+            let closed = self.close(event, open).await?;
+            if is_last {
+                verdict = closed;
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// Fetches what one event needs, and receives it.
+    async fn close(&self, event: CheckedPdu, open: Verdict) -> Result<Verdict, RoomError> {
+        let rooms = self.federation.rooms();
+        let mut verdict = open;
+        let mut state: Option<Vec<OwnedEventId>> = None;
+        for _ in 0..MAX_TRIES {
+            match &verdict {
+                Verdict::MissingAuth(missing) => {
+                    if !self.fetch_auth(&event, missing).await? {
+                        break;
+                    }
+                }
+                Verdict::MissingPrev(_) if state.is_none() => {
+                    state = self.fetch_state(&event).await?;
+                    if state.is_none() {
+                        break;
+                    }
+                }
+                _ => break,
+            }
+            verdict = match &state {
+                Some(state) => {
+                    rooms.receive_with_state(self.room_id, event.clone(), state.clone()).await?
+                }
+                None => self.receive(&event).await?,
+            };
+        }
+        Ok(verdict)
+    }
+
+    /// The first three checks; what does not pass is left out.
+    async fn check(&self, events: Vec<Box<RawValue>>) -> Vec<CheckedPdu> {
+        let checker = self.federation.checker();
+        let checked = checker.check(&self.version, self.room_id, events).await;
+        let passed = checked.into_iter().filter_map(|event| {
+            event.inspect_err(|dropped| {
+                let (origin, room_id) = (self.origin, self.room_id);
+                tracing::debug!(%origin, %room_id, reason = dropped.reason, "an event was dropped");
+            })
+            .ok()
+        });
+        passed.collect()
+    }
+
+    /// The limits of ordinary answers.
+    fn limits(&self) -> Limits {
+        Limits { max_bytes: ANSWER_BYTES, ..self.federation.client().limits() }
+    }
+}

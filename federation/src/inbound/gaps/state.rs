@@ -1,0 +1,185 @@
+//! The state at the end of a gap, and missing auth events.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream};
+use hearth_rooms::{CheckedPdu, RoomError, Verdict};
+use ruma::{
+    EventId, OwnedEventId,
+    api::federation::{
+        authorization::get_event_authorization,
+        event::{get_event, get_room_state, get_room_state_ids},
+    },
+};
+use serde_json::value::RawValue;
+
+use super::Filling;
+use crate::transport::Limits;
+
+/// Events of a state, its auth chain among them, that are taken from another server.
+const MAX_STATE_EVENTS: usize = 300_000;
+/// Bytes of an answer that lists them.
+const IDS_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of an answer that holds them.
+const STATE_BYTES: usize = 256 * 1024 * 1024;
+/// How long a server may take for either.
+const STATE_TIMEOUT: Duration = Duration::from_mins(3);
+/// So many missing events are fetched one by one; for more, the whole state is.
+const MAX_SINGLE: usize = 100;
+/// Events that are fetched at once.
+const SINGLE_AT_ONCE: usize = 10;
+/// Auth events of auth events that are fetched one by one: so many steps.
+const MAX_AUTH_STEPS: usize = 8;
+
+impl Filling<'_> {
+    /// The state before an event as the server tells it: its events are here afterwards. Those that
+    /// do not pass the checks are left out. `None` if the server does not tell all of it.
+    pub(super) async fn fetch_state(
+        &self,
+        event: &CheckedPdu,
+    ) -> Result<Option<Vec<OwnedEventId>>, RoomError> {
+        let (event_id, room_id) = (event.pdu().id().to_owned(), self.room_id.to_owned());
+        let request = get_room_state_ids::v1::Request::new(event_id, room_id);
+        let limits = Limits { timeout: STATE_TIMEOUT, max_bytes: IDS_BYTES };
+        let ids = match self.federation.client().send(self.origin, request, limits).await {
+            Ok(ids) if ids.pdu_ids.len() + ids.auth_chain_ids.len() <= MAX_STATE_EVENTS => ids,
+            Ok(_) => return Ok(None),
+            Err(error) => {
+                let (origin, room_id) = (self.origin, self.room_id);
+                tracing::debug!(%origin, %room_id, %error, "no state was told");
+                return Ok(None);
+            }
+        };
+        let all = [ids.pdu_ids.as_slice(), &ids.auth_chain_ids].concat();
+        let missing = self.unknown(&all).await?;
+        if !missing.is_empty() {
+            let told = if missing.len() <= MAX_SINGLE {
+                self.ask_singly(&missing).await
+            } else {
+                self.ask_for_state(event.pdu().id()).await
+            };
+            if !self.keep(told, &missing).await? {
+                return Ok(None);
+            }
+        }
+        let unusable = self.unknown(&ids.pdu_ids).await?;
+        let mut state = ids.pdu_ids;
+        state.retain(|id| !unusable.contains(id));
+        Ok(Some(state))
+    }
+
+    /// Fetches auth events of an event; says whether anything came of it.
+    pub(super) async fn fetch_auth(
+        &self,
+        event: &CheckedPdu,
+        missing: &[OwnedEventId],
+    ) -> Result<bool, RoomError> {
+        let (event_id, room_id) = (event.pdu().id().to_owned(), self.room_id.to_owned());
+        let request = get_event_authorization::v1::Request::new(room_id, event_id);
+        let limits = Limits { timeout: STATE_TIMEOUT, max_bytes: IDS_BYTES };
+        let before = self.unknown(missing).await?;
+        match self.federation.client().send(self.origin, request, limits).await {
+            Ok(answer) => {
+                let chain = self.check(answer.auth_chain).await;
+                self.federation.rooms().receive_outliers(self.room_id, chain).await?;
+            }
+            Err(error) => {
+                let (origin, room_id) = (self.origin, self.room_id);
+                tracing::debug!(%origin, %room_id, %error, "no auth chain was told");
+            }
+        }
+        let left = self.unknown(missing).await?;
+        self.fetch_singly(left).await?;
+        Ok(self.unknown(missing).await?.len() < before.len())
+    }
+
+    /// Fetches events one by one, then their auth events, and so on for some steps.
+    async fn fetch_singly(&self, wanted: HashSet<OwnedEventId>) -> Result<(), RoomError> {
+        let (mut wanted, mut events) = (wanted, Vec::new());
+        for _ in 0..MAX_AUTH_STEPS {
+            if wanted.is_empty() || wanted.len() + events.len() > MAX_SINGLE {
+                return Ok(());
+            }
+            let told = self.check(self.ask_singly(&wanted).await).await;
+            events.extend(told.into_iter().filter(|event| wanted.contains(event.pdu().id())));
+            let verdicts =
+                self.federation.rooms().receive_outliers(self.room_id, events.clone()).await?;
+            let missing = verdicts.into_iter().filter_map(|verdict| match verdict {
+                Verdict::MissingAuth(missing) => Some(missing),
+                _ => None,
+            });
+            let next: HashSet<_> = missing.flatten().filter(|id| !wanted.contains(id)).collect();
+            wanted = next;
+        }
+        Ok(())
+    }
+
+    /// Keeps events that were asked for as outliers. Says whether all of them were told, usable or not.
+    async fn keep(
+        &self,
+        told: Vec<Box<RawValue>>,
+        wanted: &HashSet<OwnedEventId>,
+    ) -> Result<bool, RoomError> {
+        let checker = self.federation.checker();
+        let mut told_ids = BTreeSet::new();
+        let mut events = Vec::new();
+        for checked in checker.check(&self.version, self.room_id, told).await {
+            match checked {
+                Ok(event) if wanted.contains(event.pdu().id()) => {
+                    told_ids.insert(event.pdu().id().to_owned());
+                    events.push(event);
+                }
+                Ok(_) => {}
+                Err(dropped) => {
+                    let (origin, room_id) = (self.origin, self.room_id);
+                    tracing::debug!(%origin, %room_id, reason = dropped.reason, "an event was dropped");
+                    told_ids.extend(dropped.event_id);
+                }
+            }
+        }
+        self.federation.rooms().receive_outliers(self.room_id, events).await?;
+        Ok(wanted.iter().all(|id| told_ids.contains(id)))
+    }
+
+    async fn ask_for_state(&self, event_id: &EventId) -> Vec<Box<RawValue>> {
+        let request =
+            get_room_state::v1::Request::new(event_id.to_owned(), self.room_id.to_owned());
+        let limits = Limits { timeout: STATE_TIMEOUT, max_bytes: STATE_BYTES };
+        match self.federation.client().send(self.origin, request, limits).await {
+            Ok(answer) => answer.pdus.into_iter().chain(answer.auth_chain).collect(),
+            Err(error) => {
+                let (origin, room_id) = (self.origin, self.room_id);
+                tracing::debug!(%origin, %room_id, %error, "no state was told");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Events by their IDs, as far as the server tells them.
+    async fn ask_singly(&self, wanted: &HashSet<OwnedEventId>) -> Vec<Box<RawValue>> {
+        let requests: Vec<_> = wanted.iter().cloned().map(get_event::v1::Request::new).collect();
+        let answers = stream::iter(requests)
+            .map(|request| self.federation.client().send(self.origin, request, self.limits()))
+            .buffer_unordered(SINGLE_AT_ONCE);
+        let answers: Vec<_> = answers.collect().await;
+        answers.into_iter().filter_map(|answer| Some(answer.ok()?.pdu)).collect()
+    }
+
+    /// Those events that are not here, not even as outliers.
+    async fn unknown(&self, ids: &[OwnedEventId]) -> Result<HashSet<OwnedEventId>, RoomError> {
+        let mut unknown = HashSet::new();
+        for (count, id) in ids.iter().enumerate() {
+            if self.federation.rooms().ordinal_of(self.room_id, id).await?.is_none() {
+                unknown.insert(id.clone());
+            }
+            // Look-ups of a whole state take long enough to let others in between.
+            if count % 100 == 99 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(unknown)
+    }
+}

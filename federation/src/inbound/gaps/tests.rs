@@ -1,0 +1,155 @@
+use hearth_rooms::{
+    CreateRoomOptions, Draft, MemberProfile, RemoteMembership, RemoteRooms as _, schema::Standing,
+};
+use ruma::{
+    OwnedRoomId, OwnedUserId, UserId, events::TimelineEventType, owned_user_id, server_name,
+};
+use serde_json::{json, value::to_raw_value};
+
+use super::*;
+use crate::{
+    remote::Remote,
+    testing::{Network, Server},
+};
+
+/// A room of theirs that a user of ours is in, and of which we hear nothing by ourselves.
+struct Bench {
+    network: Network,
+    us: Server,
+    them: Server,
+    room_id: OwnedRoomId,
+    alice: OwnedUserId,
+}
+
+async fn bench() -> Bench {
+    let network = Network::default();
+    let us = Server::open("us.example", &network).await;
+    let them = Server::open("them.example", &network).await;
+    let (alice, bob) = (owned_user_id!("@alice:them.example"), owned_user_id!("@bob:us.example"));
+    let options = CreateRoomOptions { public: true, ..CreateRoomOptions::default() };
+    let room_id = them.federation.rooms().create_room(&alice, options).await.unwrap();
+    let wish = RemoteMembership {
+        room_id: room_id.clone(),
+        user_id: bob,
+        profile: MemberProfile::default(),
+        reason: None,
+        via: vec![alice.server_name().to_owned()],
+    };
+    Remote::new(us.federation.clone()).join(wish).await.unwrap();
+    Bench { network, us, them, room_id, alice }
+}
+
+impl Bench {
+    async fn say(&self, count: usize) -> Vec<OwnedEventId> {
+        let mut ids = Vec::new();
+        for number in 0..count {
+            let content = to_raw_value(&json!({ "body": number, "msgtype": "m.text" })).unwrap();
+            let kind = TimelineEventType::RoomMessage;
+            let draft = Draft::message(self.alice.clone(), kind, content);
+            let rooms = self.them.federation.rooms();
+            ids.push(rooms.send(&self.room_id, draft, None).await.unwrap());
+        }
+        ids
+    }
+
+    async fn set(&self, kind: &str, state_key: &str, content: serde_json::Value) -> OwnedEventId {
+        let draft = Draft {
+            state_key: Some(state_key.to_owned()),
+            ..Draft::message(
+                self.alice.clone(),
+                TimelineEventType::from(kind),
+                to_raw_value(&content).unwrap(),
+            )
+        };
+        self.them.federation.rooms().send(&self.room_id, draft, None).await.unwrap()
+    }
+
+    /// Pushes one of their events to us.
+    async fn push(&self, event_id: &OwnedEventId) -> Verdict {
+        let theirs = self.them.federation.rooms();
+        let event = theirs.event_by_id(&self.room_id, event_id).await.unwrap().unwrap();
+        let json = String::from_utf8(event.pdu.json().to_vec()).unwrap();
+        let version = theirs.version(&self.room_id).await.unwrap();
+        let events = vec![RawValue::from_string(json).unwrap()];
+        let checked = self.us.federation.checker().check(&version, &self.room_id, events).await;
+        let checked: Vec<_> = checked.into_iter().map(Result::unwrap).collect();
+        let gaps = Gaps::new(self.us.federation.clone());
+        let origin = server_name!("them.example");
+        gaps.receive(origin, &self.room_id, checked).await.unwrap().remove(0)
+    }
+
+    /// How one of their events stands with us.
+    async fn standing(&self, event_id: &OwnedEventId) -> Option<Standing> {
+        let ours = self.us.federation.rooms();
+        let event = ours.event_by_id(&self.room_id, event_id).await.unwrap();
+        event.map(|event| event.header.standing)
+    }
+
+    async fn is_joined(&self, user_id: &UserId) -> bool {
+        let rooms = self.us.federation.rooms();
+        let head = rooms.head(&self.room_id).await.unwrap().unwrap();
+        let kind = "m.room.member";
+        let member =
+            rooms.state_event(&self.room_id, head.state, kind, user_id.as_str()).await.unwrap();
+        member.is_some_and(|member| member.pdu.content().get().contains("\"join\""))
+    }
+}
+
+#[tokio::test]
+async fn a_gap_is_walked_to_its_end_however_many_requests_that_takes() {
+    let bench = bench().await;
+    for count in [1, 5, 130] {
+        let ids = bench.say(count).await;
+        assert_eq!(bench.push(ids.last().unwrap()).await, Verdict::Accepted);
+        for id in &ids {
+            assert_eq!(bench.standing(id).await, Some(Standing::Accepted));
+        }
+        assert_eq!(bench.push(ids.last().unwrap()).await, Verdict::Known);
+    }
+}
+
+#[tokio::test]
+async fn where_the_gap_stays_open_its_state_is_fetched() {
+    let bench = bench().await;
+    bench.network.refuse("/get_missing_events/");
+    let lost = bench.say(3).await;
+    let topic = bench.set("m.room.topic", "", json!({ "topic": "what was missed" })).await;
+    let last = bench.say(1).await.remove(0);
+    assert_eq!(bench.push(&last).await, Verdict::Accepted);
+    assert_eq!(bench.standing(&lost[0]).await, None);
+    assert_eq!(bench.standing(&topic).await, Some(Standing::Outlier));
+    let rooms = bench.us.federation.rooms();
+    let head = rooms.head(&bench.room_id).await.unwrap().unwrap();
+    let current = rooms.state_event(&bench.room_id, head.state, "m.room.topic", "").await.unwrap();
+    assert_eq!(current.unwrap().pdu.id(), topic);
+    assert!(bench.is_joined(&bench.alice).await);
+    assert!(bench.is_joined(&owned_user_id!("@bob:us.example")).await);
+    // What follows needs nothing more.
+    let next = bench.say(1).await.remove(0);
+    assert_eq!(bench.push(&next).await, Verdict::Accepted);
+}
+
+#[tokio::test]
+async fn an_event_whose_past_cannot_be_had_harms_only_itself() {
+    let bench = bench().await;
+    bench.network.refuse("/get_missing_events/");
+    bench.network.refuse("/state_ids/");
+    let ids = bench.say(2).await;
+    assert!(matches!(bench.push(&ids[1]).await, Verdict::MissingPrev(_)));
+    assert_eq!(bench.standing(&ids[1]).await, None);
+    assert_eq!(bench.push(&ids[0]).await, Verdict::Accepted);
+    assert_eq!(bench.push(&ids[1]).await, Verdict::Accepted);
+}
+
+#[tokio::test]
+async fn many_who_push_the_same_gap_fill_it_once() {
+    let bench = bench().await;
+    let ids = bench.say(30).await;
+    let before = bench.network.requests();
+    let pushes = ids.iter().rev().take(8).map(|id| bench.push(id));
+    let verdicts = futures_util::future::join_all(pushes).await;
+    for verdict in verdicts {
+        assert!(matches!(verdict, Verdict::Accepted | Verdict::Known), "{verdict:?}");
+    }
+    assert!(bench.network.requests() - before <= 4, "{}", bench.network.requests() - before);
+}

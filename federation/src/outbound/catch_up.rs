@@ -1,0 +1,150 @@
+//! What a destination missed while it could not be reached, from the log; or, after a long absence, the
+//! newest events of the rooms shared with it.
+
+use hearth_rooms::RoomError;
+use hearth_storage::StoreError;
+use hearth_types::StreamPosition;
+use ruma::{RoomId, ServerName};
+use tokio::task::yield_now;
+
+use super::{
+    Inner, is_lasting,
+    lanes::{Absence, Item},
+    router::{LOG_PAGE, item_of},
+};
+
+/// Log entries that are read again for one destination. Who missed more was long away.
+/// (Tests go to that length in less time.)
+pub(super) const MAX_REPLAYED: usize = if cfg!(test) { 300 } else { 20_000 };
+/// Events that are read ahead for one destination.
+const READ_AHEAD: usize = 200;
+/// Rooms that are looked at at a time after a long absence.
+const ROOM_PAGE: usize = 50;
+/// Newest events of one room that are sent after a long absence: few rooms ever have more at once.
+const MAX_NEWEST: usize = 20;
+
+impl Inner {
+    /// Reads on for a destination that is behind. `checked` says whether it is known that the log
+    /// still holds what it missed.
+    pub(super) async fn read_on(
+        &self,
+        server: &ServerName,
+        after: StreamPosition,
+        absence: Option<Absence>,
+        checked: &mut bool,
+    ) -> Result<(), RoomError> {
+        if let Some(absence) = absence {
+            return self.read_rooms(server, after, absence).await;
+        }
+        if !*checked && self.was_long_away(after).await? {
+            return self.begin_absence(server, after);
+        }
+        *checked = true;
+        let (items, until) = self.read_log(server, after).await?;
+        if self.store.log_trimmed() > after {
+            return self.begin_absence(server, after);
+        }
+        self.lanes.lock().refill(server, items, until);
+        Ok(())
+    }
+
+    fn begin_absence(&self, server: &ServerName, after: StreamPosition) -> Result<(), RoomError> {
+        tracing::info!(%server, "a server was long away: it is sent its rooms' newest events");
+        let mut lanes = self.lanes.lock();
+        let until = lanes.routed().max(after);
+        lanes.refill_absence(server, Vec::new(), Absence { until, after_room: None });
+        Ok(())
+    }
+
+    /// Has the log lost what came after this position, or is it too much to tell all of it?
+    async fn was_long_away(&self, after: StreamPosition) -> Result<bool, StoreError> {
+        let (mut place, mut count) = (after, 0);
+        loop {
+            let records = self.store.log_after(place, LOG_PAGE).await?;
+            count += records.len();
+            if count > MAX_REPLAYED || self.store.log_trimmed() > after {
+                return Ok(true);
+            }
+            match records.last() {
+                Some(last) if records.len() >= LOG_PAGE => place = last.position,
+                _ => return Ok(false),
+            }
+            yield_now().await;
+        }
+    }
+
+    /// The next events for this destination, and the place up to which these are all.
+    async fn read_log(
+        &self,
+        server: &ServerName,
+        after: StreamPosition,
+    ) -> Result<(Vec<Item>, StreamPosition), RoomError> {
+        let (mut items, mut until) = (Vec::new(), after);
+        while items.len() < READ_AHEAD {
+            let routed = self.lanes.lock().routed();
+            let records = self.store.log_after(until, LOG_PAGE).await?;
+            let full = records.len() >= LOG_PAGE;
+            // What is not distributed yet will come in its turn.
+            for record in records.iter().take_while(|record| record.position <= routed) {
+                until = record.position;
+                let Some(item) = item_of(record) else { continue };
+                match self.was_for(server, &item).await {
+                    Ok(true) => items.push(item),
+                    Ok(false) => {}
+                    // A damaged room harms itself alone.
+                    Err(error) if is_lasting(&error) => {
+                        tracing::error!(%error, room_id = %item.room_id, "passed over");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if !full || until >= routed {
+                return Ok((items, until.max(routed)));
+            }
+            yield_now().await;
+        }
+        Ok((items, until))
+    }
+
+    /// The newest events of some more rooms; after the last one the log is read again.
+    async fn read_rooms(
+        &self,
+        server: &ServerName,
+        after: StreamPosition,
+        absence: Absence,
+    ) -> Result<(), RoomError> {
+        let after_room = absence.after_room.as_deref();
+        let rooms = self.rooms.rooms_shared_with(server, after_room, ROOM_PAGE).await?;
+        let Some(last) = rooms.last().cloned() else {
+            self.lanes.lock().absence_over(server, absence.until);
+            return Ok(());
+        };
+        let mut items = Vec::new();
+        for room_id in &rooms {
+            match self.newest_of(server, room_id, after).await {
+                Ok(newest) => items.extend(newest),
+                Err(error) if is_lasting(&error) => {
+                    tracing::error!(%error, %room_id, "passed over");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let absence = Absence { after_room: Some(last), ..absence };
+        self.lanes.lock().refill_absence(server, items, absence);
+        Ok(())
+    }
+
+    /// They all stand at the place where the destination stopped, so that its cursor stays there until
+    /// it has them all.
+    async fn newest_of(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        after: StreamPosition,
+    ) -> Result<Vec<Item>, RoomError> {
+        let newest = self.rooms.newest_events(room_id).await?;
+        let foreign = newest.iter().filter(|event| self.is_destination(server, event));
+        let item = |ordinal| Item { position: after.next(), room_id: room_id.to_owned(), ordinal };
+        Ok(foreign.take(MAX_NEWEST).map(|event| item(event.ordinal)).collect())
+    }
+}

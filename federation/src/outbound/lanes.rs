@@ -1,0 +1,352 @@
+//! What waits for each destination, in memory: plain state behind one lock, without any waiting.
+//!
+//! A lane knows everything that its destination is to be told from its first waiting event up to
+//! [`Lanes::routed`], or it is *behind*: the log must be read again from a place on. Lanes hold places
+//! of events, never events.
+
+use std::collections::{HashMap, VecDeque};
+
+use hearth_rooms::schema::EventOrdinal;
+use hearth_types::StreamPosition;
+use ruma::{OwnedRoomId, OwnedServerName, ServerName};
+use tokio::time::Instant;
+
+/// Events in one transaction (SS "Transactions").
+pub(super) const MAX_PDUS: usize = 50;
+/// Events that wait for one destination in memory; further ones are read from the log again.
+/// (Tests fill it in less time.)
+pub(super) const MAX_WAITING: usize = if cfg!(test) { 100 } else { 1_000 };
+/// Destinations at the same time: more than any server of the public federation has. Each is a server
+/// with members in a room, or was until lately.
+const MAX_LANES: usize = 200_000;
+/// A destination that lags by more positions gets a cursor of its own instead of holding back the one
+/// that all others share.
+const MAX_SHARED_LAG: u64 = 10_000;
+
+/// An event on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    /// Its place in the log.
+    pub(super) position: StreamPosition,
+    /// Its room.
+    pub(super) room_id: OwnedRoomId,
+    /// Its number in the room.
+    pub(super) ordinal: EventOrdinal,
+}
+
+/// A long absence being made good: each shared room's newest events instead of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Absence {
+    /// From here on the log is read again.
+    pub(super) until: StreamPosition,
+    /// The last room that was looked at.
+    pub(super) after_room: Option<OwnedRoomId>,
+}
+
+/// What is to be done for a destination.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// These go into a transaction.
+    Send(Vec<Item>),
+    /// The log, or the rooms of an absence, must be read after this position.
+    Read(StreamPosition, Option<Absence>),
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    queue: VecDeque<Item>,
+    /// Taken for a transaction: the first one's place and how many.
+    in_flight: Option<(StreamPosition, usize)>,
+    /// What comes after this position must be read from the log.
+    behind: Option<StreamPosition>,
+    /// Events that were passed over while behind, as far as they were counted.
+    passed_over: u64,
+    absence: Option<Absence>,
+    /// The cursor as persisted.
+    row: Option<StreamPosition>,
+    /// A task works on it.
+    busy: bool,
+    /// When it is to be worked on again.
+    rests_until: Option<Instant>,
+    /// Transactions in a row that were answered with an error.
+    refusals: u32,
+    /// So many events go in transactions of their own, to find one that is refused.
+    singly: usize,
+}
+
+impl Lane {
+    fn has_work(&self) -> bool {
+        !self.queue.is_empty() || self.behind.is_some()
+    }
+
+    /// Everything up to here was delivered.
+    fn delivered(&self, routed: StreamPosition) -> StreamPosition {
+        let first = self.in_flight.map(|(first, _)| first);
+        let first = first.or_else(|| self.queue.front().map(|item| item.position));
+        first.map(StreamPosition::previous).or(self.behind).unwrap_or(routed)
+    }
+
+    fn backlog(&self) -> u64 {
+        let held = self.queue.len() + self.in_flight.map_or(0, |(_, count)| count);
+        self.passed_over + held as u64
+    }
+
+    /// Forgets what waits: it will be read again.
+    fn fall_behind(&mut self, routed: StreamPosition) {
+        if !self.queue.is_empty() || self.in_flight.is_some() {
+            self.passed_over = self.backlog();
+            self.behind = Some(self.delivered(routed));
+        }
+        self.queue.clear();
+        self.in_flight = None;
+        self.absence = None;
+    }
+
+    fn start(&mut self) {
+        self.busy = true;
+        self.rests_until = None;
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        !self.busy && self.has_work() && self.rests_until.is_none_or(|until| until <= now)
+    }
+}
+
+/// A cursor to persist: `None` means that the shared one says all.
+pub(super) type Row = (OwnedServerName, Option<StreamPosition>);
+
+/// What is to be persisted, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    /// Cursors of those who lag.
+    pub(super) rows: Vec<Row>,
+    /// The cursor of all others.
+    pub(super) shared: StreamPosition,
+}
+
+/// All destinations that have something waiting.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    lanes: HashMap<OwnedServerName, Lane>,
+    /// What is in the log up to here is distributed.
+    routed: StreamPosition,
+    /// Something happened since the last checkpoint.
+    changed: bool,
+}
+
+impl Lanes {
+    /// The state as persisted.
+    pub(super) fn new(
+        shared: StreamPosition,
+        rows: impl IntoIterator<Item = (OwnedServerName, StreamPosition)>,
+    ) -> Self {
+        let lane = |cursor| Lane { behind: Some(cursor), row: Some(cursor), ..Lane::default() };
+        Self {
+            lanes: rows.into_iter().map(|(server, cursor)| (server, lane(cursor))).collect(),
+            routed: shared,
+            changed: false,
+        }
+    }
+
+    pub(super) fn routed(&self) -> StreamPosition {
+        self.routed
+    }
+
+    /// Adds an event to a destination's queue. Must be followed by [`Self::set_routed`].
+    pub(super) fn push(&mut self, server: &ServerName, item: Item) {
+        if !self.lanes.contains_key(server) {
+            if self.lanes.len() >= MAX_LANES {
+                tracing::error!(%server, "too many destinations: an event is not sent");
+                return;
+            }
+            self.lanes.insert(server.to_owned(), Lane::default());
+        }
+        let Some(lane) = self.lanes.get_mut(server) else { return };
+        if lane.behind.is_some_and(|behind| behind < item.position) {
+            lane.passed_over += 1;
+        } else if lane.queue.len() >= MAX_WAITING {
+            lane.behind = Some(item.position.previous());
+            lane.passed_over += 1;
+        } else if lane.behind.is_none() {
+            lane.queue.push_back(item);
+        }
+    }
+
+    /// Everything up to here is pushed; `news` says whether the log told of anything.
+    pub(super) fn set_routed(&mut self, position: StreamPosition, news: bool) {
+        self.routed = self.routed.max(position);
+        self.changed |= news;
+    }
+
+    /// Is there anything to persist since the last call? Cursors are no news in the log: persisting
+    /// them must not be a reason to persist again.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Those to start a task for: they count as busy from now on.
+    pub(super) fn start_due(&mut self, now: Instant) -> Vec<OwnedServerName> {
+        let due = self.lanes.iter_mut().filter(|(_, lane)| lane.is_due(now));
+        due.map(|(server, lane)| {
+            lane.start();
+            server.clone()
+        })
+        .collect()
+    }
+
+    /// Whether to start a task for this one, if it is due.
+    pub(super) fn start_if_due(&mut self, server: &ServerName, now: Instant) -> bool {
+        let Some(lane) = self.lanes.get_mut(server).filter(|lane| lane.is_due(now)) else {
+            return false;
+        };
+        lane.start();
+        true
+    }
+
+    /// The same, whatever it rests for.
+    pub(super) fn start(&mut self, server: &ServerName, now: Instant) -> bool {
+        if let Some(lane) = self.lanes.get_mut(server) {
+            lane.rests_until = None;
+        }
+        self.start_if_due(server, now)
+    }
+
+    /// What its task does next; `None` if there is nothing, and the task ends.
+    pub(super) fn next(&mut self, server: &ServerName) -> Option<Task> {
+        let lane = self.lanes.get_mut(server)?;
+        if lane.queue.is_empty() {
+            let Some(behind) = lane.behind else {
+                lane.busy = false;
+                return None;
+            };
+            return Some(Task::Read(behind, lane.absence.clone()));
+        }
+        let count = if lane.singly > 0 { 1 } else { MAX_PDUS.min(lane.queue.len()) };
+        let items: Vec<_> = lane.queue.drain(..count).collect();
+        lane.in_flight = items.first().map(|item| (item.position, items.len()));
+        Some(Task::Send(items))
+    }
+
+    /// Some of what was taken did not fit.
+    pub(super) fn give_back(&mut self, server: &ServerName, items: Vec<Item>) {
+        let Some(lane) = self.lanes.get_mut(server) else { return };
+        if let Some((_, count)) = &mut lane.in_flight {
+            *count = count.saturating_sub(items.len());
+        }
+        for item in items.into_iter().rev() {
+            lane.queue.push_front(item);
+        }
+    }
+
+    /// What was read for a destination that is behind: everything up to `until`.
+    pub(super) fn refill(&mut self, server: &ServerName, items: Vec<Item>, until: StreamPosition) {
+        let routed = self.routed;
+        self.changed = true;
+        let Some(lane) = self.lanes.get_mut(server) else { return };
+        lane.queue.extend(items);
+        lane.absence = None;
+        lane.behind = (until < routed).then_some(until);
+        lane.passed_over = match lane.behind {
+            Some(_) => lane.passed_over.saturating_sub(lane.queue.len() as u64),
+            None => 0,
+        };
+    }
+
+    /// A part of what makes an absence good, or how it begins. The cursor stays where it is.
+    pub(super) fn refill_absence(
+        &mut self,
+        server: &ServerName,
+        items: Vec<Item>,
+        absence: Absence,
+    ) {
+        let Some(lane) = self.lanes.get_mut(server) else { return };
+        lane.queue.extend(items);
+        lane.absence = Some(absence);
+    }
+
+    /// An absence is made good: the log is read again from `until` on.
+    pub(super) fn absence_over(&mut self, server: &ServerName, until: StreamPosition) {
+        self.changed = true;
+        let Some(lane) = self.lanes.get_mut(server) else { return };
+        lane.absence = None;
+        lane.behind = Some(until);
+        lane.passed_over = 0;
+    }
+
+    /// What was taken was delivered, or is no longer to be.
+    pub(super) fn delivered(&mut self, server: &ServerName) {
+        self.changed = true;
+        let Some(lane) = self.lanes.get_mut(server) else { return };
+        lane.in_flight = None;
+        lane.refusals = 0;
+        lane.singly = lane.singly.saturating_sub(1);
+    }
+
+    /// What was taken was refused as a whole: each event is offered alone.
+    pub(super) fn offer_singly(&mut self, server: &ServerName, items: Vec<Item>) {
+        let Some(lane) = self.lanes.get_mut(server) else { return };
+        lane.singly = items.len();
+        lane.in_flight = None;
+        for item in items.into_iter().rev() {
+            lane.queue.push_front(item);
+        }
+    }
+
+    /// Counts an answer that was an error, and tells how many there were in a row before it.
+    pub(super) fn refused(&mut self, server: &ServerName) -> u32 {
+        let Some(lane) = self.lanes.get_mut(server) else { return 0 };
+        let before = lane.refusals;
+        lane.refusals = before.saturating_add(1);
+        before
+    }
+
+    /// The task ends without having delivered what it took, to go on at a later time.
+    pub(super) fn rest(&mut self, server: &ServerName, until: Instant) {
+        let routed = self.routed;
+        self.changed = true;
+        let Some(lane) = self.lanes.get_mut(server) else { return };
+        lane.fall_behind(routed);
+        lane.busy = false;
+        lane.rests_until = Some(until);
+    }
+
+    /// Nothing is to be sent there any more.
+    pub(super) fn drop_all(&mut self, server: &ServerName) {
+        self.changed = true;
+        let Some(lane) = self.lanes.get_mut(server) else { return };
+        *lane = Lane { row: lane.row, ..Lane::default() };
+    }
+
+    /// What to persist now. Lanes without work go.
+    pub(super) fn checkpoint(&mut self) -> Checkpoint {
+        let routed = self.routed;
+        let (mut rows, mut shared) = (Vec::new(), routed);
+        self.lanes.retain(|server, lane| {
+            let delivered = lane.delivered(routed);
+            let idle = !lane.busy && !lane.has_work();
+            let lags = lane.behind.is_some()
+                || routed.get().saturating_sub(delivered.get()) > MAX_SHARED_LAG;
+            let wanted = if idle {
+                None
+            } else if lags {
+                Some(delivered)
+            } else {
+                shared = shared.min(delivered);
+                // An older cursor repeats a little after a restart, and loses nothing.
+                lane.row
+            };
+            if wanted != lane.row {
+                rows.push((server.clone(), wanted));
+                lane.row = wanted;
+            }
+            !idle
+        });
+        Checkpoint { rows, shared }
+    }
+
+    /// How many events wait for whom, as far as they are counted.
+    pub(super) fn backlogs(&self) -> HashMap<OwnedServerName, u64> {
+        let waiting = self.lanes.iter().filter(|(_, lane)| lane.has_work() || lane.busy);
+        waiting.map(|(server, lane)| (server.clone(), lane.backlog())).collect()
+    }
+}

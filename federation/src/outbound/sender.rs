@@ -1,0 +1,248 @@
+//! The task of one destination: one transaction after the other, for as long as there is something.
+//!
+//! What becomes of a transaction that is not taken:
+//! - The server cannot be reached, or something in front of it answers: its backoff decides.
+//! - It has no time (429) or fails (5xx), does not know this server's key yet (401), shuts it out (403)
+//!   or has no such endpoint (404, 405): the same is offered again later, with doubling pauses.
+//! - It refuses the transaction as such (other 4xx): an event in it may be at fault, so each is offered
+//!   alone; what is still refused is logged and given up, so that the rest gets through.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use hearth_rooms::RoomError;
+use hearth_types::StreamPosition;
+use http::StatusCode;
+use ruma::{
+    OwnedServerName, OwnedTransactionId, ServerName,
+    api::federation::transactions::send_transaction_message::v1::{Request, Response},
+};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::{
+    Inner, is_lasting,
+    lanes::{Item, Task},
+};
+use crate::RemoteError;
+
+/// Bytes of the events in one transaction; one event is always sent.
+const MAX_BYTES: usize = 2 << 20;
+/// The longest pause after answers that were errors.
+const MAX_PAUSE: Duration = Duration::from_hours(1);
+/// The pause after something failed here, and the shortest one at all.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Names for transactions that are never used twice: the store's position at the start, which no two
+/// runs share, and a number.
+#[derive(Debug)]
+pub(super) struct TransactionIds {
+    run: StreamPosition,
+    next: AtomicU64,
+}
+
+impl TransactionIds {
+    pub(super) fn new(run: StreamPosition) -> Self {
+        Self { run, next: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> OwnedTransactionId {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{}.{number}", self.run).into()
+    }
+}
+
+/// What became of a transaction.
+enum Outcome {
+    Delivered,
+    /// To be offered again after a pause.
+    Later(Duration),
+    /// Not to be offered again as it is.
+    Refused(RemoteError),
+    /// Nothing is sent there.
+    NotAllowed,
+}
+
+/// Sees to it that a destination whose task fails is not left alone.
+struct Turn<'a> {
+    inner: &'a Inner,
+    server: &'a ServerName,
+    over: bool,
+}
+
+impl Turn<'_> {
+    fn rest(mut self, pause: Duration) {
+        self.over = true;
+        self.inner.lanes.lock().rest(self.server, Instant::now() + pause.max(MIN_PAUSE));
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.inner.lanes.lock().rest(self.server, Instant::now() + MIN_PAUSE);
+        }
+    }
+}
+
+/// Sends until nothing waits or the destination has to rest.
+pub(super) async fn run(inner: Arc<Inner>, server: OwnedServerName) {
+    let mut turn = Turn { inner: &inner, server: &server, over: false };
+    let mut checked = false;
+    loop {
+        let Ok(_place) = inner.places.acquire().await else { return };
+        if let Some(wait_ms) = inner.destinations.due_in(&server) {
+            return turn.rest(Duration::from_millis(wait_ms));
+        }
+        let task = inner.lanes.lock().next(&server);
+        let step = match task {
+            None => {
+                turn.over = true;
+                return;
+            }
+            Some(Task::Read(after, absence)) => {
+                inner.read_on(&server, after, absence, &mut checked).await.map(|()| None)
+            }
+            Some(Task::Send(items)) => inner.deliver(&server, items).await,
+        };
+        match step {
+            Ok(None) => {}
+            Ok(Some(pause)) => return turn.rest(pause),
+            Err(error) => {
+                tracing::error!(%error, %server, "what is to be sent could not be read");
+                return turn.rest(MIN_PAUSE);
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Sends what was taken; the pause to make, if any.
+    async fn deliver(
+        &self,
+        server: &ServerName,
+        mut items: Vec<Item>,
+    ) -> Result<Option<Duration>, RoomError> {
+        let (pdus, count) = self.pdus(&items).await?;
+        let rest = items.split_off(count);
+        self.lanes.lock().give_back(server, rest);
+        let outcome =
+            if pdus.is_empty() { Outcome::Delivered } else { self.post(server, pdus).await };
+        let mut lanes = self.lanes.lock();
+        match outcome {
+            Outcome::Delivered => lanes.delivered(server),
+            Outcome::Later(pause) => return Ok(Some(pause)),
+            Outcome::Refused(error) if items.len() > 1 => {
+                tracing::warn!(%error, %server, "a transaction was refused: its events go singly");
+                lanes.offer_singly(server, items);
+            }
+            Outcome::Refused(error) => {
+                tracing::warn!(%error, %server, ?items, "an event was refused: it is given up");
+                lanes.delivered(server);
+            }
+            Outcome::NotAllowed => lanes.drop_all(server),
+        }
+        Ok(None)
+    }
+
+    /// The bytes of the first events, as many as fit, and how many of the items they are.
+    async fn pdus(&self, items: &[Item]) -> Result<(Vec<Box<RawValue>>, usize), RoomError> {
+        let (mut pdus, mut bytes) = (Vec::with_capacity(items.len()), 0);
+        for (number, item) in items.iter().enumerate() {
+            let event = match self.rooms.event(&item.room_id, item.ordinal).await {
+                Ok(event) => event,
+                Err(error) if is_lasting(&error) => {
+                    tracing::error!(%error, room_id = %item.room_id, "an event is not sent");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let json = event.pdu.json();
+            if number > 0 && bytes + json.len() > MAX_BYTES {
+                return Ok((pdus, number));
+            }
+            bytes += json.len();
+            match serde_json::from_slice(json) {
+                Ok(pdu) => pdus.push(pdu),
+                Err(error) => tracing::error!(%error, room_id = %item.room_id, "is not JSON"),
+            }
+        }
+        Ok((pdus, items.len()))
+    }
+
+    async fn post(&self, server: &ServerName, pdus: Vec<Box<RawValue>>) -> Outcome {
+        let mut request = Request::new(
+            self.transaction_ids.next(),
+            self.identity.server_name().to_owned(),
+            self.clock.now(),
+        );
+        request.pdus = pdus;
+        match self.client.send(server, request, self.client.limits()).await {
+            Ok(response) => {
+                log_fates(server, &response);
+                Outcome::Delivered
+            }
+            Err(error) => self.outcome(server, error),
+        }
+    }
+
+    fn outcome(&self, server: &ServerName, error: RemoteError) -> Outcome {
+        match &error {
+            RemoteError::NotAllowed(_) => return Outcome::NotAllowed,
+            RemoteError::BackingOff { retry_in_ms, .. } => {
+                return Outcome::Later(Duration::from_millis(*retry_in_ms));
+            }
+            RemoteError::Transport(_) => {
+                let wait_ms = self.destinations.due_in(server).unwrap_or(0);
+                return Outcome::Later(Duration::from_millis(wait_ms));
+            }
+            RemoteError::Matrix { status, .. } if is_final(*status) => {
+                return Outcome::Refused(error);
+            }
+            RemoteError::Matrix { .. } | RemoteError::BadAnswer { .. } => {}
+        }
+        let before = self.lanes.lock().refused(server);
+        let pause = pause_after(&error, before, self.config.backoff_min_s);
+        tracing::info!(%error, %server, ?pause, "a transaction was not taken");
+        Outcome::Later(pause)
+    }
+}
+
+/// Does this answer to a transaction say that the same will never be taken?
+fn is_final(status: StatusCode) -> bool {
+    status.is_client_error()
+        && !matches!(
+            status,
+            StatusCode::UNAUTHORIZED
+                | StatusCode::FORBIDDEN
+                | StatusCode::NOT_FOUND
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::REQUEST_TIMEOUT
+                | StatusCode::TOO_MANY_REQUESTS
+        )
+}
+
+/// As long as the server asks for, or doubling.
+fn pause_after(error: &RemoteError, before: u32, first_s: u64) -> Duration {
+    let asked = match error {
+        RemoteError::Matrix { body: Some(body), .. } => body.get("retry_after_ms"),
+        _ => None,
+    };
+    let doubling = Duration::from_secs(first_s).saturating_mul(1 << before.min(20));
+    let asked = asked.and_then(serde_json::Value::as_u64).map(Duration::from_millis);
+    asked.unwrap_or(doubling).min(MAX_PAUSE)
+}
+
+/// What the other server says about each event concerns its own view of the room alone.
+fn log_fates(server: &ServerName, response: &Response) {
+    for (event_id, fate) in &response.pdus {
+        if let Err(reason) = fate {
+            tracing::debug!(%server, %event_id, reason, "another server refused an event");
+        }
+    }
+}

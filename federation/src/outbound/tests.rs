@@ -1,0 +1,435 @@
+//! The sender over real rooms, under simulated time, against a network that is a table.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use hearth_rooms::{
+    CreateRoomOptions, Draft, RoomsConfig,
+    schema::{ROOM_SERVERS, SERVER_ROOMS, ServerRow},
+};
+use hearth_storage::{Commit, Engine, EngineKind, StoreOptions, engine::memory::MemoryEngine};
+use hearth_users::UsersConfig;
+use http::{Request, Response};
+use ruma::{OwnedRoomId, OwnedUserId, owned_server_name, owned_user_id, server_name, user_id};
+use serde_json::{Value, json, value::RawValue};
+use tokio::time::sleep;
+
+use super::*;
+use crate::transport::{Limits, Transport, TransportError};
+
+/// A transaction that arrived.
+#[derive(Clone, Debug)]
+struct Arrived {
+    server: OwnedServerName,
+    transaction_id: String,
+    body: Value,
+}
+
+/// How a server takes requests.
+#[derive(Clone, Debug)]
+enum Mode {
+    Down,
+    /// Answers with this status and errcode.
+    Error(u16, &'static str),
+    /// Refuses transactions that contain this text.
+    Allergic(&'static str),
+}
+
+#[derive(Debug, Default)]
+struct Network {
+    latency: Mutex<Duration>,
+    modes: Mutex<HashMap<OwnedServerName, Mode>>,
+    arrived: Mutex<Vec<Arrived>>,
+    attempts: Mutex<HashMap<OwnedServerName, usize>>,
+    in_flight: Mutex<HashMap<OwnedServerName, usize>>,
+}
+
+impl Network {
+    fn set(&self, server: &ServerName, mode: Option<Mode>) {
+        let mut modes = self.modes.lock();
+        match mode {
+            Some(mode) => modes.insert(server.to_owned(), mode),
+            None => modes.remove(server),
+        };
+    }
+
+    fn attempts(&self, server: &ServerName) -> usize {
+        self.attempts.lock().get(server).copied().unwrap_or(0)
+    }
+
+    fn arrived_at(&self, server: &ServerName) -> Vec<Arrived> {
+        self.arrived.lock().iter().filter(|one| one.server == server).cloned().collect()
+    }
+
+    /// The texts of the messages that a server got, in order.
+    fn texts(&self, server: &ServerName) -> Vec<String> {
+        let arrived = self.arrived_at(server);
+        let pdus = arrived.iter().flat_map(|one| one.body["pdus"].as_array().unwrap());
+        pdus.filter_map(|pdu| Some(pdu["content"]["body"].as_str()?.to_owned())).collect()
+    }
+}
+
+#[async_trait::async_trait]
+impl Transport for Network {
+    async fn send(
+        &self,
+        destination: &ServerName,
+        request: Request<Bytes>,
+        _limits: Limits,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let server = destination.to_owned();
+        *self.attempts.lock().entry(server.clone()).or_default() += 1;
+        {
+            let mut in_flight = self.in_flight.lock();
+            let count = in_flight.entry(server.clone()).or_default();
+            *count += 1;
+            assert_eq!(*count, 1, "two transactions in flight to {server}");
+        }
+        let latency = *self.latency.lock();
+        sleep(latency).await;
+        self.in_flight.lock().remove(&server);
+        let text = String::from_utf8_lossy(request.body()).into_owned();
+        let mode = self.modes.lock().get(&server).cloned();
+        let error = |status: u16, errcode: &str| {
+            let body = json!({ "errcode": errcode, "error": "no" }).to_string();
+            Response::builder().status(status).body(Bytes::from(body)).unwrap()
+        };
+        match mode {
+            Some(Mode::Down) => {
+                let reason = "it is down".to_owned();
+                return Err(TransportError::Unreachable { server, reason });
+            }
+            Some(Mode::Error(status, errcode)) => return Ok(error(status, errcode)),
+            Some(Mode::Allergic(to)) if text.contains(to) => return Ok(error(400, "M_BAD_JSON")),
+            _ => {}
+        }
+        let transaction_id = request.uri().path().rsplit('/').next().unwrap().to_owned();
+        let body = serde_json::from_str(&text).unwrap();
+        self.arrived.lock().push(Arrived { server, transaction_id, body });
+        Ok(Response::new(Bytes::from_static(b"{\"pdus\":{}}")))
+    }
+}
+
+/// The runtime's time, from some day on.
+#[derive(Debug)]
+struct RuntimeClock(Instant);
+
+impl Clock for RuntimeClock {
+    fn now_ms(&self) -> u64 {
+        1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap()
+    }
+}
+
+/// What outlives a crash.
+struct Ground {
+    engine: Arc<dyn Engine>,
+    clock: Arc<RuntimeClock>,
+    key: Vec<u8>,
+    network: Arc<Network>,
+}
+
+/// A server, with a room that it shares with `there.test`.
+struct World {
+    ground: Ground,
+    store: Store,
+    rooms: Rooms,
+    destinations: Destinations,
+    outbound: Outbound,
+    room_id: OwnedRoomId,
+}
+
+fn keyspaces() -> Vec<&'static str> {
+    [crate::KEYSPACES, hearth_rooms::KEYSPACES, hearth_users::KEYSPACES].concat()
+}
+
+fn alice() -> OwnedUserId {
+    owned_user_id!("@alice:here.test")
+}
+
+fn there() -> &'static ServerName {
+    server_name!("there.test")
+}
+
+impl World {
+    async fn new() -> Self {
+        let options = StoreOptions::for_tests(EngineKind::Memory, Path::new(""), &keyspaces());
+        let ground = Ground {
+            engine: Arc::new(MemoryEngine::new(options.all_keyspaces().len())),
+            clock: Arc::new(RuntimeClock(Instant::now())),
+            key: ServerIdentity::generate_key(),
+            network: Arc::default(),
+        };
+        Self::over(ground, None).await
+    }
+
+    async fn over(ground: Ground, room_id: Option<OwnedRoomId>) -> Self {
+        let options = StoreOptions::for_tests(EngineKind::Memory, Path::new(""), &keyspaces());
+        let pace = Duration::from_millis(1);
+        let store = Store::open_in_task(ground.engine.clone(), &options, pace).unwrap();
+        let name = owned_server_name!("here.test");
+        let identity = ServerIdentity::from_der(name, &ground.key, "1".to_owned()).unwrap();
+        let identity = Arc::new(identity);
+        let clock: Arc<dyn Clock> = ground.clock.clone();
+        let rooms_config = RoomsConfig::default();
+        let rooms = Rooms::open(store.clone(), identity.clone(), clock.clone(), rooms_config);
+        let rooms = rooms.await.unwrap();
+        let users =
+            Users::open(store.clone(), identity.clone(), clock.clone(), UsersConfig::default());
+        let users = users.await.unwrap();
+        let room_id = match room_id {
+            Some(room_id) => room_id,
+            None => {
+                let options = CreateRoomOptions::default();
+                let room_id = rooms.create_room(&alice(), options).await.unwrap();
+                share(&store, &room_id, there()).await;
+                room_id
+            }
+        };
+        let config = FederationConfig { backoff_max_s: 3_600, ..FederationConfig::default() };
+        let own_name = identity.server_name();
+        let destinations =
+            Destinations::open(store.clone(), own_name, clock.clone(), &config).await.unwrap();
+        let transport: Arc<dyn Transport> = ground.network.clone();
+        let client = Client::new(identity.clone(), transport, destinations.clone(), config.clone());
+        let outbound = Outbound::open(OutboundParts {
+            store: store.clone(),
+            identity,
+            clock,
+            users,
+            rooms: rooms.clone(),
+            client,
+            destinations: destinations.clone(),
+            config,
+        });
+        let outbound = outbound.await.unwrap();
+        outbound.start();
+        Self { ground, store, rooms, destinations, outbound, room_id }
+    }
+
+    /// Ends the process without a word, and starts another one.
+    async fn crashed(self) -> Self {
+        self.outbound.0.stop.cancel();
+        self.restarted().await
+    }
+
+    async fn restarted(self) -> Self {
+        let Self { ground, store, rooms, outbound, room_id, .. } = self;
+        outbound.0.tasks.close();
+        outbound.0.tasks.wait().await;
+        rooms.close();
+        rooms.ended().await;
+        store.close().await.unwrap();
+        Self::over(ground, Some(room_id)).await
+    }
+
+    async fn say(&self, text: &str) {
+        let content = json!({ "msgtype": "m.text", "body": text }).to_string();
+        let content = RawValue::from_string(content).unwrap();
+        let draft = Draft::message(alice(), "m.room.message".into(), content);
+        self.rooms.send(&self.room_id, draft, None).await.unwrap();
+    }
+
+    async fn say_all(&self, numbers: std::ops::Range<usize>) -> Vec<String> {
+        let texts: Vec<_> = numbers.map(|number| format!("message {number}")).collect();
+        for text in &texts {
+            self.say(text).await;
+        }
+        texts
+    }
+
+    fn network(&self) -> &Network {
+        &self.ground.network
+    }
+}
+
+/// As if a user of that server had joined.
+async fn share(store: &Store, room_id: &OwnedRoomId, server: &ServerName) {
+    let mut commit = Commit::new(room_id);
+    commit.put(&ROOM_SERVERS, room_id, &server.to_owned(), &ServerRow { joined: 1 });
+    commit.effect_put(&SERVER_ROOMS, &server.to_owned(), room_id, &ServerRow { joined: 1 });
+    store.commit(commit).await.unwrap();
+}
+
+async fn after_s(seconds: u64) {
+    sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_goes_out_at_once_and_the_rest_in_batches_one_at_a_time() {
+    let world = World::new().await;
+    *world.network().latency.lock() = Duration::from_secs(10);
+    let mut texts = world.say_all(0..1).await;
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.network().attempts(there()), 1, "nobody waits for company");
+    texts.extend(world.say_all(1..121).await);
+    after_s(60).await;
+    assert_eq!(world.network().texts(there()), texts);
+    let arrived = world.network().arrived_at(there());
+    let sizes: Vec<_> =
+        arrived.iter().map(|one| one.body["pdus"].as_array().unwrap().len()).collect();
+    assert_eq!(sizes, [1, 50, 50, 20]);
+    let ids: std::collections::BTreeSet<_> =
+        arrived.iter().map(|one| one.transaction_id.clone()).collect();
+    assert_eq!(ids.len(), 4);
+    assert_eq!(arrived[0].body["origin"], "here.test");
+    assert!(arrived[0].body["pdus"][0].get("unsigned").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_server_is_tried_once_a_step_and_then_gets_everything() {
+    let world = World::new().await;
+    world.network().set(there(), Some(Mode::Down));
+    let mut texts = Vec::new();
+    for round in 0..20 {
+        texts.extend(world.say_all(round * 10..round * 10 + 10).await);
+        after_s(30).await;
+    }
+    // Ten minutes hold steps of 10, 20, 40, 80, 160 and 320 seconds, each shorter by up to a quarter.
+    let attempts = world.network().attempts(there());
+    assert!((5..=8).contains(&attempts), "{attempts} attempts in ten minutes");
+    assert_eq!(world.destinations.report().await.unwrap()[0].backlog, 200);
+    world.network().set(there(), None);
+    after_s(2_000).await;
+    assert_eq!(world.network().texts(there()), texts);
+    assert!(world.destinations.report().await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_speaks_is_sent_what_waits_at_once() {
+    let world = World::new().await;
+    world.network().set(there(), Some(Mode::Down));
+    let texts = world.say_all(0..3).await;
+    after_s(600).await;
+    world.network().set(there(), None);
+    world.destinations.heard_from(there());
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(world.network().texts(there()), texts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loses_nothing() {
+    let mut world = World::new().await;
+    world.network().set(there(), Some(Mode::Down));
+    let mut texts = world.say_all(0..5).await;
+    after_s(3).await;
+    for round in 1..4 {
+        world = world.crashed().await;
+        texts.extend(world.say_all(round * 10..round * 10 + 5).await);
+    }
+    world.network().set(there(), None);
+    world = world.crashed().await;
+    after_s(600).await;
+    assert_eq!(world.network().texts(there()), texts);
+    // The backoff was not forgotten by the crashes either.
+    assert!(world.network().attempts(there()) <= 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_in_the_middle_of_sending_repeats_but_loses_nothing() {
+    let world = World::new().await;
+    *world.network().latency.lock() = Duration::from_millis(700);
+    let texts = world.say_all(0..200).await;
+    after_s(2).await;
+    let before = world.network().texts(there()).len();
+    assert!(before > 0 && before < 200);
+    let world = world.crashed().await;
+    after_s(30).await;
+    let got: std::collections::BTreeSet<_> = world.network().texts(there()).into_iter().collect();
+    assert_eq!(got, texts.into_iter().collect());
+    let arrived = world.network().arrived_at(there());
+    let ids: std::collections::BTreeSet<_> =
+        arrived.iter().map(|one| one.transaction_id.clone()).collect();
+    assert_eq!(ids.len(), arrived.len(), "no name is used twice, over restarts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orderly_end_repeats_nothing() {
+    let world = World::new().await;
+    let texts = world.say_all(0..20).await;
+    after_s(1).await;
+    world.outbound.close().await;
+    let world = world.restarted().await;
+    after_s(60).await;
+    assert_eq!(world.network().texts(there()), texts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cursors_of_idle_destinations_are_not_rows_and_do_not_move_by_themselves() {
+    let world = World::new().await;
+    world.say_all(0..20).await;
+    after_s(5).await;
+    let before = world.store.notifier().published();
+    after_s(60).await;
+    assert_eq!(world.store.notifier().published(), before, "nothing is written in idleness");
+    let row = world.store.get(&OUTBOUND_CURSORS, &there().to_owned(), &()).await.unwrap();
+    assert_eq!(row, None);
+    world.network().set(there(), Some(Mode::Down));
+    world.say("one more").await;
+    after_s(5).await;
+    let row = world.store.get(&OUTBOUND_CURSORS, &there().to_owned(), &()).await.unwrap();
+    assert!(row.is_some(), "who lags does not hold the log");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_long_away_gets_the_newest_events() {
+    let world = World::new().await;
+    world.network().set(there(), Some(Mode::Down));
+    let texts = world.say_all(0..catch_up::MAX_REPLAYED + 50).await;
+    world.network().set(there(), None);
+    after_s(600).await;
+    assert_eq!(world.network().texts(there()), texts[texts.len() - 1..]);
+    world.say("and on").await;
+    after_s(1).await;
+    assert_eq!(world.network().texts(there()).last().unwrap(), "and on");
+    assert!(world.destinations.report().await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_fits_into_memory_is_read_again() {
+    let world = World::new().await;
+    *world.network().latency.lock() = Duration::from_secs(30);
+    // Fewer than would count as a long absence, more than a queue holds.
+    let texts = world.say_all(0..lanes::MAX_WAITING + 30).await;
+    after_s(3_000).await;
+    assert_eq!(world.network().texts(there()), texts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_refused_does_not_hold_up_the_others() {
+    let world = World::new().await;
+    world.network().set(there(), Some(Mode::Allergic("message 7\"")));
+    *world.network().latency.lock() = Duration::from_secs(1);
+    let mut texts = world.say_all(0..30).await;
+    after_s(600).await;
+    texts.remove(7);
+    assert_eq!(world.network().texts(there()), texts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_errors_are_waited_out() {
+    for (status, errcode) in [(401, "M_UNAUTHORIZED"), (429, "M_LIMIT_EXCEEDED"), (500, "")] {
+        let world = World::new().await;
+        world.network().set(there(), Some(Mode::Error(status, errcode)));
+        let texts = world.say_all(0..30).await;
+        after_s(100).await;
+        let attempts = world.network().attempts(there());
+        assert!((2..=15).contains(&attempts), "{attempts} attempts at {status}");
+        world.network().set(there(), None);
+        after_s(600).await;
+        assert_eq!(world.network().texts(there()), texts);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_turned_away_hears_of_it() {
+    let world = World::new().await;
+    let elsewhere = server_name!("elsewhere.test");
+    let banned = user_id!("@mallory:elsewhere.test");
+    world.rooms.ban(&world.room_id, &alice(), banned, None).await.unwrap();
+    world.say("not for them").await;
+    after_s(1).await;
+    let arrived = world.network().arrived_at(elsewhere);
+    assert_eq!(arrived.len(), 1);
+    assert_eq!(arrived[0].body["pdus"][0]["content"]["membership"], "ban");
+    assert_eq!(world.network().texts(there()), ["not for them"]);
+}

@@ -1,0 +1,141 @@
+//! Servers in one process, joined by a network that is a table of their routers.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use axum::{Router, body::Body};
+use bytes::Bytes;
+use hearth_http::{Http, HttpConfig, Shutdown};
+use hearth_rooms::{Rooms, RoomsConfig};
+use hearth_storage::Store;
+use hearth_types::{Clock, ManualClock, ServerIdentity};
+use hearth_users::{Users, UsersConfig};
+use http::{Request, Response, StatusCode};
+use parking_lot::Mutex;
+use ruma::{OwnedServerName, ServerName};
+use tower::ServiceExt as _;
+
+use crate::{
+    Federation, FederationConfig, FederationParts,
+    transport::{Limits, Transport, TransportError},
+};
+
+/// When simulated servers start, in milliseconds since 1970.
+pub(crate) const START_MS: u64 = 1_700_000_000_000;
+
+/// Servers by name. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Network(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    routers: Mutex<HashMap<OwnedServerName, Router>>,
+    refused: Mutex<Vec<&'static str>>,
+    requests: AtomicUsize,
+}
+
+impl Network {
+    /// Takes a server off the network.
+    pub(crate) fn remove(&self, server: &ServerName) {
+        self.0.routers.lock().remove(server);
+    }
+
+    /// Requests whose path has this part are answered with 404 from now on.
+    pub(crate) fn refuse(&self, part: &'static str) {
+        self.0.refused.lock().push(part);
+    }
+
+    /// How many requests there were.
+    pub(crate) fn requests(&self) -> usize {
+        self.0.requests.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Transport for Network {
+    async fn send(
+        &self,
+        destination: &ServerName,
+        request: Request<Bytes>,
+        _: Limits,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let unreachable =
+            |reason: String| TransportError::Unreachable { server: destination.to_owned(), reason };
+        self.0.requests.fetch_add(1, Ordering::SeqCst);
+        if self.0.refused.lock().iter().any(|part| request.uri().path().contains(part)) {
+            let mut response = Response::new(Bytes::from_static(b"{}"));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            return Ok(response);
+        }
+        let router = self.0.routers.lock().get(destination).cloned();
+        let router = router.ok_or_else(|| unreachable("nobody is there".to_owned()))?;
+        let Ok(response) = router.oneshot(request.map(Body::from)).await;
+        let (head, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await;
+        Ok(Response::from_parts(head, body.map_err(|error| unreachable(error.to_string()))?))
+    }
+}
+
+/// A server with everything in memory.
+pub(crate) struct Server {
+    pub(crate) federation: Federation,
+    pub(crate) http: Http,
+    pub(crate) clock: Arc<ManualClock>,
+}
+
+impl Server {
+    pub(crate) async fn open(name: &str, network: &Network) -> Self {
+        Self::open_with(name, network, |_| ()).await
+    }
+
+    /// A server, put onto the network.
+    pub(crate) async fn open_with(
+        name: &str,
+        network: &Network,
+        configure: impl FnOnce(&mut FederationConfig),
+    ) -> Self {
+        let keyspaces =
+            [hearth_users::KEYSPACES, hearth_rooms::KEYSPACES, crate::KEYSPACES].concat();
+        let store = Store::memory_for_tests(&keyspaces);
+        let name = OwnedServerName::try_from(name).unwrap();
+        let key = ServerIdentity::generate_key();
+        let identity =
+            Arc::new(ServerIdentity::from_der(name.clone(), &key, "1".to_owned()).unwrap());
+        let manual = Arc::new(ManualClock::new(START_MS));
+        let clock: Arc<dyn Clock> = manual.clone();
+        let users = Users::open(
+            store.clone(),
+            Arc::clone(&identity),
+            Arc::clone(&clock),
+            UsersConfig::default(),
+        );
+        let rooms = Rooms::open(
+            store.clone(),
+            Arc::clone(&identity),
+            Arc::clone(&clock),
+            RoomsConfig::default(),
+        );
+        let mut config = FederationConfig::default();
+        configure(&mut config);
+        let parts = FederationParts {
+            store,
+            identity,
+            clock: Arc::clone(&clock),
+            users: users.await.unwrap(),
+            rooms: rooms.await.unwrap(),
+            transport: Arc::new(network.clone()),
+            config,
+        };
+        let federation = Federation::open(parts).await.unwrap();
+        let http = Http::new(HttpConfig::default(), clock, Shutdown::new()).unwrap();
+        let router = hearth_http::finish(federation.router(http.clone()));
+        network.0.routers.lock().insert(name, router);
+        Self { federation, http, clock: manual }
+    }
+}
