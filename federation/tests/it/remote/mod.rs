@@ -1,0 +1,7 @@
+//! What local users do by way of other servers.
+
+mod elsewhere;
+mod history;
+mod invite;
+mod join;
+mod knock;

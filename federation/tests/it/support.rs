@@ -1,0 +1,109 @@
+//! Servers that reach each other without a network.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use hearth_testkit::{Network, Passage, TestServer, TestUser, encode};
+use parking_lot::Mutex;
+use ruma::{EventId, RoomId, ServerName, UserId};
+use serde_json::Value;
+use tokio::time::timeout;
+
+/// How long what one server tells another may take to be seen there.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Servers that federate with each other.
+pub(crate) struct World {
+    servers: BTreeMap<String, TestServer>,
+    network: Network,
+    /// Every request sent so far.
+    passages: Mutex<Vec<Passage>>,
+}
+
+impl World {
+    /// Starts servers of these names.
+    pub(crate) async fn start(names: &[&str]) -> Self {
+        let network = Network::new();
+        let mut servers = BTreeMap::new();
+        for name in names {
+            let server = TestServer::builder().federating(name, &network).start().await;
+            servers.insert((*name).to_owned(), server);
+        }
+        Self { servers, network, passages: Mutex::default() }
+    }
+
+    /// Registers a user of a server.
+    pub(crate) async fn user(&self, server: &str, localpart: &str) -> TestUser {
+        self.servers[server].register(localpart).await
+    }
+
+    /// These two do not reach each other any more.
+    pub(crate) fn cut(&self, one: &str, other: &str) {
+        self.network.cut(&ServerName::parse(one).unwrap(), &ServerName::parse(other).unwrap());
+    }
+
+    /// How often a server has asked others for something below this path.
+    pub(crate) fn count_requests(&self, from: &str, path: &str) -> usize {
+        let mut passages = self.passages.lock();
+        passages.extend(self.network.take_passages());
+        let below = |passage: &&Passage| passage.from == from && passage.path.starts_with(path);
+        passages.iter().filter(below).count()
+    }
+
+    /// Waits until a user's syncs have shown an event.
+    pub(crate) async fn wait_for_event(
+        &self,
+        user: &TestUser,
+        since: &str,
+        room_id: &RoomId,
+        event_id: &EventId,
+    ) {
+        let waiting = async {
+            let mut since = since.to_owned();
+            loop {
+                let sync = user.wait_for_sync(&since).await;
+                let timeline = &sync["rooms"]["join"][room_id.as_str()]["timeline"]["events"];
+                let shown = timeline.as_array().into_iter().flatten();
+                if shown.into_iter().any(|event| event["event_id"] == event_id.as_str()) {
+                    return;
+                }
+                sync["next_batch"].as_str().unwrap().clone_into(&mut since);
+            }
+        };
+        let shown = timeout(PATIENCE, waiting).await;
+        shown.unwrap_or_else(|_| panic!("{event_id} does not come to {}", user.user_id));
+    }
+
+    /// Waits until a server holds this membership.
+    pub(crate) async fn wait_for_membership(
+        &self,
+        viewer: &TestUser,
+        room_id: &RoomId,
+        user_id: &UserId,
+        wanted: &str,
+    ) {
+        let waiting = async {
+            while membership(viewer, room_id, user_id).await != wanted {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let reached = timeout(PATIENCE, waiting).await;
+        reached.unwrap_or_else(|_| panic!("{user_id} does not come to be in {wanted}"));
+    }
+}
+
+/// A path of `/join` or `/knock` with servers to ask.
+pub(crate) fn via_path(what: &str, room: &str, via: &[&str]) -> String {
+    let via: Vec<String> = via.iter().map(|server| format!("via={server}")).collect();
+    format!("/_matrix/client/v3/{what}/{}?{}", encode(room), via.join("&"))
+}
+
+/// A user's membership as another one sees it; `leave` if there is none.
+pub(crate) async fn membership(viewer: &TestUser, room_id: &RoomId, user_id: &UserId) -> String {
+    let rest = format!("state/m.room.member/{}", encode(user_id.as_str()));
+    let (status, content): (_, Value) = viewer.get(&TestUser::room_path(room_id, &rest)).await;
+    if status == http::StatusCode::NOT_FOUND {
+        return "leave".to_owned();
+    }
+    assert_eq!(status, http::StatusCode::OK, "{content}");
+    content["membership"].as_str().unwrap().to_owned()
+}

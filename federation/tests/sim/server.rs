@@ -1,0 +1,155 @@
+//! One simulated server: the real store, rooms and federation on simulated time and network.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use hearth_federation::{Federation, FederationConfig, FederationParts};
+use hearth_http::{Http, HttpConfig, Shutdown};
+use hearth_rooms::{Rooms, RoomsConfig};
+use hearth_storage::{EngineKind, Store, StoreOptions, engine::memory::MemoryEngine};
+use hearth_types::{Clock, ServerIdentity};
+use hearth_users::{Users, UsersConfig};
+use ruma::{OwnedServerName, OwnedUserId, UserId};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    engine::{Life, MortalEngine},
+    network::{Network, SimTransport},
+};
+
+/// What a batch of commits takes.
+const COMMIT_TIME: Duration = Duration::from_millis(2);
+/// When the simulation begins: 2023-11-14.
+const EPOCH_MS: u64 = 1_700_000_000_000;
+
+/// The runtime's time as the time of day.
+#[derive(Debug)]
+pub(crate) struct SimClock(pub(crate) Instant);
+
+impl Clock for SimClock {
+    fn now_ms(&self) -> u64 {
+        EPOCH_MS + u64::try_from(self.0.elapsed().as_millis()).unwrap()
+    }
+}
+
+/// A server, running or not. Its rows survive.
+pub(crate) struct SimServer {
+    pub(crate) name: OwnedServerName,
+    number: u8,
+    clock: Arc<SimClock>,
+    network: Network,
+    rows: Arc<MemoryEngine>,
+    running: Option<Incarnation>,
+}
+
+struct Incarnation {
+    life: Life,
+    users: Users,
+    rooms: Rooms,
+    federation: Federation,
+}
+
+fn store_options(name: &OwnedServerName) -> StoreOptions {
+    let keyspaces =
+        [hearth_users::KEYSPACES, hearth_rooms::KEYSPACES, hearth_federation::KEYSPACES].concat();
+    StoreOptions {
+        server_name: name.to_string(),
+        ..StoreOptions::for_tests(EngineKind::Memory, Path::new(""), &keyspaces)
+    }
+}
+
+/// An Ed25519 key in PKCS#8 (RFC 8410), the same in every run.
+pub(crate) fn key_of(number: u8) -> Vec<u8> {
+    let head = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70];
+    let mut key = [head.as_slice(), &[0x04, 0x22, 0x04, 0x20]].concat();
+    key.extend([number + 1; 32]);
+    key
+}
+
+impl SimServer {
+    pub(crate) async fn new(number: u8, clock: Arc<SimClock>, network: Network) -> Self {
+        let name = OwnedServerName::try_from(format!("s{number}.sim")).unwrap();
+        let rows = MemoryEngine::new(store_options(&name).all_keyspaces().len());
+        let mut server = Self { name, number, clock, network, rows: Arc::new(rows), running: None };
+        server.start().await;
+        server
+    }
+
+    pub(crate) async fn start(&mut self) {
+        let life = Life::new();
+        let engine = MortalEngine { rows: Arc::clone(&self.rows), life: life.clone() };
+        let options = store_options(&self.name);
+        let store = Store::open_in_task(Arc::new(engine), &options, COMMIT_TIME).unwrap();
+        let key = key_of(self.number);
+        let identity = ServerIdentity::from_der(self.name.clone(), &key, "sim".to_owned()).unwrap();
+        let identity = Arc::new(identity);
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        let users = Users::open(
+            store.clone(),
+            Arc::clone(&identity),
+            Arc::clone(&clock),
+            UsersConfig::default(),
+        );
+        let users = users.await.unwrap();
+        let rooms = Rooms::open(
+            store.clone(),
+            Arc::clone(&identity),
+            Arc::clone(&clock),
+            RoomsConfig::default(),
+        );
+        let rooms = rooms.await.unwrap();
+        let transport = SimTransport {
+            network: self.network.clone(),
+            origin: self.name.clone(),
+            life: life.clone(),
+        };
+        let config =
+            FederationConfig { backoff_min_s: 1, backoff_max_s: 60, ..FederationConfig::default() };
+        let federation = Federation::open(FederationParts {
+            store,
+            identity,
+            clock: Arc::clone(&clock),
+            users: users.clone(),
+            rooms: rooms.clone(),
+            transport: Arc::new(transport),
+            config,
+        });
+        let federation = federation.await.unwrap();
+        federation.start();
+        let http = Http::new(HttpConfig::default(), clock, Shutdown::new()).unwrap();
+        let router = hearth_http::finish(federation.router(http));
+        self.network.plug_in(&self.name, router, life.clone());
+        self.running = Some(Incarnation { life, users, rooms, federation });
+    }
+
+    /// Ends the server at this moment: nothing more is written or sent, and nobody is told.
+    pub(crate) async fn crash(&mut self) {
+        let Some(Incarnation { life, rooms, federation, .. }) = self.running.take() else { return };
+        life.end();
+        self.network.pull_out(&self.name);
+        // The tasks of the dead incarnation have nothing left to write to: they only end.
+        rooms.close();
+        let ended = async {
+            federation.close().await;
+            rooms.ended().await;
+        };
+        timeout(Duration::from_mins(10), ended).await.expect("a crashed server's tasks end");
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(crate) fn rooms(&self) -> Option<&Rooms> {
+        self.running.as_ref().map(|running| &running.rooms)
+    }
+
+    pub(crate) fn users(&self) -> Option<&Users> {
+        self.running.as_ref().map(|running| &running.users)
+    }
+
+    /// One of the server's users; the first is its anchor, who never leaves.
+    pub(crate) fn user(&self, number: usize) -> OwnedUserId {
+        let localpart = if number == 0 { "anchor".to_owned() } else { format!("guest{number}") };
+        UserId::parse(format!("@{localpart}:{}", self.name)).unwrap()
+    }
+}
