@@ -1,10 +1,12 @@
 use std::{
     collections::HashMap,
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use hearth_storage::{EngineKind, StoreOptions, engine::memory::MemoryEngine};
 use hearth_types::ManualClock;
 use http::{Request, Response};
 use ruma::{CanonicalJsonObject, owned_server_name, server_name, signatures::sign_json};
@@ -69,8 +71,15 @@ fn identity(name: &str, version: &str) -> Arc<ServerIdentity> {
     Arc::new(ServerIdentity::from_der(name, &key, version.to_owned()).unwrap())
 }
 
+/// A store without a thread: simulated time must not run on while one works.
+fn store_in_task() -> Store {
+    let options = StoreOptions::for_tests(EngineKind::Memory, Path::new(""), crate::KEYSPACES);
+    let engine = Arc::new(MemoryEngine::new(options.all_keyspaces().len()));
+    Store::open_in_task(engine, &options, Duration::from_millis(1)).unwrap()
+}
+
 async fn bench_with(config: FederationConfig) -> Bench {
-    let store = Store::memory_for_tests(crate::KEYSPACES);
+    let store = store_in_task();
     let clock = Arc::new(ManualClock::new(NOW_MS));
     let network = Arc::new(Network::default());
     let us = identity("us.example", "us");

@@ -85,9 +85,11 @@ impl Transport for Network {
             *count += 1;
             assert_eq!(*count, 1, "two transactions in flight to {server}");
         }
+        // Given back by a sender that a crash ends in the middle, too.
+        let flight = Flight { in_flight: &self.in_flight, server: &server };
         let latency = *self.latency.lock();
         sleep(latency).await;
-        self.in_flight.lock().remove(&server);
+        drop(flight);
         let text = String::from_utf8_lossy(request.body()).into_owned();
         let mode = self.modes.lock().get(&server).cloned();
         let error = |status: u16, errcode: &str| {
@@ -107,6 +109,18 @@ impl Transport for Network {
         let body = serde_json::from_str(&text).unwrap();
         self.arrived.lock().push(Arrived { server, transaction_id, body });
         Ok(Response::new(Bytes::from_static(b"{\"pdus\":{}}")))
+    }
+}
+
+/// A transaction on its way.
+struct Flight<'a> {
+    in_flight: &'a Mutex<HashMap<OwnedServerName, usize>>,
+    server: &'a ServerName,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.in_flight.lock().remove(self.server);
     }
 }
 
