@@ -4,7 +4,7 @@
 //! [`Lanes::routed`], or it is *behind*: the log must be read again from a place on. Lanes hold places
 //! of events, never events.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use hearth_rooms::schema::EventOrdinal;
 use hearth_types::StreamPosition;
@@ -127,7 +127,8 @@ pub(super) struct Checkpoint {
 /// All destinations that have something waiting.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    lanes: HashMap<OwnedServerName, Lane>,
+    /// In order, so that the same happens in every simulation of the same seed.
+    lanes: BTreeMap<OwnedServerName, Lane>,
     /// What is in the log up to here is distributed.
     routed: StreamPosition,
     /// Something happened since the last checkpoint.

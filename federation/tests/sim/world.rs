@@ -56,6 +56,8 @@ struct World {
     network: Network,
     servers: Vec<SimServer>,
     room_id: OwnedRoomId,
+    /// Events from before the last server joined: those that came later need not have all of them.
+    before: BTreeMap<OwnedEventId, String>,
     acknowledged: BTreeMap<OwnedEventId, OwnedServerName>,
     running: JoinSet<(OwnedServerName, Result<OwnedEventId, RoomError>)>,
 }
@@ -70,8 +72,8 @@ pub(crate) async fn run(seed: u64) -> Result<Outcome, String> {
         servers.push(SimServer::new(number, Arc::clone(&clock), network.clone()).await);
     }
     let room_id = create(&servers, &mut rng).await?;
-    let (acknowledged, running) = (BTreeMap::new(), JoinSet::new());
-    let mut world = World { rng, network, servers, room_id, acknowledged, running };
+    let (acknowledged, before, running) = (BTreeMap::new(), BTreeMap::new(), JoinSet::new());
+    let mut world = World { rng, network, servers, room_id, before, acknowledged, running };
     world.everybody_joins().await?;
     world.live().await;
     world.settle().await?;
@@ -139,6 +141,9 @@ impl World {
                 joined.map_err(|error| format!("{user_id} cannot join: {error}"))?;
             }
         }
+        // The joins reach everybody, the first server too.
+        sleep(Duration::from_mins(1)).await;
+        self.before = View::of(self.servers[0].rooms().unwrap(), &self.room_id).await?.events;
         Ok(())
     }
 
@@ -253,7 +258,9 @@ impl World {
     async fn disagreement(&self) -> Result<Option<String>, String> {
         let mut views = Vec::new();
         for server in &self.servers {
-            views.push(View::of(server.rooms().unwrap(), &self.room_id).await?);
+            let mut view = View::of(server.rooms().unwrap(), &self.room_id).await?;
+            view.events.retain(|event_id, _| !self.before.contains_key(event_id));
+            views.push(view);
         }
         let names = self.servers.iter().map(|server| &server.name);
         let mut all = names.zip(&views);
@@ -273,7 +280,7 @@ impl World {
         }
         let view = View::of(self.servers[0].rooms().unwrap(), &self.room_id).await?;
         for (event_id, server) in &self.acknowledged {
-            if !view.events.contains(event_id) {
+            if !view.events.contains_key(event_id) {
                 return Err(format!("{event_id}, acknowledged by {server}, is lost"));
             }
         }
@@ -355,7 +362,8 @@ async fn redact_last(
 struct View {
     /// Events that are part of the room's graph here, soft-failed ones too: which ones those are
     /// differs from server to server, since it depends on when an event arrives.
-    events: BTreeSet<OwnedEventId>,
+    /// By what they are.
+    events: BTreeMap<OwnedEventId, String>,
     state: BTreeMap<(String, String), OwnedEventId>,
 }
 
@@ -364,10 +372,11 @@ impl View {
         let failed = |error: RoomError| error.to_string();
         let head = rooms.head(room_id).await.map_err(failed)?.ok_or("the room is gone")?;
         let ordinals: Vec<u32> = (0..head.next_event).collect();
-        let mut events = BTreeSet::new();
+        let mut events = BTreeMap::new();
         for event in rooms.events(room_id, &ordinals).await.map_err(failed)? {
             if matches!(event.header.standing, Standing::Accepted | Standing::SoftFailed) {
-                events.insert(event.header.event_id.clone());
+                let what = format!("{} of {}", event.pdu.kind(), event.pdu.sender());
+                events.insert(event.header.event_id.clone(), what);
             }
         }
         let mut state = BTreeMap::new();
@@ -382,8 +391,12 @@ impl View {
 
     fn differs(&self, other: &Self) -> Option<String> {
         let mut text = String::new();
-        for event_id in self.events.symmetric_difference(&other.events) {
-            let _ = write!(text, "only one has {event_id}; ");
+        for (which, here, there) in [("first", self, other), ("second", other, self)] {
+            for (event_id, what) in &here.events {
+                if !there.events.contains_key(event_id) {
+                    let _ = write!(text, "only the {which} has {event_id} ({what}); ");
+                }
+            }
         }
         let keys: BTreeSet<_> = self.state.keys().chain(other.state.keys()).collect();
         for key in keys {

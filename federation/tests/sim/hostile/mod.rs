@@ -13,7 +13,7 @@ use std::{future::Future, sync::Arc};
 use hearth_rooms::{CreateRoomOptions, Preset};
 use http::StatusCode;
 use ruma::{OwnedRoomId, RoomVersionId};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 use tokio::{runtime::Builder, time::Instant};
 
 use self::peer::{Peer, event_id};
@@ -98,16 +98,13 @@ impl Scene {
         result.get("error").and_then(Value::as_str).map(ToOwned::to_owned)
     }
 
-    /// Sends one event whose bytes shall arrive as they are.
-    pub(crate) async fn send_raw(&self, id: &str, event: &RawValue) -> (StatusCode, Value) {
-        let (origin, now) = (&self.peer.name, self.peer.now_ms());
-        let body = format!(
-            r#"{{"origin":"{origin}","origin_server_ts":{now},"pdus":[{}]}}"#,
-            event.get(),
-        );
-        self.peer
-            .put_text(&self.victim.name, &format!("/_matrix/federation/v1/send/{id}"), body)
-            .await
+    /// Sends one event with an odd number in the place of [`peer::ODD`].
+    pub(crate) async fn send_odd(&self, id: &str, event: &Value, odd: &str) -> (StatusCode, Value) {
+        let body = json!({
+            "origin": self.peer.name, "origin_server_ts": self.peer.now_ms(), "pdus": [event],
+        });
+        let path = format!("/_matrix/federation/v1/send/{id}");
+        self.peer.put_odd(&self.victim.name, &path, &body, odd).await
     }
 
     /// Is the event part of the room?

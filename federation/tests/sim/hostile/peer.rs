@@ -17,11 +17,15 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedServerName, OwnedUserId,
     RoomVersionId, ServerName, UserId,
     api::federation::authentication::{XMatrix, XMatrixSigningInput},
+    canonical_json::redact,
     room_version_rules::RoomVersionRules,
     serde::Base64,
-    signatures::{hash_and_sign_event, reference_hash, sign_json},
+    signatures::{
+        Ed25519KeyPair, JsonError, KeyPair as _, hash_and_sign_event, reference_hash, sign_json,
+    },
 };
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::{
@@ -29,6 +33,9 @@ use crate::{
     network::{Network, SimTransport},
     server::{SimClock, key_of},
 };
+
+/// Stands for the number in bodies of [`Peer::put_odd`].
+pub(crate) const ODD: &str = "an odd number";
 
 /// Answers of a peer by the beginning of the path: status and body.
 type Script = Arc<Mutex<BTreeMap<String, (u16, Value)>>>;
@@ -135,24 +142,30 @@ impl Peer {
         XMatrix::sign_http_request(&request, input).unwrap().to_string()
     }
 
-    /// Sends a body that may be no canonical JSON, which cannot be signed as such: the signature is
-    /// made over what a lenient reader would make of it, if one can.
-    pub(crate) async fn put_text(
+    /// Sends a body with an odd number in the place of [`ODD`], signed as it is written, as servers do
+    /// that take more for JSON than the canonical form has.
+    pub(crate) async fn put_odd(
         &self,
         to: &ServerName,
         path: &str,
-        body: String,
+        body: &Value,
+        odd: &str,
     ) -> (StatusCode, Value) {
-        let parsed: Value = serde_json::from_str(&body).unwrap();
-        let input =
-            XMatrixSigningInput::new(self.name.clone(), to.to_owned(), self.identity.key_pair());
+        let signed = json!({
+            "method": "PUT", "uri": path, "origin": self.name, "destination": to, "content": body,
+        });
+        let write = |value: &Value| value.to_string().replace(&format!("\"{ODD}\""), odd);
+        let pair = self.identity.key_pair();
+        let signature = pair.sign(write(&signed).as_bytes());
+        let header = format!(
+            r#"X-Matrix origin="{}",destination="{to}",key="{}",sig="{}""#,
+            self.name,
+            signature.id(),
+            signature.base64(),
+        );
         let request = http::Request::builder().method("PUT").uri(path);
-        let lenient = request.body(lenient(parsed).to_string()).unwrap();
-        let header = XMatrix::sign_http_request(&lenient, input).unwrap();
-        let request = http::Request::builder().method("PUT").uri(path);
-        let mut request = request.body(Bytes::from(body)).unwrap();
-        request.headers_mut().insert("authorization", http::HeaderValue::from(&header));
-        self.ask_as_is(to, request).await
+        let request = request.header("authorization", header);
+        self.ask_as_is(to, request.body(Bytes::from(write(body))).unwrap()).await
     }
 
     /// Sends a request as it is.
@@ -197,7 +210,11 @@ impl Peer {
         let mut object = object(&event);
         let rules = rules(version);
         let name = self.name.as_str();
-        hash_and_sign_event(name, self.identity.key_pair(), &mut object, &rules.redaction).unwrap();
+        let pair = self.identity.key_pair();
+        match hash_and_sign_event(name, pair, &mut object, &rules.redaction) {
+            Err(JsonError::PduTooLarge) => sign_large(name, pair, &mut object, &rules),
+            signed => signed.unwrap(),
+        }
         serde_json::to_value(object).unwrap()
     }
 
@@ -236,6 +253,21 @@ impl Peer {
         fields.remove("origin_server_ts");
         event
     }
+}
+
+/// Hashes and signs an event that is too large to be one.
+fn sign_large(
+    name: &str,
+    pair: &Ed25519KeyPair,
+    object: &mut CanonicalJsonObject,
+    rules: &RoomVersionRules,
+) {
+    let hash = Sha256::digest(CanonicalJsonValue::Object(object.clone()).to_string());
+    let hash = Base64::<ruma::serde::base64::Standard, _>::new(hash.to_vec()).encode();
+    object.insert("hashes".to_owned(), json!({ "sha256": hash }).try_into().unwrap());
+    let mut redacted = redact(object.clone(), &rules.redaction, None).unwrap();
+    sign_json(name, pair, &mut redacted).unwrap();
+    object.insert("signatures".to_owned(), redacted.remove("signatures").unwrap());
 }
 
 /// The rules of a room version.
@@ -288,17 +320,5 @@ impl Actor {
         }));
         sign_json(self.identity.server_name().as_str(), pair, &mut object).unwrap();
         serde_json::to_value(object).unwrap()
-    }
-}
-
-/// The value with every number that canonical JSON does not have cut to an integer.
-fn lenient(value: Value) -> Value {
-    match value {
-        Value::Number(number) if number.as_i64().is_none() => json!(0),
-        Value::Array(items) => items.into_iter().map(lenient).collect(),
-        Value::Object(fields) => {
-            fields.into_iter().map(|(name, field)| (name, lenient(field))).collect()
-        }
-        other => other,
     }
 }
