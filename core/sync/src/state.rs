@@ -57,7 +57,7 @@ impl StateQuestion<'_> {
             self.changes(timeline.known_state, root).await?
         };
         if !self.after {
-            add_left_out(&mut events, timeline);
+            self.follow_to_end(&mut events, timeline).await?;
         }
         if self.filter.lazy_load() {
             self.add_members(&mut events, root, timeline).await?;
@@ -83,6 +83,27 @@ impl StateQuestion<'_> {
         let ordinals: Vec<EventOrdinal> =
             changes.iter().filter_map(|change| change.after).collect();
         Ok(self.rooms.events(self.room_id, &ordinals).await?)
+    }
+
+    /// State that changed after the timeline's start, but not by an event that it shows, is known by no
+    /// other part: the filter left its event out, or a fork was resolved in its favor.
+    async fn follow_to_end(
+        &self,
+        events: &mut Vec<Arc<StoredEvent>>,
+        timeline: &Timeline,
+    ) -> Result<(), SyncError> {
+        let mut changed = self.changes(timeline.start_state, timeline.end_state).await?;
+        let shown: HashSet<_> = timeline
+            .events
+            .iter()
+            .filter(|event| event.pdu.state_key().is_some())
+            .map(|event| state_key_of(event))
+            .collect();
+        changed.retain(|event| !shown.contains(&state_key_of(event)));
+        let replaced: HashSet<_> = changed.iter().map(|event| state_key_of(event)).collect();
+        events.retain(|known| !replaced.contains(&state_key_of(known)));
+        events.extend(changed);
+        Ok(())
     }
 
     /// The memberships that a client needs to show what it gets: of senders, heroes, and on a whole
@@ -141,27 +162,6 @@ impl StateQuestion<'_> {
             {
                 device.members.sent(self.room_id, user_id, event.ordinal, self.until);
             }
-        }
-    }
-}
-
-/// State events that the timeline's filter left out are known by no other part: the newest for each
-/// key is added, unless the timeline shows a later one.
-fn add_left_out(events: &mut Vec<Arc<StoredEvent>>, timeline: &Timeline) {
-    if timeline.left_out.is_empty() {
-        return;
-    }
-    let mut seen: HashSet<(String, String)> = timeline
-        .events
-        .iter()
-        .filter(|event| event.pdu.state_key().is_some())
-        .map(|event| state_key_of(event))
-        .collect();
-    for event in &timeline.left_out {
-        if seen.insert(state_key_of(event)) {
-            let replaced = state_key_of(event);
-            events.retain(|known| state_key_of(known) != replaced);
-            events.push(Arc::clone(event));
         }
     }
 }

@@ -24,17 +24,16 @@ const PAGE: usize = 100;
 pub(crate) struct Timeline {
     /// Oldest first.
     pub(crate) events: Vec<Arc<StoredEvent>>,
-    /// State events of the stretch after its first shown event that the filter left out, newest first.
-    pub(crate) left_out: Vec<Arc<StoredEvent>>,
     /// More events fit than were taken.
     pub(crate) limited: bool,
     /// The place before the first event.
     pub(crate) start: Option<TimelineToken>,
-    /// The state that the client knows: after the last event before the stretch.
+    /// The room's state at the client's token.
     pub(crate) known_state: StateRoot,
-    /// The state before the first event.
+    /// The room's state before the first event.
     pub(crate) start_state: StateRoot,
-    /// The state after the last event of the stretch.
+    /// The room's state at the end of the stretch: after its last event, or what the forks there are
+    /// resolved to.
     pub(crate) end_state: StateRoot,
 }
 
@@ -53,7 +52,7 @@ impl TimelineQuestion<'_> {
     /// Reads backwards from `until`, to the limit or to what the client knows.
     pub(crate) async fn read(&self, visibility: &mut Visibility) -> Result<Timeline, SyncError> {
         let mut timeline = Timeline::default();
-        let mut end_state = None;
+        let mut last = None;
         let mut known = None;
         let mut until = TimelineToken::at_position(self.until);
         let limit = self.filter.timeline_limit;
@@ -68,16 +67,15 @@ impl TimelineQuestion<'_> {
             let ordinals: Vec<EventOrdinal> = rows.iter().map(|(_, row)| row.ordinal).collect();
             let events = self.rooms.events(self.room_id, &ordinals).await?;
             for ((index, _), event) in rows.iter().zip(events) {
-                end_state.get_or_insert(event.header.state_after);
+                last.get_or_insert_with(|| Arc::clone(&event));
                 if self.since.is_some_and(|since| *index <= TimelineIndex::Live(since)) {
                     known = Some(event);
                     break 'read;
                 }
                 if !self.wants(&event) {
-                    if event.pdu.state_key().is_some() {
-                        timeline.left_out.push(event);
-                    }
-                } else if visibility.can_see(&event).await? {
+                    continue;
+                }
+                if visibility.can_see(&event).await? {
                     // State that the user may not see stands in no timeline: what is older than
                     // that comes by pagination, so that the state before the timeline has it.
                     if timeline.events.len() >= limit || hidden_state {
@@ -102,18 +100,31 @@ impl TimelineQuestion<'_> {
             }
         }
         timeline.events.reverse();
-        timeline.end_state = end_state.unwrap_or_default();
-        let first = timeline.events.first();
-        timeline.start_state = first.map_or(timeline.end_state, |event| event.header.state_before);
-        timeline.start = first.and_then(|event| event.index).map(TimelineToken::before);
-        timeline.known_state = match (known, self.since) {
-            (Some(event), _) => event.header.state_after,
-            (None, Some(since)) => {
-                self.rooms.state_at(self.room_id, TimelineToken::at_position(since)).await?
-            }
-            (None, None) => StateRoot::default(),
+        timeline.start = timeline.events.first().and_then(|e| e.index).map(TimelineToken::before);
+        let last = last.as_deref();
+        timeline.end_state = self.state_at(last, self.until).await?;
+        timeline.start_state = match timeline.events.first() {
+            Some(first) => self.rooms.current_state_before(self.room_id, first).await?,
+            None => timeline.end_state,
+        };
+        timeline.known_state = match self.since {
+            Some(since) => self.state_at(known.as_deref(), since).await?,
+            None => StateRoot::default(),
         };
         Ok(timeline)
+    }
+
+    /// The room's state at a place, whose last event may have been read.
+    async fn state_at(
+        &self,
+        last: Option<&StoredEvent>,
+        at: StreamPosition,
+    ) -> Result<StateRoot, SyncError> {
+        let at = TimelineToken::at_position(at);
+        Ok(match last {
+            Some(last) => self.rooms.current_state_after(self.room_id, last, at).await?,
+            None => self.rooms.state_at(self.room_id, at).await?,
+        })
     }
 
     fn wants(&self, event: &StoredEvent) -> bool {

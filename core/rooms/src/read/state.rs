@@ -127,6 +127,22 @@ impl Rooms {
         Ok(rows.first().map_or(state_after, |(_, row)| row.0))
     }
 
+    /// The current state of a room when this event came: not the state before it in the event graph, where
+    /// it stands on a fork.
+    pub async fn current_state_before(
+        &self,
+        room_id: &RoomId,
+        event: &StoredEvent,
+    ) -> Result<StateRoot, ReadError> {
+        let head = self.head(room_id).await?;
+        match event.index {
+            Some(index) if head.is_some_and(|head| head.forks.has_current_states) => {
+                self.state_at(room_id, TimelineToken::before(index)).await
+            }
+            _ => Ok(event.header.state_before),
+        }
+    }
+
     fn collect(
         &self,
         room_id: &RoomId,

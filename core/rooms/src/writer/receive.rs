@@ -92,7 +92,13 @@ impl Room {
             if batch.is_full() {
                 return Err(StepError::Full);
             }
-            let verdict = self.receive_one(view, batch, event.pdu(), &receive.how)?;
+            let received = self.receive_one(view, batch, event.pdu(), &receive.how);
+            if !matches!(&received, Err(StepError::Full | StepError::Settle)) {
+                // What was worked out for it holds for the next try only, not for a later one.
+                self.prepared = None;
+                self.told = None;
+            }
+            let verdict = received?;
             if let Verdict::Rejected(reason) = &verdict {
                 let (room_id, event_id) = (&self.id, event.pdu().id());
                 tracing::info!(%room_id, %event_id, reason, "a received event was rejected");
@@ -365,8 +371,6 @@ impl Room {
         }
         self.local.event_ids.insert(event.header.event_id.clone(), event.ordinal);
         self.local.events.insert(event.ordinal, Arc::clone(&event));
-        self.prepared = None;
-        self.told = None;
         event
     }
 

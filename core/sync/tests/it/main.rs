@@ -4,6 +4,7 @@
 mod counts;
 mod delivery;
 mod ephemeral;
+mod forks;
 mod lazy;
 mod membership;
 mod publishing;

@@ -1,5 +1,7 @@
 //! Events of other servers, made by hand and received by several servers in one process.
 
+mod checks;
+mod forks;
 mod receipt;
 
 use std::sync::{
@@ -50,6 +52,7 @@ pub(super) async fn server(name: &str) -> Rooms {
 }
 
 /// An event to be made.
+#[derive(Clone)]
 pub(super) struct Making<'a> {
     pub(super) sender: &'a str,
     pub(super) kind: &'a str,
@@ -269,7 +272,14 @@ impl Shared {
         rooms
     }
 
-    /// The same with all that is known here so far.
+    /// The same with all that is known here so far, rejected events too.
+    pub(super) async fn full_twin_of_all(&self, name: &str) -> Rooms {
+        let rooms = self.twin(name).await;
+        rooms.receive(&self.id, self.history().await).await.unwrap();
+        rooms
+    }
+
+    /// The same where nothing was rejected or soft-failed.
     pub(super) async fn full_twin(&self, name: &str) -> Rooms {
         let rooms = self.twin(name).await;
         let history = self.history().await;
