@@ -13,6 +13,9 @@ from people import V3, Person, agree, bodies, until
 VERSIONS = ("10", "11", "12")
 DEFAULT_VERSION = ("12",)
 HISTORY = 45
+# Lines of each server's log that a failed test shows, and errors in it.
+LOGS_SHOWN = 60
+FAULTS_SHOWN = 10
 
 _pair = None
 
@@ -66,9 +69,21 @@ def _test(scenario, host, version):
 
 
 class FederationCase(unittest.TestCase):
+    def setUp(self):
+        self._logged = [len(server.log_lines()) for server in _pair.servers]
+
     def tearDown(self):
-        for server in _pair.servers:
-            self.assertEqual(server.faults(), [], "logged as an error by %s" % server.kind)
+        for server, logged in zip(_pair.servers, self._logged):
+            faults = server.faults(skip=logged)
+            self.assertFalse(faults, "logged as errors by %s: %s" % (server.kind, "\n".join(faults[:FAULTS_SHOWN])))
+
+    def logs(self):
+        """The last that both servers have logged during this test."""
+        parts = []
+        for server, label, logged in zip(_pair.servers, peers.labels(), self._logged):
+            lines = server.log_lines()[logged:]
+            parts.append("---- %s, the last of %d lines\n" % (label, len(lines)) + "\n".join(lines[-LOGS_SHOWN:]))
+        return "\n".join(parts)
 
     def shared_room(self, alice, bob, version, **options):
         """A public room of Alice's that Bob has joined."""

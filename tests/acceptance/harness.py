@@ -124,9 +124,9 @@ class Server:
     def log_tail(self):
         return "\n".join(self.log_lines()[-LOG_TAIL_LINES:])
 
-    def faults(self):
-        """Log lines at level ERROR, and lines that are no log lines, such as a panic's."""
-        return [line for line in self.log_lines() if line.strip() and level_of(line) in (None, "ERROR")]
+    def faults(self, skip=0):
+        """Log lines at level ERROR, and lines that are no log lines, such as a panic's, behind the first `skip` lines."""
+        return [line for line in self.log_lines()[skip:] if line.strip() and level_of(line) in (None, "ERROR")]
 
 
 class ForeignServer:

@@ -75,7 +75,7 @@ class Hearth(harness.Server):
         self.write_configuration(HEARTH_CONFIGURATION.format(
             name=self.name, port=self.port, tls_port=self.tls_port, certificate=certificate, key=key,
             authority=authority.path, backoff_min_s=BACKOFF_MIN_S, backoff_max_s=BACKOFF_MAX_S,
-            log_level=os.environ.get("FEDERATION_HEARTH_LOG", "info")))
+            log_level=os.environ.get("FEDERATION_HEARTH_LOG", "info,hearth_federation=debug,hearth_rooms=debug")))
 
     def close(self):
         self.kill()
@@ -217,7 +217,11 @@ class Synapse:
                     lines += log.read().splitlines()[-harness.LOG_TAIL_LINES:]
         return "\n".join(lines)
 
-    def faults(self):
+    def log_lines(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as log:
+            return log.read().splitlines()
+
+    def faults(self, skip=0):
         """Another project's errors are not this test's business."""
         return []
 

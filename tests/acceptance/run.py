@@ -14,7 +14,7 @@ MODULES = ["chat", "websocket", "bad_input", "endpoint_coverage", "kill_under_lo
 
 
 class TimedResult(unittest.TextTestResult):
-    """Says of every test how long it took."""
+    """Says of every test how long it took, and of a failed one what the servers have logged, if the test knows."""
 
     def startTest(self, test):
         self._started = time.monotonic()
@@ -23,6 +23,18 @@ class TimedResult(unittest.TextTestResult):
     def addSuccess(self, test):
         self.stream.write("%.1f s " % (time.monotonic() - self._started))
         super().addSuccess(test)
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self._show_logs(test)
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self._show_logs(test)
+
+    def _show_logs(self, test):
+        if hasattr(test, "logs"):
+            self.stream.writeln(test.logs())
 
 
 def main():
