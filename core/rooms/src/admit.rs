@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use crate::{
     CheckedPdu, Rooms, Verdict,
     error::RoomError,
-    schema::{self, Standing},
+    schema::{self, Standing, StoredEvent},
     writer::{Action, Outcome},
 };
 
@@ -158,6 +158,17 @@ impl Rooms {
         room_id: &RoomId,
         limit: usize,
     ) -> Result<Vec<(OwnedEventId, OwnedEventId)>, RoomError> {
+        let mut gaps = self.open_gaps(room_id).await?;
+        gaps.sort_by_key(|(_, child)| Reverse(child.pdu.depth()));
+        gaps.truncate(limit);
+        Ok(gaps.into_iter().map(|(id, child)| (id, child.header.event_id.clone())).collect())
+    }
+
+    /// Previous events that are not here, each with the event that names it.
+    pub(crate) async fn open_gaps(
+        &self,
+        room_id: &RoomId,
+    ) -> Result<Vec<(OwnedEventId, Arc<StoredEvent>)>, RoomError> {
         let owned_id = room_id.to_owned();
         let rows = self
             .store()
@@ -165,21 +176,6 @@ impl Rooms {
             .await?;
         let ordinals: Vec<_> = rows.iter().map(|(_, row)| row.0).collect();
         let children = self.events(room_id, &ordinals).await?;
-        let mut gaps: Vec<_> = rows.into_iter().map(|(missing, _)| missing).zip(children).collect();
-        gaps.sort_by_key(|(_, child)| Reverse(child.pdu.depth()));
-        gaps.truncate(limit);
-        Ok(gaps.into_iter().map(|(id, child)| (id, child.header.event_id.clone())).collect())
-    }
-
-    /// Receives history: events from before what is held, in any order, with the state before the
-    /// earliest of them (`state_before`, whose events must be here). They are placed in the timeline
-    /// before the events that follow them, and change neither the extremities nor the current state.
-    pub async fn receive_history(
-        &self,
-        _room_id: &RoomId,
-        _events: Vec<CheckedPdu>,
-        _state_before: Vec<(OwnedEventId, Vec<OwnedEventId>)>,
-    ) -> Result<Vec<Verdict>, RoomError> {
-        unimplemented!("rooms-admit")
+        Ok(rows.into_iter().map(|(missing, _)| missing).zip(children).collect())
     }
 }

@@ -22,6 +22,7 @@ mod error;
 pub mod format;
 mod head;
 mod membership;
+mod place;
 pub mod read;
 mod receive;
 mod redaction;
@@ -45,7 +46,7 @@ pub use self::{
     elsewhere::MembershipDraft,
     error::{ReadError, RoomError},
     membership::MemberProfile,
-    receive::{CheckedPdu, Verdict},
+    receive::{CheckedPdu, MAX_HISTORY, Verdict},
     remote::{RemoteAlias, RemoteHierarchy, RemoteInvite, RemoteMembership, RemoteRooms},
     rooms::{RoomNodes, Rooms},
     schema::{KEYSPACES, StoredEvent},

@@ -1,6 +1,8 @@
 //! Events of other servers on their way into a room (SS "Checks performed on receipt of a PDU",
 //! checks 4 to 6; the first three are proven by a [`CheckedPdu`]).
 
+use std::sync::Arc;
+
 use hearth_types::Pdu;
 use ruma::{OwnedEventId, RoomId};
 
@@ -8,7 +10,7 @@ use crate::{
     Rooms,
     error::RoomError,
     schema::Forwarding,
-    writer::{How, Receive, by_auth_edges},
+    writer::{How, Receive, by_edges},
 };
 
 /// An event that passed the first three checks on receipt: its form and size, the signatures of the
@@ -56,6 +58,8 @@ pub enum Verdict {
 
 /// Events that the writer is handed at a time: about a commit's worth, so that others come in between.
 const CHUNK: usize = 50;
+/// Events of history that are received at a time.
+pub const MAX_HISTORY: usize = 500;
 
 impl Rooms {
     /// Receives events of one room, in the order given: each is authorized by its auth events, by the
@@ -95,17 +99,10 @@ impl Rooms {
         events: Vec<CheckedPdu>,
     ) -> Result<Vec<Verdict>, RoomError> {
         let pdus: Vec<&Pdu> = events.iter().map(CheckedPdu::pdu).collect();
-        let (sorted, _) = by_auth_edges(&pdus);
-        let in_order = sorted.iter().filter_map(|place| events.get(*place).cloned()).collect();
+        let (sorted, _) = by_edges(&pdus, Pdu::auth_events);
+        let in_order = in_this_order(&events, &sorted);
         let verdicts = self.receive_all(room_id, in_order, &How::Outliers).await?;
-        let cyclic = Verdict::Rejected("its auth events rest on itself".to_owned());
-        let mut all = vec![cyclic; events.len()];
-        for (place, verdict) in sorted.into_iter().zip(verdicts) {
-            if let Some(slot) = all.get_mut(place) {
-                *slot = verdict;
-            }
-        }
-        Ok(all)
+        Ok(as_given(events.len(), sorted, verdicts, "its auth events rest on itself"))
     }
 
     /// Receives an event whose previous events are not all here, with the state before it as another
@@ -121,6 +118,33 @@ impl Rooms {
         only(self.receive_all(room_id, vec![event], &How::WithState(state_before)).await?)
     }
 
+    /// Receives history: events from before what is held, in any order, with the states before the
+    /// earliest of them (whose events must be here). They are placed in the timeline before the events
+    /// that follow them, and change neither the extremities nor the current state. Where neither the
+    /// events before one nor the state there are known, it is not taken.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::UnknownRoom`] if this server is not in the room; [`RoomError::InvalidParam`] for
+    /// more than [`MAX_HISTORY`] events.
+    pub async fn receive_history(
+        &self,
+        room_id: &RoomId,
+        events: Vec<CheckedPdu>,
+        state_before: Vec<(OwnedEventId, Vec<OwnedEventId>)>,
+    ) -> Result<Vec<Verdict>, RoomError> {
+        if events.len() > MAX_HISTORY {
+            return Err(RoomError::InvalidParam("too many events of history".to_owned()));
+        }
+        let pdus: Vec<&Pdu> = events.iter().map(CheckedPdu::pdu).collect();
+        let (sorted, _) = by_edges(&pdus, Pdu::prev_events);
+        let in_order = in_this_order(&events, &sorted);
+        let how = How::History(Arc::new(state_before.into_iter().collect()));
+        // All at once: the places of the earlier ones depend on the later ones.
+        let verdicts = self.act_receive(room_id, Receive::new(in_order, how)).await?;
+        Ok(as_given(events.len(), sorted, verdicts, "it comes before itself"))
+    }
+
     async fn receive_all(
         &self,
         room_id: &RoomId,
@@ -134,6 +158,28 @@ impl Rooms {
         }
         Ok(verdicts)
     }
+}
+
+/// The events at these places.
+fn in_this_order(events: &[CheckedPdu], places: &[usize]) -> Vec<CheckedPdu> {
+    places.iter().filter_map(|place| events.get(*place).cloned()).collect()
+}
+
+/// Verdicts on sorted events in the order in which these were given; those that have no order are
+/// rejected.
+fn as_given(
+    count: usize,
+    sorted: Vec<usize>,
+    verdicts: Vec<Verdict>,
+    cyclic: &str,
+) -> Vec<Verdict> {
+    let mut all = vec![Verdict::Rejected(cyclic.to_owned()); count];
+    for (place, verdict) in sorted.into_iter().zip(verdicts) {
+        if let Some(slot) = all.get_mut(place) {
+            *slot = verdict;
+        }
+    }
+    all
 }
 
 /// The verdict on a single event.

@@ -15,61 +15,14 @@ use ruma::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use crate::head::{Forks, MemberLag, RoomHead};
 use crate::state::StateRoot;
+pub use crate::{
+    head::{Forks, MemberLag, RoomHead},
+    place::TimelineIndex,
+};
 
 /// The number of an event within its room.
 pub type EventOrdinal = u32;
-
-/// Where an event stands in its room's timeline: live events by stream position, backfilled ones
-/// before all of them, counted downwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum TimelineIndex {
-    /// The `n`-th event to be placed before the room's first position, as its distance from the live
-    /// part: stored so that larger distances sort first.
-    Backfilled(std::cmp::Reverse<u64>),
-    /// An event that arrived in the ordinary way.
-    Live(StreamPosition),
-}
-
-impl TimelineIndex {
-    /// Before every event of any room.
-    pub const START: Self = Self::Backfilled(std::cmp::Reverse(u64::MAX));
-    /// After every event of any room.
-    pub const END: Self = Self::Live(StreamPosition::MAX);
-
-    /// The stream position that a reader must have passed to know this event; zero when backfilled.
-    #[must_use]
-    pub fn position(self) -> StreamPosition {
-        match self {
-            Self::Live(position) => position,
-            Self::Backfilled(_) => StreamPosition::ZERO,
-        }
-    }
-}
-
-impl KeyPart for TimelineIndex {
-    fn encode(&self, out: &mut KeyEncoder) {
-        match self {
-            Self::Backfilled(distance) => {
-                0_u8.encode(out);
-                (u64::MAX - distance.0).encode(out);
-            }
-            Self::Live(position) => {
-                1_u8.encode(out);
-                KeyPart::encode(position, out);
-            }
-        }
-    }
-
-    fn decode(input: &mut KeyDecoder<'_>) -> Result<Self, KeyError> {
-        match u8::decode(input)? {
-            0 => Ok(Self::Backfilled(std::cmp::Reverse(u64::MAX - u64::decode(input)?))),
-            1 => Ok(Self::Live(<StreamPosition as KeyPart>::decode(input)?)),
-            _ => Err(KeyError("timeline index")),
-        }
-    }
-}
 
 /// The room itself: one small row, rewritten by each commit. What the writer keeps in memory.
 pub const ROOMS: Keyspace<OwnedRoomId, (), RoomHead> = Keyspace::new("rooms");
@@ -290,13 +243,14 @@ fn damaged(error: impl std::fmt::Display) -> RecordError {
 fn encode_index(index: Option<TimelineIndex>, out: &mut KeyEncoder) {
     match index {
         None => 0_u8.encode(out),
-        Some(TimelineIndex::Backfilled(distance)) => {
-            1_u8.encode(out);
-            distance.0.encode(out);
-        }
         Some(TimelineIndex::Live(position)) => {
             2_u8.encode(out);
             KeyPart::encode(&position, out);
+        }
+        Some(TimelineIndex::History { before, distance }) => {
+            3_u8.encode(out);
+            KeyPart::encode(&before, out);
+            distance.encode(out);
         }
     }
 }
@@ -344,8 +298,10 @@ impl<'a> FieldReader<'a> {
     fn index(&mut self) -> Result<Option<TimelineIndex>, RecordError> {
         match self.take(1)? {
             [0] => Ok(None),
-            [1] => Ok(Some(TimelineIndex::Backfilled(std::cmp::Reverse(self.u64()?)))),
             [2] => Ok(Some(TimelineIndex::Live(self.position()?))),
+            [3] => {
+                Ok(Some(TimelineIndex::History { before: self.position()?, distance: self.u64()? }))
+            }
             _ => Err(RecordError("unknown kind of index".to_owned())),
         }
     }

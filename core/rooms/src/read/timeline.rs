@@ -135,20 +135,21 @@ impl Rooms {
         let mut scan =
             self.scan(room_id, stretch, request.direction, limit, &mut visibility, wanted).await?;
         let mut fetches = 0;
-        let short = |scan: &Scan| backward && scan.rest.is_none() && scan.events.len() < limit;
-        while short(&scan) && self.fetch_history(room_id, limit).await? {
+        while backward
+            && fetches < MAX_FETCHES
+            && self.crosses_gap(room_id, start, last_read(&scan, limit)).await?
+            && self.fetch_history(room_id, limit).await?
+        {
             scan = self
                 .scan(room_id, stretch, request.direction, limit, &mut visibility, wanted)
                 .await?;
             fetches += 1;
-            if fetches >= MAX_FETCHES {
-                break;
-            }
         }
         // Whoever reads on asks the other servers again, unless neither they nor this one had anything.
-        if short(&scan)
+        if backward
+            && scan.rest.is_none()
             && (fetches > 0 || !scan.events.is_empty())
-            && self.has_more_elsewhere(room_id).await?
+            && self.crosses_gap(room_id, start, None).await?
         {
             let first = self.timeline_page(room_id, stretch, Direction::Forward, 1).await?;
             scan.rest = first.first().map(|(index, _)| *index);
@@ -173,11 +174,31 @@ impl Rooms {
     /// here now.
     async fn fetch_history(&self, room_id: &RoomId, limit: usize) -> Result<bool, ReadError> {
         match self.remote() {
-            Some(remote) if self.has_more_elsewhere(room_id).await? => {
-                remote.backfill(room_id, limit).await
-            }
-            _ => Ok(false),
+            Some(remote) => remote.backfill(room_id, limit).await,
+            None => Ok(false),
         }
+    }
+
+    /// Has something been left out that other servers have of what was read, backwards from `start` to
+    /// `last` or to the beginning?
+    async fn crosses_gap(
+        &self,
+        room_id: &RoomId,
+        start: TimelineToken,
+        last: Option<TimelineIndex>,
+    ) -> Result<bool, ReadError> {
+        if !self.has_more_elsewhere(room_id).await? {
+            return Ok(false);
+        }
+        let crossed = |child: &StoredEvent| match child.index {
+            // What was rejected stands nowhere, and history goes on before it.
+            None => last.is_none(),
+            Some(index) => {
+                let behind = index <= start.0 || index.previous() == start.0;
+                behind && last.is_none_or(|last| index > last)
+            }
+        };
+        Ok(self.open_gaps(room_id).await?.iter().any(|(_, child)| crossed(child)))
     }
 
     /// Is there history that other servers can be asked for?
@@ -395,7 +416,7 @@ impl Rooms {
     /// a later one, or the last with this timestamp or an earlier one (`GET /timestamp_to_event`).
     ///
     /// Timestamps are the senders' claims and the timeline is ordered by arrival; the search halves the
-    /// stretch of positions as if both agreed (at most 64 probes of one row each), then looks through
+    /// stretch of positions as if both agreed (at most 128 probes of one row each), then looks through
     /// the 100 events on either side for a nearer one. There is no index by time: it would cost a row
     /// for every message.
     ///
@@ -495,7 +516,7 @@ impl Rooms {
         at: MilliSecondsSinceUnixEpoch,
     ) -> Result<TimelineToken, ReadError> {
         // Everything up to `low` is earlier, everything after `high` is not.
-        let (mut low, mut high) = (0, line(end.0));
+        let (mut low, mut high) = (0, end.0.line());
         if let Some((first, _)) = self
             .timeline_page(
                 room_id,
@@ -506,17 +527,18 @@ impl Rooms {
             .await?
             .first()
         {
-            low = line(*first).saturating_sub(1);
+            low = first.line().saturating_sub(1);
         }
         while low < high {
             let middle = low + (high - low) / 2;
-            let stretch = Stretch { after: TimelineToken(point(middle)), until: end };
+            let stretch =
+                Stretch { after: TimelineToken(TimelineIndex::at_line(middle)), until: end };
             let rows = self.timeline_page(room_id, stretch, Direction::Forward, 1).await?;
             match rows.first() {
                 Some((index, row)) => {
                     let event = self.event(room_id, row.ordinal).await?;
                     if event.pdu.origin_server_ts() < at {
-                        low = line(*index);
+                        low = index.line();
                     } else {
                         high = middle;
                     }
@@ -524,7 +546,16 @@ impl Rooms {
                 None => high = middle,
             }
         }
-        Ok(TimelineToken(point(low)))
+        Ok(TimelineToken(TimelineIndex::at_line(low)))
+    }
+}
+
+/// The last place that a reader backwards has read; `None` if they came to the beginning and could do
+/// with more.
+fn last_read(scan: &Scan, limit: usize) -> Option<TimelineIndex> {
+    match scan.rest {
+        None if scan.events.len() >= limit => scan.events.last().and_then(|event| event.index),
+        rest => rest,
     }
 }
 
@@ -532,27 +563,4 @@ impl Rooms {
 #[must_use]
 pub fn is_ignored(ignored: &Ignored, event: &StoredEvent) -> bool {
     event.pdu.state_key().is_none() && ignored.contains(event.pdu.sender())
-}
-
-/// Backfilled events are counted down from here on the [`line`].
-const LIVE_BEGINS: u128 = 1 << 64;
-
-/// Timeline indices as numbers of one line.
-fn line(index: TimelineIndex) -> u128 {
-    match index {
-        TimelineIndex::Backfilled(distance) => LIVE_BEGINS - 1 - u128::from(distance.0),
-        TimelineIndex::Live(position) => LIVE_BEGINS + u128::from(position.get()),
-    }
-}
-
-/// The index at a number of the [`line`].
-fn point(number: u128) -> TimelineIndex {
-    match number.checked_sub(LIVE_BEGINS) {
-        Some(position) => TimelineIndex::Live(hearth_types::StreamPosition::new(
-            u64::try_from(position).unwrap_or(u64::MAX),
-        )),
-        None => TimelineIndex::Backfilled(std::cmp::Reverse(
-            u64::try_from(LIVE_BEGINS - 1 - number).unwrap_or(u64::MAX),
-        )),
-    }
 }

@@ -2,11 +2,11 @@
 //!
 //! A [`TimelineToken`] means the gap right after one timeline index: reading backwards from it starts
 //! with the event at that index, reading forwards with the one after it. Its text is opaque to
-//! clients and versioned: `t1_<position>` in the live part, `t1_b<distance>` among backfilled events.
+//! clients and versioned: `t1_<position>`, and `t1_<position>b<distance>` in the history before a position.
 //! A sync token (`s1_<position>_…`, made by the sync crate) is taken as the place after its position,
 //! in whatever room it is used.
 
-use std::{cmp::Reverse, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use hearth_types::StreamPosition;
 
@@ -29,12 +29,7 @@ impl TimelineToken {
     /// The place right before the event at this index.
     #[must_use]
     pub fn before(index: TimelineIndex) -> Self {
-        Self(match index {
-            TimelineIndex::Live(position) => TimelineIndex::Live(position.previous()),
-            TimelineIndex::Backfilled(Reverse(distance)) => {
-                TimelineIndex::Backfilled(Reverse(distance.saturating_add(1)))
-            }
-        })
+        Self(index.previous())
     }
 
     /// The place right after the event at this index.
@@ -54,8 +49,8 @@ impl fmt::Display for TimelineToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             TimelineIndex::Live(position) => write!(f, "{TIMELINE_TOKEN_PREFIX}{position}"),
-            TimelineIndex::Backfilled(Reverse(distance)) => {
-                write!(f, "{TIMELINE_TOKEN_PREFIX}b{distance}")
+            TimelineIndex::History { before, distance } => {
+                write!(f, "{TIMELINE_TOKEN_PREFIX}{before}b{distance}")
             }
         }
     }
@@ -75,17 +70,19 @@ fn parse(text: &str) -> Option<TimelineToken> {
         return live(position);
     }
     let rest = text.strip_prefix(TIMELINE_TOKEN_PREFIX)?;
-    match rest.strip_prefix('b') {
-        Some(distance) => {
-            Some(TimelineToken(TimelineIndex::Backfilled(Reverse(parse_number(distance)?))))
-        }
-        None => live(rest),
-    }
+    let Some((before, distance)) = rest.split_once('b') else { return live(rest) };
+    let (before, distance) = (position(before)?, parse_number(distance)?);
+    let is_place = before > StreamPosition::ZERO && distance <= TimelineIndex::MAX_DISTANCE;
+    is_place.then_some(TimelineToken(TimelineIndex::History { before, distance }))
 }
 
 fn live(number: &str) -> Option<TimelineToken> {
+    position(number).map(TimelineToken::at_position)
+}
+
+fn position(number: &str) -> Option<StreamPosition> {
     let position = StreamPosition::new(parse_number(number)?);
-    (position <= StreamPosition::MAX).then(|| TimelineToken::at_position(position))
+    (position <= StreamPosition::MAX).then_some(position)
 }
 
 /// A number in its one canonical form: digits alone, no sign, no leading zero.
@@ -119,6 +116,11 @@ mod tests {
             "t1_05",
             "t1_5x",
             "t1_b",
+            "t1_b7",
+            "t1_0b7",
+            "t1_5b",
+            "t1_5b18446744073709551615",
+            "t1_4611686018427387904b1",
             "s1_5",
             "s2_5_",
             "t1_99999999999999999999",
@@ -136,17 +138,23 @@ mod tests {
     fn places_stand_between_events() {
         let index = TimelineIndex::Live(StreamPosition::new(5));
         assert!(TimelineToken::before(index) < TimelineToken::after(index));
-        let old = TimelineIndex::Backfilled(Reverse(5));
+        let old = TimelineIndex::History { before: StreamPosition::new(5), distance: 5 };
         assert!(TimelineToken::before(old) < TimelineToken::after(old));
         assert!(TimelineToken::after(old) < TimelineToken::before(index));
+        let earlier = TimelineIndex::Live(StreamPosition::new(4));
+        assert!(TimelineToken::after(earlier) < TimelineToken::before(old));
     }
 
     proptest! {
         #[test]
-        fn texts_are_read_back(number in 0..=StreamPosition::MAX.get(), distance: u64) {
+        fn texts_are_read_back(
+            number in 1..=StreamPosition::MAX.get(),
+            distance in 0..=TimelineIndex::MAX_DISTANCE,
+        ) {
+            let position = StreamPosition::new(number);
             for index in [
-                TimelineIndex::Live(StreamPosition::new(number)),
-                TimelineIndex::Backfilled(Reverse(distance)),
+                TimelineIndex::Live(position),
+                TimelineIndex::History { before: position, distance },
             ] {
                 let token = TimelineToken(index);
                 prop_assert_eq!(token.to_string().parse::<TimelineToken>().unwrap(), token);

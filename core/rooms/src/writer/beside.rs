@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use hearth_types::StreamPosition;
 use ruma::{EventId, OwnedEventId, OwnedUserId, UserId, events::TimelineEventType};
 
 use super::{Batch, Context, Facts, NewEvent, Room, StepError, content::Relation};
@@ -78,21 +77,21 @@ impl Beside {
         Ok(Self { relation, thread, ledger, redaction })
     }
 
-    /// Writes the rows and moves the room's memory on.
+    /// Writes the rows and moves the room's memory on. `index` is the event's place.
     pub(super) fn apply(
         self,
         room: &mut Room,
         batch: &mut Batch,
         stored: &Arc<StoredEvent>,
-        position: StreamPosition,
+        index: TimelineIndex,
     ) {
         if let Some(relation) = self.relation {
-            relation.apply(room, batch, stored, position);
+            relation.apply(room, batch, stored, index);
         }
         if let Some(thread) = self.thread {
-            thread.apply(room, batch, stored, position);
+            thread.apply(room, batch, stored, index);
         }
-        if let Some(ledger) = self.ledger {
+        if let (Some(ledger), TimelineIndex::Live(position)) = (self.ledger, index) {
             ledger.apply(room, batch, stored.pdu.sender(), position);
         }
         if let Some(redaction) = self.redaction {
@@ -139,9 +138,9 @@ impl RelationChange {
         room: &mut Room,
         batch: &mut Batch,
         stored: &Arc<StoredEvent>,
-        position: StreamPosition,
+        index: TimelineIndex,
     ) {
-        let key = (self.relation.parent, self.relation.rel_type, TimelineIndex::Live(position));
+        let key = (self.relation.parent, self.relation.rel_type, index);
         let row = RelationRow {
             ordinal: stored.ordinal,
             event_type: self.event_type,
@@ -185,7 +184,7 @@ impl ThreadChange {
                 TimelineIndex::Live(position) => Some(TimelineIndex::Live(
                     room.real_position(batch.number, (written, position))?,
                 )),
-                backfilled @ TimelineIndex::Backfilled(_) => Some(backfilled),
+                history @ TimelineIndex::History { .. } => Some(history),
             };
             return Ok(Some(Self { root_id, old_index, row, notifies }));
         }
@@ -215,15 +214,19 @@ impl ThreadChange {
         room: &mut Room,
         batch: &mut Batch,
         stored: &Arc<StoredEvent>,
-        position: StreamPosition,
+        index: TimelineIndex,
     ) {
+        // A reply of the past does not move the thread.
+        let (index, latest) = match self.old_index {
+            Some(newest) if newest > index => (newest, self.row.latest),
+            _ => (index, stored.ordinal),
+        };
         if let Some(index) = self.old_index {
             batch.commit.delete(&schema::THREADS_BY_ACTIVITY, &room.id, &index);
         }
-        let index = TimelineIndex::Live(position);
         let row = ThreadRow {
             latest_index: index,
-            latest: stored.ordinal,
+            latest,
             root: self.row.root,
             count: self.row.count + 1,
             notify_total: self.row.notify_total + u64::from(self.notifies),

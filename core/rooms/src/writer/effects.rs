@@ -17,7 +17,7 @@ use super::{
 use crate::{
     error::RoomError,
     rooms::state_key_ordinal,
-    schema::{self, EventOrdinal, StoredEvent, TransactionKey, TransactionRow},
+    schema::{self, EventOrdinal, StoredEvent, TimelineIndex, TransactionKey, TransactionRow},
     state::{self, Node, NodeId, StateKeyOrdinal, StateRoot, TreeEditor},
 };
 
@@ -61,7 +61,7 @@ impl Effects {
         if let Some(member) = self.member {
             member.apply(room, batch, stored, position);
         }
-        self.beside.apply(room, batch, stored, position);
+        self.beside.apply(room, batch, stored, TimelineIndex::Live(position));
         if let Some((key, at)) = self.transaction {
             // In the same commit as the event: a repeated request finds it or did nothing.
             let row = TransactionRow { event_id: stored.header.event_id.clone(), at };

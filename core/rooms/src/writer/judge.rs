@@ -56,12 +56,32 @@ impl Room {
         view: &Context<'_>,
         arrival: &Arrival<'_>,
     ) -> Result<Verdict, RoomError> {
+        self.judge_by(view, arrival, &[(arrival.before, false), (self.head.state, true)])
+    }
+
+    /// Checks an event of the room's past, to which the current state does not matter.
+    pub(super) fn judge_past(
+        &mut self,
+        view: &Context<'_>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Verdict, RoomError> {
+        self.judge_by(view, arrival, &[(arrival.before, false)])
+    }
+
+    /// Checks an event against its auth events and some states; whom the last ones do not allow is
+    /// soft-failed if these are marked so, rejected otherwise.
+    fn judge_by(
+        &mut self,
+        view: &Context<'_>,
+        arrival: &Arrival<'_>,
+        states: &[(StateRoot, bool)],
+    ) -> Result<Verdict, RoomError> {
         let pdu = arrival.pdu;
         if let Err(reason) = self.allowed_by_auth_events(view, pdu, &arrival.auth_events)? {
             return Ok(Verdict::Rejected(reason));
         }
         let mut last = ordinals(&arrival.auth_events);
-        for (root, fallen) in [(arrival.before, false), (self.head.state, true)] {
+        for (root, fallen) in states.iter().copied() {
             if fallen && root == arrival.before {
                 break;
             }

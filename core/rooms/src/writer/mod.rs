@@ -5,7 +5,7 @@
 //! building on the optimistic head while the disk works, answer · `room` is what a writer holds in
 //! memory · `append` makes one event: plan, build, sign, authorize, apply · `effects`, `members` and `beside` are the
 //! rows beside the event · `receive` takes in the events of other servers, as `judge` decides, and `outliers` what they
-//! refer to · `redactions` keeps those that come too early · `forks` resolves the states of several extremities ·
+//! refer to · `history` what came before them · `redactions` keeps those that come too early · `forks` resolves the states of several extremities ·
 //! `batch` is the commit being built and what becomes visible with it.
 //!
 //! Invariants: nothing of an event is changed in memory before everything about it that can fail has
@@ -19,6 +19,7 @@ mod content;
 mod draft;
 mod effects;
 mod forks;
+mod history;
 mod judge;
 mod members;
 mod outliers;
@@ -40,7 +41,7 @@ pub(crate) use self::{
     beside::Subject,
     content::{Facts, parse_object, to_object},
     draft::check_event_key,
-    outliers::by_auth_edges,
+    outliers::by_edges,
     power::Power,
     receive::{How, Receive},
     room::{Context, Room, membership_from},

@@ -57,7 +57,7 @@ impl Room {
         let pdu = if allowed.is_ok() { pdu.clone() } else { pdu.clone().into_rejected() };
         let event = StoredEvent { ordinal: self.head.next_event, index: None, header, pdu };
         let event = self.redacted_on_arrival(view, event)?;
-        self.store_quietly(view, batch, event, new_key)?;
+        self.store_quietly(view, batch, event, new_key, &[])?;
         Ok(allowed.map_or_else(Verdict::Rejected, |()| Verdict::Accepted))
     }
 
@@ -159,16 +159,19 @@ impl Room {
 /// Changes of one tree.
 type Changes = Vec<(u32, Option<EventOrdinal>)>;
 
-/// Sorts events so that each comes after those of its auth events that are among them; the second
-/// list holds the places of those for which there is no such order. As places in the given list.
-pub(crate) fn by_auth_edges(events: &[&Pdu]) -> (Vec<usize>, Vec<usize>) {
+/// Sorts events so that each comes after those that it names by these edges and that are among them; the
+/// second list holds the places of those for which there is no such order. As places in the given list.
+pub(crate) fn by_edges(
+    events: &[&Pdu],
+    edges: fn(&Pdu) -> &[OwnedEventId],
+) -> (Vec<usize>, Vec<usize>) {
     let places: HashMap<&EventId, usize> =
         events.iter().enumerate().map(|(place, event)| (event.id(), place)).collect();
     let mut waiting: Vec<usize> = vec![0; events.len()];
     let mut followers: Vec<Vec<usize>> = vec![Vec::new(); events.len()];
     for (place, event) in events.iter().enumerate() {
-        for auth_event in event.auth_events() {
-            let Some(parent) = places.get(&**auth_event) else { continue };
+        for named in edges(event) {
+            let Some(parent) = places.get(&**named) else { continue };
             if let Some(followers) = followers.get_mut(*parent) {
                 followers.push(place);
             }

@@ -4,7 +4,7 @@
 //! it is known. It is judged (`judge`), then stored: as part of the history, or quietly.
 //! What its planning writes before it can still fail is state nodes, which nothing names yet.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use hearth_types::Pdu;
 use ruma::{EventId, OwnedEventId};
@@ -14,6 +14,7 @@ use super::{
     beside::{Beside, Subject},
     effects::{NewKey, StateChange},
     forks::Newcomer,
+    history::Places,
     parse_object,
 };
 use crate::{
@@ -27,11 +28,16 @@ use crate::{
     state::StateRoot,
 };
 
+/// The ordinal of every room's create event.
+const CREATE_EVENT: EventOrdinal = 0;
+
 /// Events to receive, and how far that has come.
 pub(crate) struct Receive {
     events: Vec<CheckedPdu>,
     how: How,
     verdicts: Vec<Verdict>,
+    /// Where history is to stand.
+    places: Places,
 }
 
 /// How events are received.
@@ -43,16 +49,31 @@ pub(crate) enum How {
     Outliers,
     /// Into the timeline, with the state before them as told by another server.
     WithState(Vec<OwnedEventId>),
+    /// Into the timeline before what follows them, with states before some of them as told by another
+    /// server.
+    History(Arc<HashMap<OwnedEventId, Vec<OwnedEventId>>>),
+}
+
+impl How {
+    /// The state before an event, if it is told.
+    fn told(&self, event_id: &EventId) -> Option<&[OwnedEventId]> {
+        match self {
+            Self::Live(_) | Self::Outliers => None,
+            Self::WithState(state) => Some(state),
+            Self::History(states) => states.get(event_id).map(Vec::as_slice),
+        }
+    }
 }
 
 impl Receive {
     pub(crate) fn new(events: Vec<CheckedPdu>, how: How) -> Self {
-        Self { verdicts: Vec::with_capacity(events.len()), events, how }
+        Self { verdicts: Vec::with_capacity(events.len()), events, how, places: Places::new() }
     }
 
     /// Starts again, where what came of the first events was lost.
     pub(super) fn restart(&mut self) {
         self.verdicts.clear();
+        self.places.clear();
     }
 }
 
@@ -88,11 +109,14 @@ impl Room {
         batch: &mut Batch,
         receive: &mut Receive,
     ) -> Result<Vec<Verdict>, StepError> {
+        if matches!(receive.how, How::History(_)) && receive.places.is_empty() {
+            receive.places = self.history_places(view, batch, &receive.events)?;
+        }
         while let Some(event) = receive.events.get(receive.verdicts.len()) {
             if batch.is_full() {
                 return Err(StepError::Full);
             }
-            let received = self.receive_one(view, batch, event.pdu(), &receive.how);
+            let received = self.receive_one(view, batch, event.pdu(), receive);
             if !matches!(&received, Err(StepError::Full | StepError::Settle)) {
                 // What was worked out for it holds for the next try only, not for a later one.
                 self.prepared = None;
@@ -113,14 +137,18 @@ impl Room {
         view: &Context<'_>,
         batch: &mut Batch,
         pdu: &Pdu,
-        how: &How,
+        receive: &Receive,
     ) -> Result<Verdict, StepError> {
+        let how = &receive.how;
         let known = self.event_by_id(view, pdu.id())?;
         let as_outlier = matches!(how, How::Outliers);
         if known.as_ref().is_some_and(|known| as_outlier || has_state(known)) {
             return Ok(Verdict::Known);
         }
-        if let Err(reason) = self.fits(pdu) {
+        // Where history ends, the room's own create event comes, which was an outlier until now.
+        let is_beginning = matches!(how, How::History(_))
+            && known.as_ref().is_some_and(|known| known.ordinal == CREATE_EVENT);
+        if !is_beginning && let Err(reason) = self.fits(pdu) {
             return Ok(Verdict::Rejected(reason));
         }
         let auth_events = match self.find_all(view, pdu.auth_events(), |_| true)? {
@@ -132,15 +160,17 @@ impl Room {
         }
         let (prev_events, missing) = self.find_all(view, pdu.prev_events(), has_state)?;
         let mut roots: Vec<_> = prev_events.iter().map(|prev| prev.header.state_after).collect();
-        match how {
-            How::WithState(state) if !missing.is_empty() => {
-                match self.told_state(view, batch, pdu.id(), state)? {
-                    Ok(root) => roots.push(root),
-                    Err(verdict) => return Ok(verdict),
-                }
+        if !missing.is_empty() {
+            let Some(state) = how.told(pdu.id()) else {
+                return Ok(Verdict::MissingPrev(missing));
+            };
+            match self.told_state(view, batch, pdu.id(), state)? {
+                Ok(root) => roots.push(root),
+                Err(verdict) => return Ok(verdict),
             }
-            _ if missing.is_empty() => {}
-            _ => return Ok(Verdict::MissingPrev(missing)),
+        }
+        if is_beginning {
+            roots.push(StateRoot::default());
         }
         let before = match self.resolved(view, batch, &roots, None) {
             Ok(before) => before,
@@ -149,11 +179,11 @@ impl Room {
         let known = known.filter(|known| !has_state(known));
         let prev_events = prev_events.iter().map(|prev| prev.ordinal).collect();
         let arrival = Arrival { pdu, known, auth_events, prev_events, missing, before };
-        let forwarding = match how {
-            How::Live(forwarding) => *forwarding,
-            _ => Forwarding::Elsewhere,
-        };
-        self.admit(view, batch, arrival, forwarding)
+        match (how, receive.places.get(pdu.id())) {
+            (How::History(_), Some(place)) => self.admit_history(view, batch, &arrival, *place),
+            (How::Live(forwarding), _) => self.admit(view, batch, arrival, *forwarding),
+            _ => self.admit(view, batch, arrival, Forwarding::Elsewhere),
+        }
     }
 
     /// Judges an event and gives it its place.
@@ -172,7 +202,7 @@ impl Room {
         let change = self.state_after(view, batch, &arrival, standing)?;
         let event = self.stored(view, &arrival, standing, &change)?;
         if standing != Standing::Accepted {
-            self.store_quietly(view, batch, event, change.new_key)?;
+            self.store_quietly(view, batch, event, change.new_key, &[])?;
             return Ok(verdict);
         }
         self.accept(view, batch, &arrival, (event, change), forwarding)
@@ -191,7 +221,8 @@ impl Room {
         let is_followed = self.is_history_gap(view, arrival.pdu.id())?;
         let Some(tips) = self.tips_with(view, &event, is_followed)? else {
             let header = EventHeader { standing: Standing::SoftFailed, ..event.header };
-            self.store_quietly(view, batch, StoredEvent { header, ..event }, change.new_key)?;
+            let event = StoredEvent { header, ..event };
+            self.store_quietly(view, batch, event, change.new_key, &[])?;
             return Ok(Verdict::SoftFailed);
         };
         let event = Arc::new(event);
@@ -240,30 +271,32 @@ impl Room {
             batch.commit.put(&schema::CURRENT_STATES, &self.id, &position, &row);
         }
         members.apply(self, batch, &event, position);
-        beside.apply(self, batch, &event, position);
+        beside.apply(self, batch, &event, TimelineIndex::Live(position));
         self.close_gap(batch, &event, is_followed, &arrival.missing);
         self.settle_redactions(batch, &event, waits, &pending);
         Ok(Verdict::Accepted)
     }
 
-    /// Stores an event that takes no place in the timeline.
+    /// Stores an event that takes no place in the timeline. `missing` are those of its previous events
+    /// by way of which history goes on.
     pub(super) fn store_quietly(
         &mut self,
         view: &Context<'_>,
         batch: &mut Batch,
         event: StoredEvent,
         new_key: Option<NewKey>,
+        missing: &[OwnedEventId],
     ) -> Result<(), StepError> {
         let is_followed = has_state(&event) && self.is_history_gap(view, &event.header.event_id)?;
         let pending = self.pending_redactions(view, &event.header.event_id)?;
         let event = self.add_stored(batch, event, None, new_key);
-        self.close_gap(batch, &event, is_followed, &[]);
+        self.close_gap(batch, &event, is_followed, missing);
         self.settle_redactions(batch, &event, None, &pending);
         Ok(())
     }
 
     /// The state after an event. New nodes are the batch's by then.
-    fn state_after(
+    pub(super) fn state_after(
         &mut self,
         view: &Context<'_>,
         batch: &mut Batch,
@@ -310,7 +343,7 @@ impl Room {
     }
 
     /// The event as it is to be stored, without its place in the timeline.
-    fn stored(
+    pub(super) fn stored(
         &self,
         view: &Context<'_>,
         arrival: &Arrival<'_>,
@@ -392,7 +425,11 @@ impl Room {
     }
 
     /// Does an event that is not here yet have a follower here?
-    fn is_history_gap(&self, view: &Context<'_>, event_id: &EventId) -> Result<bool, RoomError> {
+    pub(super) fn is_history_gap(
+        &self,
+        view: &Context<'_>,
+        event_id: &EventId,
+    ) -> Result<bool, RoomError> {
         if let Some(open) = self.local.history_gaps.get(event_id) {
             return Ok(*open);
         }
@@ -401,7 +438,7 @@ impl Room {
     }
 
     /// Notes which of an event's previous events are not here, and that the event itself is.
-    fn close_gap(
+    pub(super) fn close_gap(
         &mut self,
         batch: &mut Batch,
         event: &StoredEvent,
@@ -438,7 +475,7 @@ fn unresolvable(error: StepError) -> Result<Verdict, StepError> {
 }
 
 /// What an event says to the rows beside it; nothing if it cannot be read.
-fn facts_of(pdu: &Pdu) -> Facts {
+pub(super) fn facts_of(pdu: &Pdu) -> Facts {
     parse_object(pdu.content())
         .map(|content| Facts::of(&pdu.kind().to_string(), pdu.state_key(), &content))
         .unwrap_or_default()

@@ -12,6 +12,7 @@ mod create;
 mod directory;
 mod elsewhere;
 mod fixture;
+mod history;
 mod membership;
 mod reading;
 mod redaction;
