@@ -51,6 +51,7 @@ struct Inner {
     destinations: Destinations,
     outbound: Outbound,
     turns: inbound::Turns,
+    kept_locks: inbound::KeptLocks,
     tasks: Tasks,
 }
 
@@ -108,6 +109,7 @@ impl Federation {
             destinations,
             outbound,
             turns,
+            kept_locks: inbound::KeptLocks::new(),
             tasks,
         })))
     }
@@ -146,6 +148,11 @@ impl Federation {
     /// Who fills the gaps of which room.
     pub(crate) fn turns(&self) -> &inbound::Turns {
         &self.0.turns
+    }
+
+    /// Who writes the kept EDUs of which server.
+    pub(crate) fn kept_locks(&self) -> &inbound::KeptLocks {
+        &self.0.kept_locks
     }
 
     /// The store.

@@ -7,6 +7,8 @@ pub const KEYSPACES: &[&str] = &[
     DESTINATIONS.name(),
     inbound::ANSWERED.name(),
     inbound::ANSWERED_ORDER.name(),
+    inbound::KEPT_EDUS.name(),
+    inbound::KEPT_EDU_COUNTS.name(),
     OUTBOUND_CURSORS.name(),
     keys::ANSWERS.name(),
     keys::KEYS.name(),

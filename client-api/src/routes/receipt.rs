@@ -90,6 +90,7 @@ pub(crate) async fn mark(
             event_id: event_id.to_owned(),
             timeline_position: index.position().get(),
             fan_out: !app.sync().is_large(room_id).await?,
+            ts_ms: None,
         })
         .await?;
     app.users().presence_active(caller.user_id());

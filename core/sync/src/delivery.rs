@@ -116,6 +116,7 @@ impl SyncService {
                 event_id: delivery.event_id,
                 timeline_position: delivery.index.get(),
                 fan_out: true,
+                ts_ms: None,
             };
             if let Err(error) = self.inner.users.set_receipt(update).await {
                 tracing::error!(%error, "delivery is not told");

@@ -9,7 +9,7 @@ use hearth_rooms::{Rooms, schema::Membership};
 use hearth_storage::Topic;
 use hearth_users::{Presence, PresenceAudience};
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use crate::{
     SyncError,
@@ -100,10 +100,7 @@ impl RoomAudience {
     /// The rooms of a user in which presence is passed on.
     async fn small_rooms(&self, user_id: &UserId) -> Result<Vec<Topic>, SyncError> {
         let mut small = Vec::new();
-        for (room_id, row) in self.rooms.user_rooms(user_id).await? {
-            if row.details.membership != Membership::Join {
-                continue;
-            }
+        for room_id in self.joined_rooms(user_id).await? {
             let head = self.rooms.head(&room_id).await?;
             if head.is_some_and(|head| head.joined_members <= self.large_room_members) {
                 small.push(Topic::new(room_id.as_str()));
@@ -113,6 +110,16 @@ impl RoomAudience {
             }
         }
         Ok(small)
+    }
+
+    /// The rooms that this server knows the user to be in.
+    async fn joined_rooms(&self, user_id: &UserId) -> Result<Vec<OwnedRoomId>, SyncError> {
+        if !self.rooms.identity().is_local(user_id) {
+            return Ok(self.rooms.rooms_of_remote_user(user_id, MAX_AUDIENCE_ROOMS).await?);
+        }
+        let rows = self.rooms.user_rooms(user_id).await?.into_iter();
+        let joined = rows.filter(|(_, row)| row.details.membership == Membership::Join);
+        Ok(joined.map(|(room_id, _)| room_id).collect())
     }
 }
 
@@ -127,6 +134,11 @@ impl PresenceAudience for RoomAudience {
         // Before the wake: whoever is woken by it finds it here.
         self.log.add(user_id, &topics);
         topics
+    }
+
+    async fn is_large(&self, room_id: &RoomId) -> bool {
+        let head = self.rooms.head(room_id).await.ok().flatten();
+        head.is_some_and(|head| head.joined_members > self.large_room_members)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Presence (CS "Presence"): in memory, aged by time, the last message and time stored lazily.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -10,7 +10,7 @@ use std::{
 
 use hearth_storage::{Commit, Keyspace, Topic, postcard_record};
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId, presence::PresenceState};
+use ruma::{OwnedUserId, RoomId, UserId, presence::PresenceState};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -28,8 +28,12 @@ const OFFLINE_MS: u64 = 30_000;
 const AGING_INTERVAL_MS: u64 = 5_000;
 /// What changed is written this often.
 const WRITE_INTERVAL_MS: u64 = 60_000;
+/// A user of another server of whom nothing was heard for so long is offline: servers repeat what lasts.
+const REMOTE_OFFLINE_MS: u64 = 30 * 60_000;
 /// Users in memory; when there are more, those who are offline go.
 const MAX_USERS: usize = 100_000;
+/// When there are so many, nobody of another server is added: they take no places of this one's users.
+const MAX_USERS_FOR_REMOTE: usize = MAX_USERS / 2;
 /// The longest status message in bytes.
 const MAX_STATUS_BYTES: usize = 1_024;
 
@@ -56,11 +60,27 @@ pub struct Presence {
     pub serial: u64,
 }
 
+/// What another server says of one of its users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemotePresence {
+    /// Online, idle or offline.
+    pub state: PresenceState,
+    /// What the user says about it.
+    pub status_msg: Option<String>,
+    /// How long ago the user did something, in milliseconds.
+    pub last_active_ago_ms: u64,
+    /// Did they do it within the last minute or so?
+    pub currently_active: bool,
+}
+
 /// Who is to be woken when a user's presence changes; plugged in by whoever knows the rooms.
 #[async_trait::async_trait]
 pub trait PresenceAudience: std::fmt::Debug + Send + Sync + 'static {
     /// The topics to poke: rooms of the user that are small enough for presence.
     async fn topics(&self, user_id: &UserId) -> Vec<Topic>;
+
+    /// Is the room too large for receipts and presence to be passed on?
+    async fn is_large(&self, room_id: &RoomId) -> bool;
 }
 
 /// Everybody's presence.
@@ -78,7 +98,7 @@ struct People {
     known: HashMap<OwnedUserId, Person>,
     serial: u64,
     /// Whose audience is still to be woken: at most those who are known.
-    to_wake: HashSet<OwnedUserId>,
+    to_wake: BTreeSet<OwnedUserId>,
     /// Whose row is older than what is known.
     to_write: HashSet<OwnedUserId>,
 }
@@ -91,8 +111,10 @@ struct Person {
     last_active_ms: Option<u64>,
     /// Syncs under way.
     syncing: u32,
-    /// When a client was last heard of.
+    /// When a client was last heard of; or their server, if it is another one.
     last_heard_ms: u64,
+    /// What their server says, if it is another one: state and whether currently active.
+    told: Option<(PresenceState, bool)>,
     /// What others were last shown: state and whether currently active.
     shown: (PresenceState, bool),
     serial: u64,
@@ -107,6 +129,7 @@ impl Person {
             last_active_ms: stored.last_active_ms,
             syncing: 0,
             last_heard_ms: 0,
+            told: None,
             shown: (PresenceState::Offline, false),
             serial: 0,
         }
@@ -118,6 +141,10 @@ impl Person {
 
     /// What others should see now.
     fn visible(&self, now_ms: u64) -> (PresenceState, bool) {
+        if let Some(told) = &self.told {
+            let lasts = now_ms < self.last_heard_ms.saturating_add(REMOTE_OFFLINE_MS);
+            return if lasts { told.clone() } else { (PresenceState::Offline, false) };
+        }
         let heard = self.syncing > 0 || now_ms < self.last_heard_ms.saturating_add(OFFLINE_MS);
         match self.asked {
             _ if !heard => (PresenceState::Offline, false),
@@ -162,7 +189,8 @@ impl People {
         let person = self.known.entry(user_id.to_owned()).or_insert_with(|| Person::new(stored));
         let before = (person.status_msg.clone(), person.last_active_ms);
         change(person);
-        if before != (person.status_msg.clone(), person.last_active_ms) {
+        let moved = before != (person.status_msg.clone(), person.last_active_ms);
+        if moved && person.told.is_none() {
             self.to_write.insert(user_id.to_owned());
         }
         let differs = person.visible(now_ms) != person.shown || before.0 != person.status_msg;
@@ -176,13 +204,17 @@ impl People {
     }
 
     fn has_room(&mut self) -> bool {
-        if self.known.len() >= MAX_USERS {
+        self.has_room_below(MAX_USERS)
+    }
+
+    fn has_room_below(&mut self, limit: usize) -> bool {
+        if self.known.len() >= limit {
             let kept = &self.to_write;
             self.known.retain(|user_id, person| {
                 person.shown.0 != PresenceState::Offline || kept.contains(user_id)
             });
         }
-        self.known.len() < MAX_USERS
+        self.known.len() < limit
     }
 
     fn age(&mut self, now_ms: u64) -> bool {
@@ -310,6 +342,49 @@ impl Users {
                 person.asked = PresenceState::Online;
             }
         });
+    }
+
+    /// What another server says of its user counts until it says something else, or nothing for half an
+    /// hour. The caller has checked that the user is that server's, and somebody to know about. What is
+    /// too long, and what there is no room for, is passed over.
+    pub fn set_remote_presence(&self, user_id: &UserId, told: RemotePresence) {
+        let too_long = |message: &String| message.len() > MAX_STATUS_BYTES;
+        if !self.inner.config.presence_enabled || told.status_msg.as_ref().is_some_and(too_long) {
+            return;
+        }
+        {
+            let mut people = self.inner.presence.people.lock();
+            if !people.known.contains_key(user_id) && !people.has_room_below(MAX_USERS_FOR_REMOTE) {
+                return;
+            }
+        }
+        self.change_presence(user_id, None, |person, now_ms| {
+            person.status_msg = told.status_msg.filter(|message| !message.is_empty());
+            person.last_active_ms = Some(now_ms.saturating_sub(told.last_active_ago_ms));
+            person.last_heard_ms = now_ms;
+            person.told = Some((told.state, told.currently_active));
+        });
+    }
+
+    /// This server's users who are not offline, by ID: at most so many.
+    #[must_use]
+    pub fn present_users(&self, limit: usize) -> Vec<OwnedUserId> {
+        let people = self.inner.presence.people.lock();
+        let present = people.known.iter().filter(|(_, person)| {
+            person.told.is_none() && person.shown.0 != PresenceState::Offline
+        });
+        let mut ids: Vec<_> = present.map(|(user_id, _)| user_id.clone()).collect();
+        ids.sort_unstable();
+        ids.truncate(limit);
+        ids
+    }
+
+    /// Is the room too large for receipts and presence to be passed on? Nobody plugged in says no.
+    pub async fn is_large_room(&self, room_id: &RoomId) -> bool {
+        match self.inner.presence.audience.get() {
+            Some(audience) => audience.is_large(room_id).await,
+            None => false,
+        }
     }
 
     /// A user's presence; offline for users that nothing is known of.
@@ -444,6 +519,7 @@ impl Users {
         let mut topics = HashSet::new();
         for user_id in waiting {
             topics.insert(Topic::new(user_id.as_str()));
+            self.tell_presence(&user_id);
             if let Some(audience) = table.audience.get() {
                 topics.extend(audience.topics(&user_id).await);
             }

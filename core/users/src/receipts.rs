@@ -60,6 +60,8 @@ pub struct ReceiptUpdate {
     pub timeline_position: u64,
     /// Shall the room's other members be woken? Not in very large rooms.
     pub fan_out: bool,
+    /// When it was read, in milliseconds since the epoch, if somebody else says so.
+    pub ts_ms: Option<u64>,
 }
 
 /// A receipt as it stands.

@@ -1,10 +1,10 @@
-//! What this crate asks of other servers: declared here, implemented by the federation crate, plugged in
-//! by the binary.
+//! What this crate asks and tells other servers: declared here, implemented by the federation crate,
+//! plugged in by the binary.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ruma::UserId;
+use ruma::{RoomId, UserId};
 
 use crate::{Profile, Users, UsersError};
 
@@ -15,7 +15,37 @@ pub trait RemoteProfiles: Send + Sync + 'static {
     async fn remote_profile(&self, user_id: &UserId) -> Result<Option<Profile>, UsersError>;
 }
 
+/// Hears what this server's users do that no log holds.
+pub trait EphemeralWatcher: Send + Sync + 'static {
+    /// A user of this server began or stopped typing in a room. Must not block.
+    fn typing(&self, room_id: &RoomId, user_id: &UserId, typing: bool);
+
+    /// What others see of the presence of a user of this server changed. Must not block.
+    fn presence(&self, user_id: &UserId);
+}
+
 impl Users {
+    /// Plugs in who tells other servers of typing and presence; the last one counts.
+    pub fn set_ephemeral_watcher(&self, watcher: Arc<dyn EphemeralWatcher>) {
+        *self.inner.watcher.write() = Some(watcher);
+    }
+
+    pub(crate) fn tell_typing(&self, room_id: &RoomId, user_id: &UserId, typing: bool) {
+        if self.inner.identity.is_local(user_id)
+            && let Some(watcher) = &*self.inner.watcher.read()
+        {
+            watcher.typing(room_id, user_id, typing);
+        }
+    }
+
+    pub(crate) fn tell_presence(&self, user_id: &UserId) {
+        if self.inner.identity.is_local(user_id)
+            && let Some(watcher) = &*self.inner.watcher.read()
+        {
+            watcher.presence(user_id);
+        }
+    }
+
     /// Plugs in the way to other servers.
     pub fn set_remote(&self, remote: Arc<dyn RemoteProfiles>) {
         *self.inner.remote.write() = Some(remote);

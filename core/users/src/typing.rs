@@ -63,16 +63,22 @@ impl TypingTable {
         true
     }
 
-    /// The rooms where somebody stopped.
-    fn expire(&mut self, now_ms: u64) -> Vec<OwnedRoomId> {
+    /// The rooms where somebody stopped, and who.
+    fn expire(&mut self, now_ms: u64) -> Vec<(OwnedRoomId, Vec<OwnedUserId>)> {
         let mut changed = Vec::new();
         for (room_id, room) in &mut self.rooms {
-            let before = room.until.len();
-            room.until.retain(|_, until_ms| *until_ms > now_ms);
-            if room.until.len() != before {
+            let mut stopped = Vec::new();
+            room.until.retain(|user_id, until_ms| {
+                let stays = *until_ms > now_ms;
+                if !stays {
+                    stopped.push(user_id.clone());
+                }
+                stays
+            });
+            if !stopped.is_empty() {
                 self.serial += 1;
                 room.serial = self.serial;
-                changed.push(room_id.clone());
+                changed.push((room_id.clone(), stopped));
             }
         }
         changed
@@ -129,6 +135,7 @@ impl Users {
         };
         if changed {
             self.poke(room_id.as_str());
+            self.tell_typing(room_id, user_id, timeout.is_some_and(|timeout| !timeout.is_zero()));
         }
     }
 
@@ -166,8 +173,11 @@ impl Users {
 
     fn expire_typing_at(&self, now_ms: u64) {
         let changed = self.inner.typing.lock().expire(now_ms);
-        for room_id in changed {
+        for (room_id, stopped) in changed {
             self.poke(room_id.as_str());
+            for user_id in stopped {
+                self.tell_typing(&room_id, &user_id, false);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::Instrument as _;
 
 use crate::{
-    RemoteProfiles, UsersConfig, UsersError,
+    EphemeralWatcher, RemoteProfiles, UsersConfig, UsersError,
     devices::SeenTable,
     directory::DirectoryIndex,
     filters::FilterCache,
@@ -69,6 +69,8 @@ pub(crate) struct Inner {
     pub(crate) receipts: ReceiptLine,
     /// How other servers are asked for profiles, if they are.
     pub(crate) remote: RwLock<Option<Arc<dyn RemoteProfiles>>>,
+    /// Who tells other servers of typing and presence, if anybody does.
+    pub(crate) watcher: RwLock<Option<Arc<dyn EphemeralWatcher>>>,
     locks: OwnerLocks,
 }
 
@@ -99,6 +101,7 @@ impl Users {
             typing: Mutex::new(TypingTable::default()),
             receipts: ReceiptLine::start(store.clone(), Arc::clone(&clock)),
             remote: RwLock::new(None),
+            watcher: RwLock::new(None),
             locks: OwnerLocks::new(),
             store,
             identity,

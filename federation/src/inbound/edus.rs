@@ -1,11 +1,270 @@
-//! What a transaction carries beside events (SS "EDUs").
+//! What a transaction carries beside events (SS "EDUs"). A bad one is dropped alone and in silence: no
+//! answer tells of EDUs.
 
-use ruma::{ServerName, api::federation::transactions::edu::Edu, serde::Raw};
+mod kept;
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use hearth_rooms::{RoomError, schema::Membership};
+use hearth_storage::CommitError;
+use hearth_users::{ReceiptUpdate, RemotePresence, UsersError};
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId,
+    api::federation::transactions::edu::{
+        Edu, PresenceContent, PresenceUpdate, ReceiptContent, ReceiptData, TypingContent,
+    },
+    events::receipt::{ReceiptThread, ReceiptType},
+    serde::Raw,
+};
+
+use self::kept::Keeping;
+pub(crate) use self::kept::{KEPT_EDU_COUNTS, KEPT_EDUS, KeptLocks};
 use crate::Federation;
 
-/// Takes EDUs of one transaction. Those of users of other servers than `origin`, for rooms that it is
-/// not in or that its ACL keeps it out of, are dropped one by one.
-pub(super) async fn receive(_federation: &Federation, _origin: &ServerName, _edus: Vec<Raw<Edu>>) {
-    unimplemented!("fed-outbound")
+/// The largest EDU in bytes. Those to devices carry a message for each device of many users.
+const MAX_EDU_BYTES: usize = 512 * 1024;
+/// Receipts of one transaction that are looked at. Each costs a few look-ups.
+const MAX_RECEIPTS: usize = 1_000;
+/// Users of one transaction whose presence is looked at. Each costs a walk over the rooms that are
+/// shared with their server.
+const MAX_PRESENCE: usize = 200;
+/// How long somebody of another server types if nothing more is heard: their server repeats it.
+const TYPING_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Why an EDU, or a part of one, was dropped.
+#[derive(Debug, thiserror::Error)]
+enum DropReason {
+    #[error("{0}")]
+    Bad(&'static str),
+    #[error("it cannot be read: {0}")]
+    Malformed(#[from] serde_json::Error),
+    #[error(transparent)]
+    Rooms(#[from] RoomError),
+    #[error(transparent)]
+    Users(#[from] UsersError),
 }
+
+/// Takes EDUs of one transaction. Those of users of other servers than `origin`, for rooms that it is
+/// not in or that its ACL keeps it out of, are dropped one by one. Fails if what must not be lost could
+/// not be written.
+pub(super) async fn receive(
+    federation: &Federation,
+    origin: &ServerName,
+    edus: Vec<Raw<Edu>>,
+) -> Result<(), CommitError> {
+    let mut taking = Taking {
+        federation,
+        origin,
+        admitted: BTreeMap::new(),
+        known: BTreeMap::new(),
+        receipts_left: MAX_RECEIPTS,
+        presence_left: MAX_PRESENCE,
+        keeping: Keeping::default(),
+    };
+    for edu in edus {
+        if let Err(reason) = taking.take(&edu).await {
+            tracing::debug!(%origin, %reason, "an EDU was dropped");
+        }
+    }
+    taking.keeping.commit(federation, origin).await
+}
+
+/// The work on one transaction's EDUs.
+struct Taking<'a> {
+    federation: &'a Federation,
+    origin: &'a ServerName,
+    /// Rooms looked at so far: is the origin in them, and admitted?
+    admitted: BTreeMap<OwnedRoomId, bool>,
+    /// Users looked at so far: do they share a room with this server?
+    known: BTreeMap<OwnedUserId, bool>,
+    receipts_left: usize,
+    presence_left: usize,
+    keeping: Keeping,
+}
+
+impl Taking<'_> {
+    async fn take(&mut self, edu: &Raw<Edu>) -> Result<(), DropReason> {
+        if edu.json().get().len() > MAX_EDU_BYTES {
+            return Err(DropReason::Bad("it is too large"));
+        }
+        match edu.deserialize()? {
+            Edu::Typing(content) => self.typing(&content).await,
+            Edu::Receipt(content) => self.receipts(content).await,
+            Edu::Presence(content) => self.presence(content).await,
+            Edu::DirectToDevice(content) => {
+                self.is_of_origin(&content.sender)?;
+                self.keeping.to_device(self.federation, content).await
+            }
+            Edu::DeviceListUpdate(content) => {
+                self.is_known(&content.user_id).await?;
+                self.keeping.device_list(&content)
+            }
+            Edu::SigningKeyUpdate(content) => {
+                self.is_known(&content.user_id).await?;
+                self.keeping.signing_keys(&content)
+            }
+            _ => Err(DropReason::Bad("its type is not known")),
+        }
+    }
+
+    async fn typing(&mut self, content: &TypingContent) -> Result<(), DropReason> {
+        let TypingContent { room_id, user_id, typing, .. } = content;
+        self.is_of_origin(user_id)?;
+        self.is_joined(room_id, user_id).await?;
+        let timeout = typing.then_some(TYPING_TIMEOUT);
+        self.federation.users().set_typing(room_id, user_id, timeout);
+        Ok(())
+    }
+
+    /// Each receipt of one content for itself.
+    async fn receipts(&mut self, content: ReceiptContent) -> Result<(), DropReason> {
+        for (room_id, receipts) in content.receipts {
+            for (user_id, data) in receipts.read {
+                self.receipts_left = self
+                    .receipts_left
+                    .checked_sub(1)
+                    .ok_or(DropReason::Bad("there are too many receipts"))?;
+                if let Err(reason) = self.receipt(&room_id, user_id, data).await {
+                    let origin = self.origin;
+                    tracing::debug!(%origin, %room_id, %reason, "a receipt was dropped");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn receipt(
+        &mut self,
+        room_id: &RoomId,
+        user_id: OwnedUserId,
+        data: ReceiptData,
+    ) -> Result<(), DropReason> {
+        self.is_of_origin(&user_id)?;
+        self.is_joined(room_id, &user_id).await?;
+        let thread = data.data.thread;
+        match &thread {
+            ReceiptThread::Unthreaded | ReceiptThread::Main => {}
+            // As many threads can be told apart as there are events to begin them.
+            ReceiptThread::Thread(root) => {
+                self.place_of(room_id, root).await?;
+            }
+            _ => return Err(DropReason::Bad("its thread_id is none")),
+        }
+        // The specification's list has one entry in practice; of several the last one counts.
+        let event_id = data.event_ids.into_iter().next_back();
+        let event_id = event_id.ok_or(DropReason::Bad("it names no event"))?;
+        let timeline_position = self.place_of(room_id, &event_id).await?;
+        let users = self.federation.users();
+        let now_ms = self.federation.clock().now_ms();
+        let ts_ms = data.data.ts.map(|ts| u64::from(ts.get()).min(now_ms));
+        let update = ReceiptUpdate {
+            room_id: room_id.to_owned(),
+            user_id,
+            receipt_type: ReceiptType::Read,
+            thread,
+            event_id,
+            timeline_position,
+            fan_out: !users.is_large_room(room_id).await,
+            ts_ms,
+        };
+        users.set_receipt(update).await?;
+        Ok(())
+    }
+
+    /// An event's place in the timeline.
+    async fn place_of(&self, room_id: &RoomId, event_id: &OwnedEventId) -> Result<u64, DropReason> {
+        let event = self.federation.rooms().event_by_id(room_id, event_id).await?;
+        let index = event.and_then(|event| event.index);
+        let index = index.ok_or(DropReason::Bad("its event is not in the timeline here"))?;
+        Ok(index.position().get())
+    }
+
+    /// Each user's presence for itself.
+    async fn presence(&mut self, content: PresenceContent) -> Result<(), DropReason> {
+        if !self.federation.users().config().presence_enabled {
+            return Ok(());
+        }
+        for update in content.push {
+            self.presence_left = self
+                .presence_left
+                .checked_sub(1)
+                .ok_or(DropReason::Bad("there is too much presence"))?;
+            if let Err(reason) = self.is_known(&update.user_id).await {
+                let origin = self.origin;
+                tracing::debug!(%origin, %reason, "a presence was dropped");
+                continue;
+            }
+            let PresenceUpdate { user_id, presence, status_msg, currently_active, .. } = update;
+            let last_active_ago_ms = update.last_active_ago.into();
+            let told = RemotePresence {
+                state: presence,
+                status_msg,
+                last_active_ago_ms,
+                currently_active,
+            };
+            self.federation.users().set_remote_presence(&user_id, told);
+        }
+        Ok(())
+    }
+
+    fn is_of_origin(&self, user_id: &UserId) -> Result<(), DropReason> {
+        if user_id.server_name() == self.origin {
+            return Ok(());
+        }
+        Err(DropReason::Bad("it is of another server's user"))
+    }
+
+    /// Is this a user of the origin who is in a room here?
+    async fn is_known(&mut self, user_id: &UserId) -> Result<(), DropReason> {
+        self.is_of_origin(user_id)?;
+        let known = match self.known.get(user_id) {
+            Some(known) => *known,
+            None => {
+                let rooms = self.federation.rooms().rooms_of_remote_user(user_id, 1).await?;
+                self.known.insert(user_id.to_owned(), !rooms.is_empty());
+                !rooms.is_empty()
+            }
+        };
+        known.then_some(()).ok_or(DropReason::Bad("its user is in no room here"))
+    }
+
+    /// Is this user in a room that takes something from the origin?
+    async fn is_joined(&mut self, room_id: &RoomId, user_id: &UserId) -> Result<(), DropReason> {
+        let rooms = self.federation.rooms();
+        let admitted = match self.admitted.get(room_id) {
+            Some(admitted) => *admitted,
+            None => {
+                let admitted = rooms.has_joined_server(room_id, self.origin).await?
+                    && rooms.acl_admits(room_id, self.origin).await?;
+                self.admitted.insert(room_id.to_owned(), admitted);
+                admitted
+            }
+        };
+        if !admitted {
+            return Err(DropReason::Bad("the room takes nothing from its server"));
+        }
+        let row = rooms.member_row(room_id, user_id).await?;
+        let joined = row.is_some_and(|row| row.membership == Membership::Join);
+        joined.then_some(()).ok_or(DropReason::Bad("its user is not in the room"))
+    }
+}
+
+/// The users of this server among these who have accounts.
+async fn accounts_among<'a>(
+    federation: &Federation,
+    user_ids: impl Iterator<Item = &'a OwnedUserId>,
+) -> Result<BTreeSet<OwnedUserId>, UsersError> {
+    let mut found = BTreeSet::new();
+    for user_id in user_ids {
+        if federation.identity().is_local(user_id) && federation.users().is_active(user_id).await? {
+            found.insert(user_id.clone());
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

@@ -85,6 +85,7 @@ async fn send_join(
     let pdu = countersigned.unwrap_or_else(|| request.pdu.clone());
     let event = checked(&api, origin, room_id, &request.event_id, pdu).await?;
     let joined = api.rooms().accept_join(origin, room_id, event, request.omit_members).await?;
+    api.federation.outbound().greet(origin, room_id);
     let mut answer = PduAnswer::default()
         .member("origin", &api.federation.identity().server_name())?
         .member("members_omitted", &joined.members_omitted)?

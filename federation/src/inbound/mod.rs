@@ -21,6 +21,7 @@ mod well_known;
 
 pub use self::{auth::Origin, gaps::Gaps};
 pub(crate) use self::{
+    edus::{KEPT_EDU_COUNTS, KEPT_EDUS, KeptLocks},
     gaps::Turns,
     send::{ANSWERED, ANSWERED_ORDER},
 };

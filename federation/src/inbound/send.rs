@@ -17,7 +17,7 @@ use futures_util::{
 };
 use hearth_http::{Endpoints, MatrixError, Policy, RawJson, Ruma};
 use hearth_rooms::{RoomError, Verdict};
-use hearth_storage::{Commit, Keyspace, OwnerLocks, StoreError, postcard_record};
+use hearth_storage::{Commit, CommitError, Keyspace, OwnerLocks, StoreError, postcard_record};
 use parking_lot::Mutex;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName,
@@ -157,11 +157,15 @@ impl Transactions {
         let (transactions, parts) = (self.clone(), federation.clone());
         federation.spawn(async move {
             let (origin, id) = (transaction.origin.clone(), transaction.id.clone());
-            let answer = work(&parts, transaction).await;
-            transactions.remember(&parts, &origin, id, &answer).await;
-            drop(place);
-            // Nobody may be waiting any more.
-            drop(told.send(answer));
+            match work(&parts, transaction).await {
+                Ok(answer) => {
+                    transactions.remember(&parts, &origin, id, &answer).await;
+                    drop(place);
+                    // Nobody may be waiting any more.
+                    drop(told.send(answer));
+                }
+                Err(error) => tracing::error!(%error, %origin, "a transaction is not taken"),
+            }
         });
         Ok(answer)
     }
@@ -220,15 +224,15 @@ impl Drop for Place {
 type Results = BTreeMap<OwnedEventId, Result<(), String>>;
 
 /// The events, room by room, then the rest.
-async fn work(federation: &Federation, transaction: Transaction) -> Bytes {
+async fn work(federation: &Federation, transaction: Transaction) -> Result<Bytes, CommitError> {
     let Transaction { origin, pdus, edus, .. } = transaction;
     let rooms = by_room(pdus).into_iter().map(|(room_id, pdus)| {
         let origin = &origin;
         async move { receive_room(federation, origin, &room_id, pdus).await }
     });
     let results: Vec<Results> = stream::iter(rooms).buffer_unordered(ROOMS_AT_ONCE).collect().await;
-    edus::receive(federation, &origin, edus).await;
-    answer(results.into_iter().flatten().collect())
+    edus::receive(federation, &origin, edus).await?;
+    Ok(answer(results.into_iter().flatten().collect()))
 }
 
 /// The events of each room, in their order. Those that name no room are dropped: no event that begins

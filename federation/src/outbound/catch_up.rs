@@ -2,13 +2,15 @@
 //! newest events of the rooms shared with it.
 
 use hearth_rooms::RoomError;
-use hearth_storage::StoreError;
+use hearth_storage::{LogRecord, StoreError};
 use hearth_types::StreamPosition;
 use ruma::{RoomId, ServerName};
 use tokio::task::yield_now;
 
 use super::{
-    Inner, is_lasting,
+    Inner,
+    edus::PublicReceipt,
+    is_lasting,
     lanes::{Absence, Item},
     router::{LOG_PAGE, item_of},
 };
@@ -16,12 +18,21 @@ use super::{
 /// Log entries that are read again for one destination. Who missed more was long away.
 /// (Tests go to that length in less time.)
 pub(super) const MAX_REPLAYED: usize = if cfg!(test) { 300 } else { 20_000 };
-/// Events that are read ahead for one destination.
+/// Events and receipts that are read ahead for one destination, give or take a page of the log. Receipts
+/// fit among those that may wait.
 const READ_AHEAD: usize = 200;
 /// Rooms that are looked at at a time after a long absence.
 const ROOM_PAGE: usize = 50;
 /// Newest events of one room that are sent after a long absence: few rooms ever have more at once.
 const MAX_NEWEST: usize = 20;
+
+/// What was read again.
+struct Missed {
+    items: Vec<Item>,
+    receipts: Vec<PublicReceipt>,
+    /// The place up to which these are all.
+    until: StreamPosition,
+}
 
 impl Inner {
     /// Reads on for a destination that is behind. `checked` says whether it is known that the log
@@ -40,11 +51,11 @@ impl Inner {
             return self.begin_absence(server, after);
         }
         *checked = true;
-        let (items, until) = self.read_log(server, after).await?;
+        let Missed { items, receipts, until } = self.read_log(server, after).await?;
         if self.store.log_trimmed() > after {
             return self.begin_absence(server, after);
         }
-        self.lanes.lock().refill(server, items, until);
+        self.lanes.lock().refill(server, items, receipts, until);
         Ok(())
     }
 
@@ -73,37 +84,55 @@ impl Inner {
         }
     }
 
-    /// The next events for this destination, and the place up to which these are all.
+    /// The next events and receipts for this destination.
     async fn read_log(
         &self,
         server: &ServerName,
         after: StreamPosition,
-    ) -> Result<(Vec<Item>, StreamPosition), RoomError> {
-        let (mut items, mut until) = (Vec::new(), after);
-        while items.len() < READ_AHEAD {
+    ) -> Result<Missed, RoomError> {
+        let mut missed = Missed { items: Vec::new(), receipts: Vec::new(), until: after };
+        while missed.items.len() + missed.receipts.len() < READ_AHEAD {
             let routed = self.lanes.lock().routed();
-            let records = self.store.log_after(until, LOG_PAGE).await?;
+            let records = self.store.log_after(missed.until, LOG_PAGE).await?;
             let full = records.len() >= LOG_PAGE;
             // What is not distributed yet will come in its turn.
             for record in records.iter().take_while(|record| record.position <= routed) {
-                until = record.position;
-                let Some(item) = item_of(record) else { continue };
-                match self.was_for(server, &item).await {
-                    Ok(true) => items.push(item),
-                    Ok(false) => {}
+                missed.until = record.position;
+                match self.add_missed(server, record, &mut missed).await {
+                    Ok(()) => {}
                     // A damaged room harms itself alone.
                     Err(error) if is_lasting(&error) => {
-                        tracing::error!(%error, room_id = %item.room_id, "passed over");
+                        tracing::error!(%error, topic = record.entry.topic.as_str(), "passed over");
                     }
                     Err(error) => return Err(error),
                 }
             }
-            if !full || until >= routed {
-                return Ok((items, until.max(routed)));
+            if !full || missed.until >= routed {
+                missed.until = missed.until.max(routed);
+                break;
             }
             yield_now().await;
         }
-        Ok((items, until))
+        Ok(missed)
+    }
+
+    async fn add_missed(
+        &self,
+        server: &ServerName,
+        record: &LogRecord,
+        missed: &mut Missed,
+    ) -> Result<(), RoomError> {
+        if let Some(item) = item_of(record)
+            && self.was_for(server, &item).await?
+        {
+            missed.items.push(item);
+        }
+        if let Some(receipt) = self.receipt_of(record)
+            && self.receipt_servers(&receipt).await?.contains(server)
+        {
+            missed.receipts.push(receipt);
+        }
+        Ok(())
     }
 
     /// The newest events of some more rooms; after the last one the log is read again.

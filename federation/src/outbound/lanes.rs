@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use hearth_rooms::schema::EventOrdinal;
 use hearth_types::StreamPosition;
-use ruma::{OwnedRoomId, OwnedServerName, ServerName};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 use tokio::time::Instant;
+
+use super::edus::{EduQueue, PublicReceipt, TakenEdus};
 
 /// Events in one transaction (SS "Transactions").
 pub(super) const MAX_PDUS: usize = 50;
@@ -47,7 +49,7 @@ pub(super) struct Absence {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Task {
     /// These go into a transaction.
-    Send(Vec<Item>),
+    Send(Vec<Item>, TakenEdus),
     /// The log, or the rooms of an absence, must be read after this position.
     Read(StreamPosition, Option<Absence>),
 }
@@ -55,7 +57,8 @@ pub(super) enum Task {
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Item>,
-    /// Taken for a transaction: the first one's place and how many.
+    edus: EduQueue,
+    /// Taken for a transaction: the first place in the log and how many events.
     in_flight: Option<(StreamPosition, usize)>,
     /// What comes after this position must be read from the log.
     behind: Option<StreamPosition>,
@@ -76,13 +79,14 @@ struct Lane {
 
 impl Lane {
     fn has_work(&self) -> bool {
-        !self.queue.is_empty() || self.behind.is_some()
+        !self.queue.is_empty() || !self.edus.is_empty() || self.behind.is_some()
     }
 
     /// Everything up to here was delivered.
     fn delivered(&self, routed: StreamPosition) -> StreamPosition {
-        let first = self.in_flight.map(|(first, _)| first);
-        let first = first.or_else(|| self.queue.front().map(|item| item.position));
+        let in_flight = self.in_flight.map(|(first, _)| first);
+        let queued = self.queue.front().map(|item| item.position);
+        let first = [in_flight, queued, self.edus.receipts_from()].into_iter().flatten().min();
         first.map(StreamPosition::previous).or(self.behind).unwrap_or(routed)
     }
 
@@ -91,13 +95,16 @@ impl Lane {
         self.passed_over + held as u64
     }
 
-    /// Forgets what waits: it will be read again.
+    /// Forgets what waits: it will be read again. What is not in the log is out of date by then, but
+    /// for presence.
     fn fall_behind(&mut self, routed: StreamPosition) {
-        if !self.queue.is_empty() || self.in_flight.is_some() {
+        let has_receipts = self.edus.receipts_from().is_some();
+        if !self.queue.is_empty() || self.in_flight.is_some() || has_receipts {
             self.passed_over = self.backlog();
             self.behind = Some(self.delivered(routed));
         }
         self.queue.clear();
+        self.edus.forget_while_away();
         self.in_flight = None;
         self.absence = None;
     }
@@ -108,7 +115,8 @@ impl Lane {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        !self.busy && self.has_work() && self.rests_until.is_none_or(|until| until <= now)
+        let has_work = !self.queue.is_empty() || self.behind.is_some() || self.edus.is_due(now);
+        !self.busy && has_work && self.rests_until.is_none_or(|until| until <= now)
     }
 }
 
@@ -155,14 +163,7 @@ impl Lanes {
 
     /// Adds an event to a destination's queue. Must be followed by [`Self::set_routed`].
     pub(super) fn push(&mut self, server: &ServerName, item: Item) {
-        if !self.lanes.contains_key(server) {
-            if self.lanes.len() >= MAX_LANES {
-                tracing::error!(%server, "too many destinations: an event is not sent");
-                return;
-            }
-            self.lanes.insert(server.to_owned(), Lane::default());
-        }
-        let Some(lane) = self.lanes.get_mut(server) else { return };
+        let Some(lane) = self.lane(server) else { return };
         if lane.behind.is_some_and(|behind| behind < item.position) {
             lane.passed_over += 1;
         } else if lane.queue.len() >= MAX_WAITING {
@@ -171,6 +172,66 @@ impl Lanes {
         } else if lane.behind.is_none() {
             lane.queue.push_back(item);
         }
+    }
+
+    /// A destination's lane, which is made if there is none.
+    fn lane(&mut self, server: &ServerName) -> Option<&mut Lane> {
+        if !self.lanes.contains_key(server) {
+            if self.lanes.len() >= MAX_LANES {
+                tracing::error!(%server, "too many destinations: something is not sent");
+                return None;
+            }
+            self.lanes.insert(server.to_owned(), Lane::default());
+        }
+        self.lanes.get_mut(server)
+    }
+
+    /// Adds a receipt. Must be followed by [`Self::set_routed`]. Whether somebody must come back for
+    /// it, as with the other EDUs.
+    pub(super) fn push_receipt(
+        &mut self,
+        server: &ServerName,
+        receipt: PublicReceipt,
+        now: Instant,
+    ) -> bool {
+        let Some(lane) = self.lane(server) else { return false };
+        if lane.behind.is_some() {
+            return false;
+        }
+        let position = receipt.position;
+        if !lane.edus.add_receipt(receipt) {
+            lane.behind = Some(position.previous());
+        }
+        lane.edus.gather(now)
+    }
+
+    /// Adds that somebody began or stopped typing; for nobody who cannot be told now.
+    pub(super) fn push_typing(
+        &mut self,
+        server: &ServerName,
+        room_id: &RoomId,
+        user_id: &UserId,
+        typing: bool,
+        now: Instant,
+    ) -> bool {
+        let Some(lane) = self.lane(server) else { return false };
+        if lane.rests_until.is_some_and(|until| until > now) {
+            return false;
+        }
+        lane.edus.add_typing(room_id.to_owned(), user_id.to_owned(), typing);
+        lane.edus.gather(now)
+    }
+
+    /// Adds that somebody's presence is to be told.
+    pub(super) fn push_presence(
+        &mut self,
+        server: &ServerName,
+        user_id: &UserId,
+        now: Instant,
+    ) -> bool {
+        let Some(lane) = self.lane(server) else { return false };
+        lane.edus.add_presence(user_id.to_owned());
+        lane.edus.gather(now)
     }
 
     /// Everything up to here is pushed; `news` says whether the log told of anything.
@@ -213,19 +274,24 @@ impl Lanes {
     }
 
     /// What its task does next; `None` if there is nothing, and the task ends.
-    pub(super) fn next(&mut self, server: &ServerName) -> Option<Task> {
+    pub(super) fn next(&mut self, server: &ServerName, now: Instant) -> Option<Task> {
         let lane = self.lanes.get_mut(server)?;
-        if lane.queue.is_empty() {
+        // EDUs go along with events, or when they have waited for long enough.
+        let edus_go = !lane.queue.is_empty() || lane.edus.is_due(now);
+        if !edus_go {
             let Some(behind) = lane.behind else {
                 lane.busy = false;
                 return None;
             };
             return Some(Task::Read(behind, lane.absence.clone()));
         }
-        let count = if lane.singly > 0 { 1 } else { MAX_PDUS.min(lane.queue.len()) };
-        let items: Vec<_> = lane.queue.drain(..count).collect();
-        lane.in_flight = items.first().map(|item| (item.position, items.len()));
-        Some(Task::Send(items))
+        let count = if lane.singly > 0 { 1 } else { MAX_PDUS };
+        let items: Vec<_> = lane.queue.drain(..count.min(lane.queue.len())).collect();
+        // One that is looked for does not hide among them.
+        let edus = if lane.singly > 0 { TakenEdus::default() } else { lane.edus.take() };
+        let places = items.first().map(|item| item.position).into_iter().chain(edus.receipts_from);
+        lane.in_flight = places.min().map(|first| (first, items.len()));
+        Some(Task::Send(items, edus))
     }
 
     /// Some of what was taken did not fit.
@@ -240,11 +306,21 @@ impl Lanes {
     }
 
     /// What was read for a destination that is behind: everything up to `until`.
-    pub(super) fn refill(&mut self, server: &ServerName, items: Vec<Item>, until: StreamPosition) {
+    pub(super) fn refill(
+        &mut self,
+        server: &ServerName,
+        items: Vec<Item>,
+        receipts: Vec<PublicReceipt>,
+        until: StreamPosition,
+    ) {
         let routed = self.routed;
         self.changed = true;
         let Some(lane) = self.lanes.get_mut(server) else { return };
         lane.queue.extend(items);
+        for receipt in receipts {
+            // There is a place for all: what is read at a time is less than what may wait.
+            lane.edus.add_receipt(receipt);
+        }
         lane.absence = None;
         lane.behind = (until < routed).then_some(until);
         lane.passed_over = match lane.behind {

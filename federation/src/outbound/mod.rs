@@ -4,11 +4,13 @@
 //! [`lanes`]); each destination with something to send has a task of its own, with at most one
 //! transaction in flight ([`sender`]). A destination that could not be reached reads the log again from
 //! where it stopped; one that was long away gets its rooms' newest events and fetches the rest itself
-//! ([`catch_up`]). How far everybody got is persisted once a second ([`cursors`]): after a crash a little
+//! ([`catch_up`]). Typing, receipts and presence go along, the newest of each ([`edus`], [`ephemeral`]). How far everybody got is persisted once a second ([`cursors`]): after a crash a little
 //! is sent twice, which does no harm, and nothing is left out.
 
 mod catch_up;
 mod cursors;
+mod edus;
+mod ephemeral;
 mod lanes;
 mod router;
 mod sender;
@@ -20,7 +22,7 @@ use hearth_storage::{Store, StoreError};
 use hearth_types::{Clock, ServerIdentity};
 use hearth_users::Users;
 use parking_lot::Mutex;
-use ruma::{OwnedServerName, ServerName};
+use ruma::{OwnedServerName, RoomId, ServerName};
 use tokio::{
     sync::Semaphore,
     time::{Instant, MissedTickBehavior},
@@ -28,7 +30,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::cursors::OUTBOUND_CURSORS;
-use self::{lanes::Lanes, sender::TransactionIds};
+use self::{ephemeral::Pending, lanes::Lanes, sender::TransactionIds};
 use crate::{
     FederationConfig, FederationError,
     client::Client,
@@ -52,6 +54,8 @@ struct Inner {
     destinations: Destinations,
     config: FederationConfig,
     lanes: Mutex<Lanes>,
+    /// Typing and presence that are still to be put into lanes.
+    pending: Pending,
     transaction_ids: TransactionIds,
     /// Places for destinations that are being sent to, each with a transaction in memory.
     places: Semaphore,
@@ -86,6 +90,7 @@ impl Outbound {
         let lanes = Mutex::new(cursors::load(&store).await?);
         Ok(Self(Arc::new(Inner {
             lanes,
+            pending: Pending::default(),
             transaction_ids: TransactionIds::new(store.notifier().published()),
             places: Semaphore::new(config.max_requests.clamp(1, Semaphore::MAX_PERMITS)),
             stop: CancellationToken::new(),
@@ -105,7 +110,10 @@ impl Outbound {
     pub fn start(&self) {
         let watcher = Watcher(Arc::downgrade(&self.0));
         self.0.destinations.set_watcher(Arc::new(watcher));
+        let ephemeral = ephemeral::Watcher(Arc::downgrade(&self.0));
+        self.0.users.set_ephemeral_watcher(Arc::new(ephemeral));
         self.spawn(router::run(Arc::clone(&self.0)));
+        self.spawn(ephemeral::run(Arc::clone(&self.0)));
         self.spawn(tick(Arc::clone(&self.0)));
     }
 
@@ -115,6 +123,12 @@ impl Outbound {
         self.0.tasks.close();
         self.0.tasks.wait().await;
         self.0.save().await;
+    }
+
+    /// A user of that server joined a room by way of this one: it is told who is present there.
+    pub(crate) fn greet(&self, server: &ServerName, room_id: &RoomId) {
+        let (inner, server, room_id) = (Arc::clone(&self.0), server.to_owned(), room_id.to_owned());
+        self.spawn(async move { inner.greet(&server, &room_id).await });
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {

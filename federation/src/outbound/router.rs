@@ -8,16 +8,25 @@ use hearth_rooms::{
 };
 use hearth_storage::{LogEntry, LogRecord};
 use ruma::{
-    OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId,
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName,
     events::{TimelineEventType, room::member::MembershipState},
 };
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use super::{Inner, is_lasting, lanes::Item};
+use super::{Inner, edus::PublicReceipt, is_lasting, lanes::Item};
 
-/// An event and where it goes.
-type Delivery = (Item, BTreeSet<OwnedServerName>);
+/// Something and where it goes.
+struct Delivery {
+    what: News,
+    servers: Arc<BTreeSet<OwnedServerName>>,
+}
+
+enum News {
+    /// And who of this server's users comes to the room by it.
+    Event(Item, Option<OwnedUserId>),
+    Receipt(PublicReceipt),
+}
 
 /// Log entries that are read at a time.
 pub(super) const LOG_PAGE: usize = 256;
@@ -52,53 +61,118 @@ impl Inner {
         let records = self.store.log_after(routed, LOG_PAGE).await?;
         let full = records.len() >= LOG_PAGE;
         let mut until = if full { routed } else { published };
-        let mut pushes = Vec::new();
+        let mut deliveries = Vec::new();
         for record in &records {
             until = until.max(record.position);
-            pushes.extend(self.deliveries(record).await?);
+            deliveries.extend(self.delivery(record).await?);
         }
-        let mut starting = BTreeSet::new();
+        let mut newcomers = Vec::new();
+        let (mut starting, mut gathering) = (BTreeSet::new(), Vec::new());
         {
             let (now, mut lanes) = (Instant::now(), self.lanes.lock());
-            for (item, servers) in pushes {
-                for server in servers {
-                    lanes.push(&server, item.clone());
-                    if lanes.start_if_due(&server, now) {
-                        starting.insert(server);
+            for Delivery { what, servers } in &deliveries {
+                match what {
+                    News::Event(item, newcomer) => {
+                        for server in servers.iter() {
+                            lanes.push(server, item.clone());
+                            if lanes.start_if_due(server, now) {
+                                starting.insert(server.clone());
+                            }
+                        }
+                        let came = newcomer.as_ref().map(|user_id| (item, user_id, servers));
+                        newcomers.extend(came);
+                    }
+                    News::Receipt(receipt) => {
+                        let servers = servers.iter();
+                        gathering.extend(servers.filter_map(|server| {
+                            let first = lanes.push_receipt(server, receipt.clone(), now);
+                            first.then(|| server.clone())
+                        }));
                     }
                 }
             }
             lanes.set_routed(until, !records.is_empty());
         }
         self.start_senders(starting);
+        self.come_back(gathering);
+        for (item, user_id, servers) in newcomers {
+            self.introduce(&item.room_id, user_id, servers).await;
+        }
         Ok(full)
     }
 
-    /// The event of a log entry and the servers it goes to, if it goes to any.
-    async fn deliveries(&self, record: &LogRecord) -> Result<Option<Delivery>, RoomError> {
-        let Some(item) = item_of(record) else { return Ok(None) };
-        match self.destinations_of(&item).await {
-            Ok(servers) => Ok((!servers.is_empty()).then_some((item, servers))),
+    /// What a log entry tells other servers, and which, if it tells any.
+    async fn delivery(&self, record: &LogRecord) -> Result<Option<Delivery>, RoomError> {
+        let found = match (item_of(record), self.receipt_of(record)) {
+            (Some(item), _) => self.event_delivery(item).await,
+            (None, Some(receipt)) => {
+                let servers = self.receipt_servers(&receipt).await;
+                servers.map(|servers| Delivery { what: News::Receipt(receipt), servers })
+            }
+            (None, None) => return Ok(None),
+        };
+        match found {
+            Ok(delivery) => Ok((!delivery.servers.is_empty()).then_some(delivery)),
             Err(error) if is_lasting(&error) => {
-                let Item { room_id, ordinal, .. } = &item;
-                tracing::error!(%error, %room_id, ordinal, "an event is not sent");
+                let LogRecord { position, entry } = record;
+                tracing::error!(%error, %position, topic = entry.topic.as_str(), "is not sent");
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
+    async fn event_delivery(&self, item: Item) -> Result<Delivery, RoomError> {
+        let event = self.rooms.event(&item.room_id, item.ordinal).await?;
+        let change = MemberChange::of(&event);
+        let servers = self.destinations_of(&item, &event, change.as_ref()).await?;
+        let came = change.filter(|change| change.membership == MembershipState::Join);
+        let newcomer = came.map(|change| change.user_id).filter(|id| self.identity.is_local(id));
+        Ok(Delivery { what: News::Event(item, newcomer), servers: Arc::new(servers) })
+    }
+
+    /// The receipt that a log entry announces, if other servers learn of it.
+    pub(super) fn receipt_of(&self, record: &LogRecord) -> Option<PublicReceipt> {
+        let LogRecord { position, entry } = record;
+        let receipt = PublicReceipt::of(*position, entry.kind, &entry.payload)?;
+        self.identity.is_local(&receipt.key.1).then_some(receipt)
+    }
+
+    /// Whom a receipt goes to: the room's servers, unless it is large.
+    pub(super) async fn receipt_servers(
+        &self,
+        receipt: &PublicReceipt,
+    ) -> Result<Arc<BTreeSet<OwnedServerName>>, RoomError> {
+        let (room_id, ..) = &receipt.key;
+        let servers = self.rooms.remote_servers(room_id).await?;
+        let stays = servers.is_empty() || self.users.is_large_room(room_id).await;
+        Ok(if stays { Arc::default() } else { self.admitted(servers) })
+    }
+
+    /// Those of these servers that are spoken to.
+    fn admitted(&self, servers: Arc<BTreeSet<OwnedServerName>>) -> Arc<BTreeSet<OwnedServerName>> {
+        if servers.iter().all(|server| self.config.admits(server)) {
+            return servers;
+        }
+        let admitted = servers.iter().filter(|server| self.config.admits(server));
+        Arc::new(admitted.cloned().collect())
+    }
+
     /// Whom an event of this server goes to: the room's servers, and the server of somebody who is
     /// turned away, who has nobody else there.
-    async fn destinations_of(&self, item: &Item) -> Result<BTreeSet<OwnedServerName>, RoomError> {
-        let room_servers = self.rooms.remote_servers(&item.room_id).await?;
-        let event = self.rooms.event(&item.room_id, item.ordinal).await?;
-        if !may_be_sent(&event) {
+    async fn destinations_of(
+        &self,
+        item: &Item,
+        event: &StoredEvent,
+        change: Option<&MemberChange>,
+    ) -> Result<BTreeSet<OwnedServerName>, RoomError> {
+        if !may_be_sent(event) {
             return Ok(BTreeSet::new());
         }
+        let room_servers = self.rooms.remote_servers(&item.room_id).await?;
         let mut servers: BTreeSet<_> = room_servers.iter().cloned().collect();
-        servers.extend(turned_away(&event).map(|user_id| user_id.server_name().to_owned()));
-        servers.retain(|server| self.is_destination(server, &event));
+        servers.extend(change.and_then(MemberChange::turned_away));
+        servers.retain(|server| self.is_destination(server, event));
         Ok(servers)
     }
 
@@ -120,7 +194,8 @@ impl Inner {
         if !may_be_sent(&event) || !self.is_destination(server, &event) {
             return Ok(false);
         }
-        if turned_away(&event).is_some_and(|user_id| user_id.server_name() == server) {
+        let turned_away = MemberChange::of(&event).and_then(|change| change.turned_away());
+        if turned_away.is_some_and(|away| away == *server) {
             return Ok(true);
         }
         Ok(self.rooms.has_joined_server(&item.room_id, server).await?
@@ -148,17 +223,29 @@ fn may_be_sent(event: &StoredEvent) -> bool {
     event.header.standing == Standing::Accepted && !event.pdu.is_rejected()
 }
 
-/// Who is kicked, banned, or refused by this event.
-fn turned_away(event: &StoredEvent) -> Option<&UserId> {
-    #[derive(Deserialize)]
-    struct Content {
-        membership: MembershipState,
+/// What a membership event does.
+struct MemberChange {
+    user_id: OwnedUserId,
+    membership: MembershipState,
+}
+
+impl MemberChange {
+    fn of(event: &StoredEvent) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Content {
+            membership: MembershipState,
+        }
+        if *event.pdu.kind() != TimelineEventType::RoomMember {
+            return None;
+        }
+        let Content { membership } = event.pdu.content_as().ok()?;
+        let user_id = OwnedUserId::try_from(event.pdu.state_key()?).ok()?;
+        Some(Self { user_id, membership })
     }
-    if *event.pdu.kind() != TimelineEventType::RoomMember {
-        return None;
+
+    /// The server of who is kicked, banned, or refused.
+    fn turned_away(&self) -> Option<OwnedServerName> {
+        let out = matches!(self.membership, MembershipState::Leave | MembershipState::Ban);
+        out.then(|| self.user_id.server_name().to_owned())
     }
-    let content: Content = event.pdu.content_as().ok()?;
-    let out = matches!(content.membership, MembershipState::Leave | MembershipState::Ban);
-    let user_id = <&UserId>::try_from(event.pdu.state_key()?).ok()?;
-    out.then_some(user_id)
 }

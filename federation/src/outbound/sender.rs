@@ -5,7 +5,8 @@
 //! - It has no time (429) or fails (5xx), does not know this server's key yet (401), shuts it out (403)
 //!   or has no such endpoint (404, 405): the same is offered again later, with doubling pauses.
 //! - It refuses the transaction as such (other 4xx): an event in it may be at fault, so each is offered
-//!   alone; what is still refused is logged and given up, so that the rest gets through.
+//!   alone; what is still refused is logged and given up, so that the rest gets through. The EDUs are
+//!   given up at once.
 
 use std::{
     sync::{
@@ -20,13 +21,19 @@ use hearth_types::StreamPosition;
 use http::StatusCode;
 use ruma::{
     OwnedServerName, OwnedTransactionId, ServerName,
-    api::federation::transactions::send_transaction_message::v1::{Request, Response},
+    api::federation::transactions::{
+        edu::{Edu, PresenceUpdate},
+        send_transaction_message::v1::{Request, Response},
+    },
+    serde::Raw,
 };
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{
-    Inner, is_lasting,
+    Inner,
+    edus::{TakenEdus, presence_update},
+    is_lasting,
     lanes::{Item, Task},
 };
 use crate::RemoteError;
@@ -99,7 +106,7 @@ pub(super) async fn run(inner: Arc<Inner>, server: OwnedServerName) {
         if let Some(wait_ms) = inner.destinations.due_in(&server) {
             return turn.rest(Duration::from_millis(wait_ms));
         }
-        let task = inner.lanes.lock().next(&server);
+        let task = inner.lanes.lock().next(&server, Instant::now());
         let step = match task {
             None => {
                 turn.over = true;
@@ -108,7 +115,7 @@ pub(super) async fn run(inner: Arc<Inner>, server: OwnedServerName) {
             Some(Task::Read(after, absence)) => {
                 inner.read_on(&server, after, absence, &mut checked).await.map(|()| None)
             }
-            Some(Task::Send(items)) => inner.deliver(&server, items).await,
+            Some(Task::Send(items, edus)) => inner.deliver(&server, items, edus).await,
         };
         match step {
             Ok(None) => {}
@@ -127,12 +134,17 @@ impl Inner {
         &self,
         server: &ServerName,
         mut items: Vec<Item>,
+        edus: TakenEdus,
     ) -> Result<Option<Duration>, RoomError> {
         let (pdus, count) = self.pdus(&items).await?;
         let rest = items.split_off(count);
         self.lanes.lock().give_back(server, rest);
-        let outcome =
-            if pdus.is_empty() { Outcome::Delivered } else { self.post(server, pdus).await };
+        let outcome = if pdus.is_empty() && edus.is_empty() {
+            Outcome::Delivered
+        } else {
+            let edus = edus.build(self.presence(&edus).await);
+            self.post(server, pdus, edus).await
+        };
         let mut lanes = self.lanes.lock();
         match outcome {
             Outcome::Delivered => lanes.delivered(server),
@@ -142,7 +154,7 @@ impl Inner {
                 lanes.offer_singly(server, items);
             }
             Outcome::Refused(error) => {
-                tracing::warn!(%error, %server, ?items, "an event was refused: it is given up");
+                tracing::warn!(%error, %server, ?items, "what was refused alone is given up");
                 lanes.delivered(server);
             }
             Outcome::NotAllowed => lanes.drop_all(server),
@@ -175,13 +187,34 @@ impl Inner {
         Ok((pdus, items.len()))
     }
 
-    async fn post(&self, server: &ServerName, pdus: Vec<Box<RawValue>>) -> Outcome {
+    /// The presence that is to be told, as it stands now.
+    async fn presence(&self, edus: &TakenEdus) -> Vec<PresenceUpdate> {
+        let mut updates = Vec::with_capacity(edus.presence.len());
+        for user_id in &edus.presence {
+            match self.users.presence(user_id).await {
+                Ok(presence) => {
+                    let now_ms = self.clock.now_ms();
+                    updates.push(presence_update(user_id.clone(), presence, now_ms));
+                }
+                Err(error) => tracing::warn!(%error, %user_id, "a presence is not told"),
+            }
+        }
+        updates
+    }
+
+    async fn post(
+        &self,
+        server: &ServerName,
+        pdus: Vec<Box<RawValue>>,
+        edus: Vec<Raw<Edu>>,
+    ) -> Outcome {
         let mut request = Request::new(
             self.transaction_ids.next(),
             self.identity.server_name().to_owned(),
             self.clock.now(),
         );
         request.pdus = pdus;
+        request.edus = edus;
         match self.client.send(server, request, self.client.limits()).await {
             Ok(response) => {
                 log_fates(server, &response);

@@ -3,19 +3,21 @@
 use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use hearth_storage::{Direction, Snapshot};
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 
 use super::cache::CachedServers;
 use crate::{
     Rooms,
     error::RoomError,
-    schema::{self, ServerRow},
+    schema::{self, Membership, ServerRow},
 };
 
 /// Servers of one room that are read at all: more than any room of the public federation has.
 const MAX_SERVERS: usize = 50_000;
 /// Servers that are read inline; more are read in one job.
 const INLINE_SERVERS: usize = 100;
+/// Rooms shared with one server that are looked at for one of its users: few servers share as many.
+const MAX_ROOMS_LOOKED_AT: usize = 5_000;
 /// Rooms read at a time while those of one server are listed.
 const PAGE: usize = 100;
 
@@ -98,6 +100,33 @@ impl Rooms {
                     return Ok(shared);
                 }
             }
+        };
+        Ok(self.store().bulk(read).await?)
+    }
+
+    /// Rooms in which a user of another server is joined, in order of their IDs, at most `limit`. Looks
+    /// at the first thousands of the rooms that are shared with that server.
+    pub async fn rooms_of_remote_user(
+        &self,
+        user_id: &UserId,
+        limit: usize,
+    ) -> Result<Vec<OwnedRoomId>, RoomError> {
+        let (user_id, server) = (user_id.to_owned(), user_id.server_name().to_owned());
+        let read = move |snapshot: &Snapshot| {
+            let keyspace = &schema::SERVER_ROOMS;
+            let rows =
+                snapshot.page(keyspace, &server, .., Direction::Forward, MAX_ROOMS_LOOKED_AT)?;
+            let mut joined = Vec::new();
+            for (room_id, _) in rows {
+                if joined.len() >= limit {
+                    break;
+                }
+                let row = snapshot.get(&schema::MEMBERS, &room_id, &user_id)?;
+                if row.is_some_and(|row| row.membership == Membership::Join) {
+                    joined.push(room_id);
+                }
+            }
+            Ok(joined)
         };
         Ok(self.store().bulk(read).await?)
     }

@@ -190,6 +190,7 @@ impl World {
             event_id: event_id.to_owned(),
             timeline_position: event.index.map_or(0, |index| index.position().get()),
             fan_out: true,
+            ts_ms: None,
         };
         self.users.set_receipt(update).await.unwrap();
     }

@@ -131,6 +131,10 @@ impl PresenceAudience for OneRoom {
     async fn topics(&self, _user_id: &UserId) -> Vec<Topic> {
         vec![Topic::new("!room:hearth.test")]
     }
+
+    async fn is_large(&self, _room_id: &RoomId) -> bool {
+        false
+    }
 }
 
 #[derive(Debug, Default)]
@@ -152,4 +156,48 @@ async fn the_audience_is_woken() {
     bench.store.notifier().subscribe(&Topic::new("!room:hearth.test"), &listener);
     bench.users.set_presence(&alice, PresenceState::Online, None).await.unwrap();
     woken.0.notified().await;
+}
+
+#[tokio::test]
+async fn what_another_server_says_counts_until_it_falls_silent() {
+    let bench = Bench::new().await;
+    let users = &bench.users;
+    let bob = user_id!("@bob:there.test");
+    let told = |state, currently_active| RemotePresence {
+        state,
+        status_msg: Some("at sea".to_owned()),
+        last_active_ago_ms: 5_000,
+        currently_active,
+    };
+    users.set_remote_presence(bob, told(PresenceState::Online, true));
+    let shown = users.presence(bob).await.unwrap();
+    assert_eq!((shown.state, shown.currently_active), (PresenceState::Online, true));
+    assert_eq!(shown.status_msg.as_deref(), Some("at sea"));
+    assert_eq!(shown.last_active_ms, Some(bench.users.now_ms() - 5_000));
+    assert!(users.present_users(10).is_empty(), "not this server's user");
+    bench.advance_s(29 * 60);
+    users.tick().await;
+    assert_eq!(users.presence(bob).await.unwrap().state, PresenceState::Online);
+    users.set_remote_presence(bob, told(PresenceState::Unavailable, false));
+    assert_eq!(users.presence(bob).await.unwrap().state, PresenceState::Unavailable);
+    bench.advance_s(31 * 60);
+    users.tick().await;
+    assert_eq!(users.presence(bob).await.unwrap().state, PresenceState::Offline);
+    users.flush().await.unwrap();
+    let row = bench.store.get(&PRESENCE, &bob.to_owned(), &()).await.unwrap();
+    assert_eq!(row, None, "others' users have no rows here");
+}
+
+#[tokio::test]
+async fn a_status_that_is_too_long_is_passed_over() {
+    let bench = Bench::new().await;
+    let bob = user_id!("@bob:there.test");
+    let told = RemotePresence {
+        state: PresenceState::Online,
+        status_msg: Some("x".repeat(MAX_STATUS_BYTES + 1)),
+        last_active_ago_ms: 0,
+        currently_active: true,
+    };
+    bench.users.set_remote_presence(bob, told);
+    assert_eq!(bench.users.presence(bob).await.unwrap().state, PresenceState::Offline);
 }

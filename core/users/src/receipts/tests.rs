@@ -24,6 +24,7 @@ fn update(name: &str, receipt_type: ReceiptType, at: u64) -> ReceiptUpdate {
         event_id: EventId::parse(format!("$e{at}")).unwrap(),
         timeline_position: at,
         fan_out: true,
+        ts_ms: None,
     }
 }
 
@@ -185,6 +186,7 @@ async fn the_longest_identifiers_fit() {
         event_id: EventId::parse(long("$", "")).unwrap(),
         timeline_position: 1,
         fan_out: true,
+        ts_ms: None,
     };
     assert!(bench.users.set_receipt(update).await.unwrap().is_some());
 }

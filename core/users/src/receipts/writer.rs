@@ -86,7 +86,7 @@ impl Writer {
     }
 
     async fn write(&self, batch: impl Iterator<Item = (ReceiptUpdate, Answer)>) {
-        let mut rooms: HashMap<OwnedRoomId, Vec<(ReceiptUpdate, Answer)>> = HashMap::new();
+        let mut rooms: BTreeMap<OwnedRoomId, Vec<(ReceiptUpdate, Answer)>> = BTreeMap::new();
         for (update, answer) in batch {
             rooms.entry(update.room_id.clone()).or_default().push((update, answer));
         }
@@ -128,7 +128,7 @@ impl Writer {
         room_id: &OwnedRoomId,
         updates: Vec<(ReceiptUpdate, Answer)>,
     ) -> Result<Plan, (Vec<Answer>, StoreError)> {
-        let ts_ms = self.clock.now_ms();
+        let now_ms = self.clock.now_ms();
         let mut plan = Plan::default();
         let mut stands: HashMap<ReceiptKey, Option<u64>> = HashMap::new();
         let mut updates = updates.into_iter();
@@ -154,7 +154,7 @@ impl Writer {
             }
             let row = ReceiptRow {
                 event_id: update.event_id,
-                ts_ms,
+                ts_ms: update.ts_ms.unwrap_or(now_ms),
                 timeline_position: update.timeline_position,
             };
             plan.moves.insert(key.clone(), (row, update.fan_out));

@@ -63,6 +63,7 @@ async fn fill(users: &Users) -> (OwnedUserId, IssuedTokens, StreamPosition) {
         event_id: owned_event_id!("$read"),
         timeline_position: 7,
         fan_out: true,
+        ts_ms: None,
     };
     assert!(users.set_receipt(receipt).await.unwrap().is_some());
     (alice, tokens, position)
