@@ -15,7 +15,12 @@ use ruma::{
 };
 
 use super::{Context, Room, receive::Arrival};
-use crate::{Verdict, error::RoomError, schema::StoredEvent, state::StateRoot};
+use crate::{
+    Verdict,
+    error::RoomError,
+    schema::{self, Standing, StoredEvent},
+    state::StateRoot,
+};
 
 /// Bytes of a type and a state key together, zero bytes counted twice as the store's keys have them:
 /// with the room's ID they fit into a key.
@@ -85,7 +90,8 @@ impl Room {
             if fallen && root == arrival.before {
                 break;
             }
-            let allowing = self.allowing(view, pdu, root)?;
+            let mut allowing = self.allowing(view, pdu, root)?;
+            self.add_omitted_members(view, arrival, &mut allowing)?;
             // The same events allow the same.
             let events: Vec<_> = allowing.iter().map(|(_, event)| Arc::clone(event)).collect();
             let next = ordinals(&events);
@@ -141,6 +147,37 @@ impl Room {
                 .map(|(_, event)| &event.pdu)
         };
         Ok(check_state_dependent_auth_rules(&self.rules.authorization, pdu, by_key))
+    }
+
+    /// While the room's state is partial, members are missing from it. Those that an event's authorization
+    /// asks for are taken from its auth events until then.
+    fn add_omitted_members(
+        &self,
+        view: &Context<'_>,
+        arrival: &Arrival<'_>,
+        allowing: &mut Allowing,
+    ) -> Result<(), RoomError> {
+        let is_found = |state_key: &str| {
+            let member = StateEventType::RoomMember;
+            allowing.iter().any(|((kind, key), _)| *kind == member && key == state_key)
+        };
+        let omitted: Vec<_> = arrival
+            .auth_events
+            .iter()
+            .filter(|event| *event.pdu.kind() == TimelineEventType::RoomMember)
+            .filter(|event| event.header.standing != Standing::Rejected)
+            .filter_map(|event| Some((event.pdu.state_key()?.to_owned(), event)))
+            .filter(|(state_key, _)| !is_found(state_key))
+            .collect();
+        // Asked last: events of whole rooms seldom come so far.
+        if omitted.is_empty() || view.snapshot.get(&schema::PARTIAL, &self.id, &())?.is_none() {
+            return Ok(());
+        }
+        let keyed = |(state_key, event): (String, &Arc<StoredEvent>)| {
+            ((StateEventType::RoomMember, state_key), Arc::clone(event))
+        };
+        allowing.extend(omitted.into_iter().map(keyed));
+        Ok(())
     }
 
     /// The events of a state that an event's authorization asks for.
