@@ -23,6 +23,7 @@ const PAGE: usize = 100;
 
 impl Rooms {
     /// The other servers that have joined members in a room: from memory until its members change.
+    /// While the room's state is partial, those that the join's answer named are among them.
     ///
     /// # Errors
     ///
@@ -40,7 +41,10 @@ impl Rooms {
         }
         // The rows are at least as new as the head. If they are newer, they are read again with the
         // next head.
-        let servers = Arc::new(self.read_servers(room_id).await?);
+        let mut servers = self.read_servers(room_id).await?;
+        servers.extend(self.partial_servers(room_id).await?);
+        servers.remove(self.identity().server_name());
+        let servers = Arc::new(servers);
         let cached = CachedServers { members, servers: Arc::clone(&servers) };
         self.served().servers.insert(room_id.to_owned(), cached);
         Ok(servers)
@@ -137,7 +141,11 @@ impl Rooms {
         room_id: &RoomId,
         server: &ServerName,
     ) -> Result<bool, RoomError> {
-        Ok(self.server_row(room_id, server).await?.is_some_and(|row| row.joined > 0))
+        if self.server_row(room_id, server).await?.is_some_and(|row| row.joined > 0) {
+            return Ok(true);
+        }
+        let (room_id, server) = (room_id.to_owned(), server.to_owned());
+        Ok(self.store().get(&schema::PARTIAL_SERVERS, &room_id, &server).await?.is_some())
     }
 
     /// What is known of another server's members; `None` if it never had any.
