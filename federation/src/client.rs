@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     FederationConfig, RemoteError,
-    destinations::Destinations,
+    destinations::{Destinations, Turn},
     transport::{Limits, Transport, TransportError},
 };
 
@@ -33,6 +33,8 @@ const ANSWER_BYTES: usize = 8 * 1024 * 1024;
 const MAX_PAUSES: usize = 2;
 /// The longest such moment that is waited for; beyond it the caller is told.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// How long a request waits for another one to find out whether the server is well again.
+const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Bytes of another server's message that are kept.
 const MAX_MESSAGE_BYTES: usize = 300;
 
@@ -118,7 +120,7 @@ impl Client {
     where
         R: OutgoingRequest<PathBuilder = SinglePath>,
     {
-        self.gate(destination)?;
+        let _turn = self.turn(destination, limits).await?;
         let bad =
             |reason: String| RemoteError::BadAnswer { server: destination.to_owned(), reason };
         // The transport knows the authority.
@@ -131,8 +133,8 @@ impl Client {
             .map_err(|error| bad(error.to_string()))
     }
 
-    /// May this server be asked now?
-    fn gate(&self, destination: &ServerName) -> Result<(), RemoteError> {
+    /// The right to ask this server now.
+    async fn turn(&self, destination: &ServerName, limits: Limits) -> Result<Turn, RemoteError> {
         let server = || destination.to_owned();
         if destination == self.0.identity.server_name() {
             // Nobody serves itself over the network: this is some caller's mistake, and may be a stranger's trick.
@@ -142,10 +144,8 @@ impl Client {
         if !self.0.config.admits(destination) {
             return Err(RemoteError::NotAllowed(server()));
         }
-        match self.0.destinations.retry_in(destination) {
-            Some(retry_in_ms) => Err(RemoteError::BackingOff { server: server(), retry_in_ms }),
-            None => Ok(()),
-        }
+        let turn = self.0.destinations.turn(destination, limits.timeout.min(MAX_WAIT)).await;
+        turn.map_err(|retry_in_ms| RemoteError::BackingOff { server: server(), retry_in_ms })
     }
 
     /// Sends, waits out short pauses that the server asks for, and tells what its answer says of its health.

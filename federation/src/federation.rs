@@ -52,6 +52,7 @@ struct Inner {
     outbound: Outbound,
     turns: inbound::Turns,
     kept_locks: inbound::KeptLocks,
+    holes: inbound::Holes,
     tasks: Tasks,
 }
 
@@ -101,6 +102,7 @@ impl Federation {
         })
         .await?;
         let turns = inbound::Turns::default();
+        let holes = inbound::Holes::open(&parts.store).await?;
         Ok(Self(Arc::new(Inner {
             parts,
             client,
@@ -110,6 +112,7 @@ impl Federation {
             outbound,
             turns,
             kept_locks: inbound::KeptLocks::new(),
+            holes,
             tasks,
         })))
     }
@@ -122,6 +125,7 @@ impl Federation {
         self.users().set_remote(Arc::new(remote.clone()));
         self.0.outbound.start();
         remote.resume_partial_joins();
+        self.spawn(inbound::fill_holes(self.clone(), remote));
     }
 
     /// Does work behind the request that caused it. It is cut off at its next pause when the server
@@ -153,6 +157,11 @@ impl Federation {
     /// Who writes the kept EDUs of which server.
     pub(crate) fn kept_locks(&self) -> &inbound::KeptLocks {
         &self.0.kept_locks
+    }
+
+    /// Events that nobody told so far.
+    pub(crate) fn holes(&self) -> &inbound::Holes {
+        &self.0.holes
     }
 
     /// The store.

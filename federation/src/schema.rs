@@ -9,6 +9,7 @@ pub const KEYSPACES: &[&str] = &[
     inbound::ANSWERED_ORDER.name(),
     inbound::KEPT_EDUS.name(),
     inbound::KEPT_EDU_COUNTS.name(),
+    inbound::HOLES.name(),
     OUTBOUND_CURSORS.name(),
     keys::ANSWERS.name(),
     keys::KEYS.name(),

@@ -42,12 +42,12 @@ pub struct RoomHead {
     pub joined_local_members: u64,
     /// Notifying events in the main timeline so far.
     pub notify_total: u64,
-    /// What only rooms with forks have. Stored behind the rest.
+    /// What only rooms shared with other servers have. Stored behind the rest.
     #[serde(skip)]
     pub forks: Forks,
 }
 
-/// The part of a [`RoomHead`] that speaks of forks.
+/// The part of a [`RoomHead`] that speaks of forks, and of what other servers did before this one came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forks {
     /// Has the room rows in [`CURRENT_STATES`](crate::schema::CURRENT_STATES)? Where it has none, the
@@ -55,6 +55,9 @@ pub struct Forks {
     pub has_current_states: bool,
     /// The rows of the members are still being brought up to the current state.
     pub lag: Option<MemberLag>,
+    /// The depth at which this server came into the room for its present stay; 0 if the room began
+    /// here. What is less deep is history, to be backfilled and never to be taken for news.
+    pub from_depth: u64,
 }
 
 /// Rows of members that do not show the current state yet: more of them changed at once than one
@@ -137,7 +140,7 @@ mod tests {
     #[test]
     fn keeps_what_it_says_of_forks() {
         let lag = Some(MemberLag { shown: NodeId(5), next_key: 70 });
-        let forks = Forks { has_current_states: true, lag };
+        let forks = Forks { has_current_states: true, lag, from_depth: 12 };
         let head = RoomHead { forks, ..RoomHead::new(RoomVersionId::V12) };
         let read = RoomHead::decode(&Bytes::from(encoded(&head))).unwrap();
         assert_eq!(read.forks, forks);

@@ -1,7 +1,7 @@
 //! What is known of other servers' reachability: one row a server that failed, kept over restarts.
 //!
 //! A server that failed is left alone for one step of its backoff, whoever wants to speak to it. Then
-//! one request goes through; its fate decides what becomes of the others.
+//! one request goes through; those that come meanwhile wait for its fate, which is theirs too.
 
 mod table;
 
@@ -10,13 +10,14 @@ use std::{
     fmt,
     ops::ControlFlow,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use hearth_storage::{Commit, Keyspace, Store};
 use hearth_types::Clock;
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
 use self::table::{DestinationRow, Steps, Table};
 use crate::{FederationConfig, FederationError};
@@ -37,6 +38,8 @@ struct Inner {
     table: Mutex<Table>,
     /// There are rows to write; also told at the end.
     dirty: Arc<Notify>,
+    /// A request that others wait for is over.
+    settled: Notify,
     watcher: OnceLock<Arc<dyn DestinationWatcher>>,
 }
 
@@ -102,6 +105,7 @@ impl Destinations {
             clock,
             table: Mutex::new(Table::new(Steps { min_ms, max_ms }, own_name, rows)),
             dirty: Arc::default(),
+            settled: Notify::new(),
             watcher: OnceLock::new(),
         });
         tokio::spawn(write_rows(Arc::downgrade(&inner), Arc::clone(&inner.dirty), store));
@@ -123,6 +127,29 @@ impl Destinations {
         self.0.table.lock().try_now(server, self.0.clock.now_ms())
     }
 
+    /// The same, but waits for the one request that goes through when the server is due: what became
+    /// of it holds for all. The turn is over when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// How long the server is to be left alone, in milliseconds.
+    pub(crate) async fn turn(&self, server: &ServerName, patience: Duration) -> Result<Turn, u64> {
+        let turn = async {
+            loop {
+                let settled = self.0.settled.notified();
+                match self.retry_in(server) {
+                    None => {
+                        return Ok(Turn { destinations: self.clone(), server: server.to_owned() });
+                    }
+                    Some(wait_ms) if self.due_in(server).is_some() => return Err(wait_ms),
+                    Some(_) => settled.await,
+                }
+            }
+        };
+        let gave_up = || u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        timeout(patience, turn).await.unwrap_or_else(|_| Err(gave_up()))
+    }
+
     /// The same for somebody who only wants to know.
     #[must_use]
     pub fn due_in(&self, server: &ServerName) -> Option<u64> {
@@ -135,6 +162,7 @@ impl Destinations {
         if recovered {
             tracing::info!(%server, "a server can be reached again");
             self.0.dirty.notify_one();
+            self.0.settled.notify_waiters();
             self.wake(server);
         }
     }
@@ -145,6 +173,7 @@ impl Destinations {
         if begun {
             tracing::info!(%server, error, "a server cannot be reached");
             self.0.dirty.notify_one();
+            self.0.settled.notify_waiters();
         }
     }
 
@@ -189,6 +218,22 @@ impl Destinations {
     }
 }
 
+/// The right to ask a server now.
+pub(crate) struct Turn {
+    destinations: Destinations,
+    server: OwnedServerName,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Cut off before anything was heard: the next one may try.
+        let Inner { table, settled, .. } = &*self.destinations.0;
+        if table.lock().end_probe(&self.server) {
+            settled.notify_waiters();
+        }
+    }
+}
+
 /// Writes what changed, lazily durable, until the table is gone.
 async fn write_rows(table: std::sync::Weak<Inner>, dirty: Arc<Notify>, store: Store) {
     loop {
@@ -213,8 +258,6 @@ async fn write_rows(table: std::sync::Weak<Inner>, dirty: Arc<Notify>, store: St
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use hearth_types::ManualClock;
     use ruma::server_name;
 
@@ -258,5 +301,31 @@ mod tests {
         destinations.succeeded(there);
         written(&store, there, false).await;
         assert!(destinations.report().await.unwrap().is_empty());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_while_one_asks_waits_for_the_outcome() {
+        let store = Store::memory_for_tests(crate::KEYSPACES);
+        let clock = Arc::new(ManualClock::new(1_000_000));
+        let there = server_name!("there.test");
+        let destinations = open(&store, &clock).await;
+        let patience = Duration::from_secs(10);
+        destinations.failed(there, "it is down");
+        let wait = destinations.due_in(there).unwrap();
+        assert_eq!(destinations.turn(there, patience).await.err(), Some(wait), "it rests");
+        clock.advance(Duration::from_millis(wait));
+
+        let first = destinations.turn(there, patience).await.ok().unwrap();
+        assert!(destinations.turn(there, patience).await.is_err(), "no patience left");
+        let waits = destinations.turn(there, patience);
+        let (second, ()) = tokio::join!(waits, async { destinations.succeeded(there) });
+        assert!(second.is_ok(), "it is well");
+
+        destinations.failed(there, "down again");
+        clock.advance(Duration::from_millis(destinations.due_in(there).unwrap()));
+        drop(first);
+        let third = destinations.turn(there, patience).await.ok().unwrap();
+        let waits = destinations.turn(there, patience);
+        let (fourth, ()) = tokio::join!(waits, async { drop(third) });
+        assert!(fourth.is_ok(), "the one before was cut off");
     }
 }

@@ -89,6 +89,12 @@ impl Table {
         None
     }
 
+    /// The one request is over, whether anything was heard or not. Says whether there was one.
+    pub(super) fn end_probe(&mut self, server: &ServerName) -> bool {
+        let known = self.failing.get_mut(server);
+        known.is_some_and(|known| known.probe_until_ms.take().is_some())
+    }
+
     /// How long until it is due; takes no turn.
     pub(super) fn due_in(&self, server: &ServerName, now_ms: u64) -> Option<u64> {
         let due_ms = self.failing.get(server)?.row.retry_at_ms;

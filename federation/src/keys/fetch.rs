@@ -105,10 +105,9 @@ impl KeyRing {
             let rest_ms = if last.succeeded { REFETCH_AFTER_MS } else { RETRY_AFTER_MS };
             now_ms >= last.at_ms.saturating_add(rest_ms)
         });
-        // The last word is the destinations': who may try is expected to.
         rested
             && self.0.config.admits(server)
-            && (purpose == Purpose::Stranger || self.0.destinations.retry_in(server).is_none())
+            && (purpose == Purpose::Stranger || self.0.destinations.due_in(server).is_none())
     }
 
     /// Asks one server, within the bound for all.
@@ -139,6 +138,13 @@ impl KeyRing {
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = path_of::<get_server_keys::v2::Request>()?;
         let limits = Limits { timeout: ANSWER_TIMEOUT, max_bytes: MAX_ANSWER_BYTES };
+        let rests = |wait_ms| format!("it was unreachable; the next attempt is in {wait_ms} ms");
+        let _turn = match purpose {
+            Purpose::Events => {
+                Some(self.0.destinations.turn(server, ANSWER_TIMEOUT).await.map_err(rests)?)
+            }
+            Purpose::Stranger => None,
+        };
         let answer = self.0.transport.send(server, request, limits).await;
         if purpose == Purpose::Events {
             match &answer {

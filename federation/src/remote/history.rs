@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use hearth_rooms::{CheckedPdu, RoomError, Verdict};
+use hearth_rooms::{CheckedPdu, RoomError, Verdict, schema::Standing};
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UInt,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UInt,
     api::{
         Direction,
         federation::{
@@ -60,12 +60,32 @@ impl Remote {
         Ok(false)
     }
 
+    /// Fetches one event of the past, and some before it, of a certain server. Whether it is here then.
+    pub(crate) async fn fetch_history(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        event_id: &EventId,
+    ) -> Result<bool, RoomError> {
+        let _turn = self.history_locks().lock(room_id).await;
+        if !self.is_history(room_id, event_id).await? {
+            self.backfill_by(server, room_id, &[event_id.to_owned()], MAX_EVENTS).await?;
+        }
+        self.is_history(room_id, event_id).await
+    }
+
+    /// Has the event a place in the room's graph?
+    async fn is_history(&self, room_id: &RoomId, event_id: &EventId) -> Result<bool, RoomError> {
+        let held = self.federation().rooms().event_by_id(room_id, event_id).await?;
+        Ok(held.is_some_and(|held| held.header.standing != Standing::Outlier))
+    }
+
     /// Servers of the room, a few of them.
     async fn neighbours(&self, room_id: &RoomId) -> Result<Vec<OwnedServerName>, RoomError> {
         let servers = self.federation().rooms().remote_servers(room_id).await?;
         let destinations = self.federation().destinations();
         let (awake, asleep): (Vec<OwnedServerName>, Vec<OwnedServerName>) =
-            servers.iter().cloned().partition(|server| destinations.retry_in(server).is_none());
+            servers.iter().cloned().partition(|server| destinations.due_in(server).is_none());
         let own = self.federation().identity().server_name();
         let mut servers = candidates(own, awake.into_iter().chain(asleep));
         servers.truncate(MAX_SERVERS);

@@ -4,7 +4,8 @@
 //! acknowledged may be lost.
 //!
 //! `HEARTH_SIM_SEEDS` sets how many seeds run (200), `HEARTH_SIM_SEED` runs one alone, which replays
-//! exactly; `HEARTH_SIM_TRACE=1` prints every message.
+//! exactly; `HEARTH_SIM_TRACE=1` prints every message, and with `RUST_LOG=debug` what the
+//! servers log.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -25,8 +26,18 @@ fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
+/// With `HEARTH_SIM_TRACE=1`, prints what the servers log, by the variable `RUST_LOG`.
+fn init_log() {
+    if env::var_os("HEARTH_SIM_TRACE").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let log = tracing_subscriber::fmt().with_env_filter(filter).without_time();
+        let _ = log.with_test_writer().try_init();
+    }
+}
+
 /// Runs one seed on a runtime of its own, whose time stands still but for timers.
 fn run(seed: u64) -> world::Outcome {
+    init_log();
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let outcome = runtime.block_on(world::run(seed));
     outcome.unwrap_or_else(|failure| {

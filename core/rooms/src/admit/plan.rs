@@ -176,6 +176,7 @@ impl Planner<'_> {
         self.head.forks.lag = None;
         self.head.extremities = vec![ordinal];
         self.head.depth = join.event.pdu().depth();
+        self.head.forks.from_depth = self.head.depth;
         let header = schema::EventHeader {
             event_id: join.event.pdu().id().to_owned(),
             state_before: before,

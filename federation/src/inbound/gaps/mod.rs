@@ -3,22 +3,28 @@
 //! An event whose previous events are not here waits while the gap before it is walked backwards
 //! (`walk`). Where the gap is too long, or its far end cannot be had, the state at that place is
 //! fetched (`state`) and history goes on from there. Whatever a server answers is checked like what it
-//! pushes, and taken only if it was asked for.
+//! pushes, and taken only if it was asked for. What nobody tells at that moment is noted and asked for
+//! again (`holes`).
 
+mod holes;
 mod state;
 #[cfg(test)]
 mod tests;
 mod turns;
 mod walk;
 
-use std::{iter, time::Duration};
+use std::{collections::BTreeMap, iter, time::Duration};
 
 use hearth_rooms::{CheckedPdu, RoomError, Verdict};
 use ruma::{OwnedEventId, RoomId, RoomVersionId, ServerName};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) use self::turns::Turns;
+use self::holes::Hole;
+pub(crate) use self::{
+    holes::{HOLES, Holes, run as fill_holes},
+    turns::Turns,
+};
 use crate::{Federation, transport::Limits};
 
 /// How long events may wait for what they refer to, in all. Longer than servers wait for an answer:
@@ -43,6 +49,10 @@ struct Filling<'a> {
     version: RoomVersionId,
     /// How many more places may be closed.
     closes_left: usize,
+    /// Attempts before this one.
+    tries: u32,
+    /// Events that could not be had.
+    left_open: BTreeMap<OwnedEventId, Hole>,
 }
 
 impl Gaps {
@@ -80,18 +90,23 @@ impl Gaps {
             room_id,
             version: rooms.version(room_id).await?,
             closes_left: MAX_CLOSED,
+            tries: 0,
+            left_open: BTreeMap::new(),
         };
         for (event, verdict) in iter::zip(events, &mut verdicts) {
             if is_open(verdict) {
+                let event_id = event.pdu().id().to_owned();
                 match timeout_at(deadline, filling.settle(event)).await {
                     Ok(settled) => *verdict = settled?,
+                    // Those behind it have no time either.
                     Err(_) => {
-                        tracing::info!(%origin, %room_id, "a gap could not be filled in time");
-                        break;
+                        tracing::info!(%origin, %room_id, %event_id, "a gap was not filled in time");
+                        filling.left_open.insert(event_id, Hole::Pushed);
                     }
                 }
             }
         }
+        filling.note_holes().await?;
         Ok(verdicts)
     }
 }
@@ -111,8 +126,19 @@ impl Filling<'_> {
             Verdict::MissingAuth(_) => Vec::new(),
             _ => return Ok(verdict),
         };
+        let event_id = event.pdu().id().to_owned();
         chain.push(event);
-        self.receive_chain(chain, verdict).await
+        let verdict = self.receive_chain(chain, verdict).await?;
+        if is_open(&verdict) {
+            self.left_open.insert(event_id, Hole::Pushed);
+        }
+        Ok(verdict)
+    }
+
+    /// Has what could not be had asked for again.
+    async fn note_holes(&mut self) -> Result<(), RoomError> {
+        let holes = std::mem::take(&mut self.left_open);
+        self.federation.holes().note(self.room_id, holes, self.origin, self.tries).await
     }
 
     async fn receive(&self, event: &CheckedPdu) -> Result<Verdict, RoomError> {
@@ -150,9 +176,10 @@ impl Filling<'_> {
     }
 
     /// Fetches what one event needs, and receives it.
-    async fn close(&self, event: CheckedPdu, open: Verdict) -> Result<Verdict, RoomError> {
+    async fn close(&mut self, event: CheckedPdu, open: Verdict) -> Result<Verdict, RoomError> {
         let rooms = self.federation.rooms();
         let mut verdict = open;
+        let mut behind = Vec::new();
         let mut state: Option<Vec<OwnedEventId>> = None;
         for _ in 0..MAX_TRIES {
             match &verdict {
@@ -161,7 +188,8 @@ impl Filling<'_> {
                         break;
                     }
                 }
-                Verdict::MissingPrev(_) if state.is_none() => {
+                Verdict::MissingPrev(missing) if state.is_none() => {
+                    behind.clone_from(missing);
                     state = self.fetch_state(&event).await?;
                     if state.is_none() {
                         break;
@@ -175,6 +203,9 @@ impl Filling<'_> {
                 }
                 None => self.receive(&event).await?,
             };
+        }
+        if !is_open(&verdict) {
+            self.left_open.extend(behind.into_iter().map(|missing| (missing, Hole::Behind)));
         }
         Ok(verdict)
     }

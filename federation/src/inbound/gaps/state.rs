@@ -159,7 +159,7 @@ impl Filling<'_> {
     }
 
     /// Events by their IDs, as far as the server tells them.
-    async fn ask_singly(&self, wanted: &HashSet<OwnedEventId>) -> Vec<Box<RawValue>> {
+    pub(super) async fn ask_singly(&self, wanted: &HashSet<OwnedEventId>) -> Vec<Box<RawValue>> {
         let requests: Vec<_> = wanted.iter().cloned().map(get_event::v1::Request::new).collect();
         let answers = stream::iter(requests)
             .map(|request| self.federation.client().send(self.origin, request, self.limits()))

@@ -22,6 +22,8 @@ const MAX_ENDS: usize = 20;
 /// of those that name it) that are still missing.
 #[derive(Default)]
 struct Gap {
+    /// What is less deep was there before this server was: it is left to backfilling.
+    min_depth: u64,
     found: BTreeMap<OwnedEventId, CheckedPdu>,
     missing: BTreeMap<OwnedEventId, OwnedEventId>,
     bytes: usize,
@@ -37,7 +39,9 @@ impl Filling<'_> {
     ) -> Result<Vec<CheckedPdu>, RoomError> {
         let named_by = event.pdu().id();
         let missing = missing.iter().map(|id| (id.clone(), named_by.to_owned())).collect();
-        let mut gap = Gap { missing, ..Gap::default() };
+        let head = self.federation.rooms().head(self.room_id).await?;
+        let min_depth = head.map_or(0, |head| head.forks.from_depth);
+        let mut gap = Gap { min_depth, missing, ..Gap::default() };
         for _ in 0..MAX_REQUESTS {
             if gap.missing.is_empty() || gap.found.len() >= MAX_EVENTS || gap.bytes >= MAX_BYTES {
                 break;
@@ -61,6 +65,7 @@ impl Filling<'_> {
             latest.into_iter().take(MAX_ENDS).collect(),
         );
         request.limit = UInt::from(EVENTS_PER_REQUEST);
+        request.min_depth = UInt::try_from(gap.min_depth).unwrap_or_default();
         match self.federation.client().send(self.origin, request, self.limits()).await {
             Ok(mut answer) => {
                 answer.events.truncate(2 * EVENTS_PER_REQUEST as usize);
@@ -77,8 +82,9 @@ impl Filling<'_> {
     /// Takes those events that are missing, and what they follow; anything else was not asked for.
     /// Says whether there were any.
     async fn take_in(&self, gap: &mut Gap, events: Vec<CheckedPdu>) -> Result<bool, RoomError> {
+        let news = events.into_iter().filter(|event| event.pdu().depth() >= gap.min_depth);
         let mut told: BTreeMap<_, _> =
-            events.into_iter().map(|event| (event.pdu().id().to_owned(), event)).collect();
+            news.map(|event| (event.pdu().id().to_owned(), event)).collect();
         let mut next: Vec<_> = gap.missing.keys().cloned().collect();
         let mut grew = false;
         while let Some(id) = next.pop() {
@@ -99,7 +105,7 @@ impl Filling<'_> {
     }
 
     /// Is the event here, with the state at it?
-    async fn has_history(&self, event_id: &EventId) -> Result<bool, RoomError> {
+    pub(super) async fn has_history(&self, event_id: &EventId) -> Result<bool, RoomError> {
         let event = self.federation.rooms().event_by_id(self.room_id, event_id).await?;
         Ok(event.is_some_and(|event| event.header.standing != Standing::Outlier))
     }
