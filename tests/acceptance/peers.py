@@ -42,6 +42,7 @@ base_url = "http://127.0.0.1:{port}"
 [federation]
 ca_files = ["{authority}"]
 allow_networks = ["127.0.0.0/8", "::1/128"]
+well_known = "{name}"
 backoff_min_s = {backoff_min_s}
 backoff_max_s = {backoff_max_s}
 

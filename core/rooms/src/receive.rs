@@ -79,7 +79,6 @@ impl Rooms {
 
     /// Receives an event that this server passes on to the others: a membership event that another
     /// server finished from this one's template (SS "Joining Rooms").
-    #[allow(dead_code, reason = "called by what serves joins")]
     pub(crate) async fn admit_event(
         &self,
         room_id: &RoomId,

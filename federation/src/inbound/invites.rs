@@ -58,7 +58,7 @@ async fn invite(
 async fn invite_v1(
     api: Api,
     request: Ruma<create_invite::v1::Request, Origin>,
-) -> Result<create_invite::v1::Response, ApiError> {
+) -> Result<RawJson, ApiError> {
     let Ruma { body, identity, json, .. } = request;
     let version = match api.rooms().head(&body.room_id).await? {
         Some(head) => head.version.clone(),
@@ -75,8 +75,8 @@ async fn invite_v1(
         shown: body.unsigned.invite_room_state,
     };
     let signed = take(&api, invite).await?;
-    let signed = serde_json::from_slice(&signed).map_err(|error| MatrixError::internal(&error))?;
-    Ok(create_invite::v1::Response::new(signed))
+    // ruma's type would leave out the object around the event.
+    Ok(RawJson::from([b"[200,{\"event\":", &*signed, b"}]"].concat()))
 }
 
 /// What is read of an invitation before it is checked.
@@ -102,7 +102,7 @@ async fn take(api: &Api, invite: Invite<'_>) -> Result<Bytes, ApiError> {
         .map_err(|error| MatrixError::invalid_param(format!("not an invitation: {error}")))?;
     if outline.sender.server_name() != invite.origin {
         let text = "The inviter is not one of your server's users";
-        return Err(MatrixError::forbidden(text).into());
+        return Err(MatrixError::invalid_param(text).into());
     }
     must_take_invites(api, &outline).await?;
     let event = check_one(api, &invite.version, room_id, invite.event_id, invite.event).await?;
@@ -137,7 +137,10 @@ async fn take(api: &Api, invite: Invite<'_>) -> Result<Bytes, ApiError> {
 async fn must_take_invites(api: &Api, outline: &Outline) -> Result<(), ApiError> {
     let user_id = &outline.state_key;
     let users = api.federation.users();
-    if !api.federation.identity().is_local(user_id) || !users.is_active(user_id).await? {
+    if !api.federation.identity().is_local(user_id) {
+        return Err(MatrixError::invalid_param("The invitee is not a user of this server").into());
+    }
+    if !users.is_active(user_id).await? {
         return Err(MatrixError::forbidden("There is no such user on this server").into());
     }
     if users.blocks_invites(user_id).await? {

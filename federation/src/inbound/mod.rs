@@ -3,15 +3,18 @@
 //! `auth` proves who asks · `keys` serves keys · `send` takes transactions, `gaps` fetches what they
 //! refer to, `edus` what they carry beside events · `rooms` answers about events and state ·
 //! `membership` lets users of other servers join, leave and knock · `invites` and `third_party` take
-//! invitations · `queries` are the small ones · `answer` and `error` shape the responses.
+//! invitations · `queries` are the small ones · `devices` and `media` tell of what users upload ·
+//! `answer` and `error` shape the responses.
 
 mod answer;
 mod auth;
+mod devices;
 mod edus;
 mod error;
 mod gaps;
 mod invites;
 mod keys;
+mod media;
 mod membership;
 mod queries;
 mod rooms;
@@ -69,6 +72,8 @@ pub(crate) fn router(federation: Federation, http: Http) -> axum::Router {
         .merge(invites::endpoints())
         .merge(third_party::endpoints())
         .merge(queries::endpoints())
+        .merge(devices::endpoints())
+        .merge(media::endpoints())
         .merge(well_known::endpoints());
     endpoints.into_router(Api { federation, transactions: send::Transactions::default(), http })
 }

@@ -7,5 +7,6 @@
     reason = "tests fail by panicking"
 )]
 
+mod inbound;
 mod remote;
 mod support;

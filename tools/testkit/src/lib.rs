@@ -1,6 +1,6 @@
 //! Test support: the real server in this process, on a random port, with a real engine in a folder of
 //! its own ([`TestServer`]), a small HTTP client that speaks JSON ([`Client`], [`TestUser`]), and a network
-//! in memory over which servers federate ([`Network`]).
+//! in memory over which servers federate ([`Network`]), real ones and scripted ones ([`Peer`]).
 //!
 //! Everything here panics with the answer in the message when the server does not do what a test
 //! takes for granted; what a test is *about* goes through [`Client::get`] and its siblings, which
@@ -13,12 +13,14 @@
 
 mod client;
 mod network;
+pub mod peer;
 mod server;
 mod user;
 
 pub use self::{
     client::{Client, Response, encode},
     network::{Fate, Network, Passage},
+    peer::Peer,
     server::{TestServer, TestServerBuilder},
     user::TestUser,
 };

@@ -66,7 +66,7 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// [`RoomError::BadJson`] if it is not an event of this shape, has fields that no membership event
+    /// [`RoomError::InvalidParam`] if it is not an event of this shape, has fields that no membership event
     /// has, or a content hash that is not its own; [`RoomError::UnsupportedVersion`].
     pub fn countersign(
         &self,
@@ -82,13 +82,13 @@ impl Rooms {
         let identity = self.identity();
         let name = identity.server_name().as_str();
         sign_event(name, identity.key_pair(), &mut object, &rules.redaction)
-            .map_err(|error| RoomError::BadJson(error.to_string()))?;
-        to_raw_value(&object).map_err(|error| RoomError::BadJson(error.to_string()))
+            .map_err(|error| RoomError::InvalidParam(error.to_string()))?;
+        to_raw_value(&object).map_err(|error| RoomError::InvalidParam(error.to_string()))
     }
 }
 
 fn refused(text: impl Into<String>) -> RoomError {
-    RoomError::BadJson(text.into())
+    RoomError::InvalidParam(text.into())
 }
 
 /// A new object of an event's known fields, each of the type that it must have.

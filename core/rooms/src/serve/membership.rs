@@ -47,7 +47,7 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// [`RoomError::BadJson`] if it is not the join of a user of that server;
+    /// [`RoomError::InvalidParam`] if it is not the join of a user of that server;
     /// [`RoomError::Forbidden`], [`RoomError::UnableToAuthoriseJoin`] and
     /// [`RoomError::UnableToGrantJoin`] if the conditions are not met.
     pub async fn countersign_join(
@@ -58,7 +58,7 @@ impl Rooms {
     ) -> Result<Option<Box<RawValue>>, RoomError> {
         let version = self.version(room_id).await?;
         let join: Join = serde_json::from_str(event.get())
-            .map_err(|error| RoomError::BadJson(format!("not a join: {error}")))?;
+            .map_err(|error| RoomError::InvalidParam(format!("not a join: {error}")))?;
         let names_local = join.content.authorised_via.as_ref();
         if !names_local.is_some_and(|user_id| self.identity().is_local(user_id))
             || !vouches(&version)
@@ -293,5 +293,5 @@ fn check_own_membership(
         return Ok(());
     }
     let text = "not the membership event that this endpoint takes";
-    Err(RoomError::BadJson(text.to_owned()))
+    Err(RoomError::InvalidParam(text.to_owned()))
 }
