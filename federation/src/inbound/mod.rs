@@ -1,15 +1,16 @@
 //! What other servers ask: one module a subject, named as the specification's sections.
 //!
 //! `auth` proves who asks · `keys` serves keys · `send` takes transactions, `gaps` fetches what they
-//! refer to, `edus` what they carry beside events · `rooms` answers about events and state ·
-//! `membership` lets users of other servers join, leave and knock · `invites` and `third_party` take
-//! invitations · `queries` are the small ones · `devices` and `media` tell of what users upload ·
-//! `answer` and `error` shape the responses.
+//! refer to, `edus` what they carry beside events, `ended` invitations that are taken back · `rooms`
+//! answers about events and state · `membership` lets users of other servers join, leave and knock ·
+//! `invites` and `third_party` take invitations · `queries` are the small ones · `devices` and `media`
+//! tell of what users upload · `answer` and `error` shape the responses.
 
 mod answer;
 mod auth;
 mod devices;
 mod edus;
+mod ended;
 mod error;
 mod gaps;
 mod invites;

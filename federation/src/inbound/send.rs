@@ -20,7 +20,7 @@ use hearth_rooms::{RoomError, Verdict};
 use hearth_storage::{Commit, CommitError, Keyspace, OwnerLocks, StoreError, postcard_record};
 use parking_lot::Mutex;
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName,
+    OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName,
     api::federation::transactions::{edu::Edu, send_transaction_message},
     serde::Raw,
 };
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::{Api, Gaps, Origin, edus};
+use super::{Api, Gaps, Origin, edus, ended};
 use crate::{Federation, check::Dropped};
 
 /// Events of one transaction (SS "Transactions").
@@ -253,6 +253,18 @@ fn by_room(pdus: Vec<Box<RawValue>>) -> BTreeMap<OwnedRoomId, Vec<Box<RawValue>>
     rooms
 }
 
+/// The version of a room that this server is in. What is left of others is not kept up to date.
+async fn version_of_resident(
+    federation: &Federation,
+    room_id: &RoomId,
+) -> Result<RoomVersionId, RoomError> {
+    if federation.rooms().is_resident(room_id).await? {
+        federation.rooms().version(room_id).await
+    } else {
+        Err(RoomError::UnknownRoom)
+    }
+}
+
 /// The events of one room. One that cannot be taken harms no other.
 async fn receive_room(
     federation: &Federation,
@@ -260,11 +272,12 @@ async fn receive_room(
     room_id: &RoomId,
     pdus: Vec<Box<RawValue>>,
 ) -> Results {
-    let version = match federation.rooms().version(room_id).await {
+    let version = match version_of_resident(federation, room_id).await {
         Ok(version) => version,
         Err(error) => {
             // Without the room's version its events have no ID to report them by.
             tracing::debug!(%origin, %room_id, %error, "events of a room that is not here");
+            ended::receive(federation, room_id, pdus).await;
             return Results::new();
         }
     };

@@ -70,7 +70,7 @@ impl Remote {
 
 /// Servers that should know the room: that of who made the membership, then those of who made what is
 /// shown of the room.
-fn servers_of(known: &OutOfBand) -> impl Iterator<Item = OwnedServerName> {
+pub(crate) fn servers_of(known: &OutOfBand) -> impl Iterator<Item = OwnedServerName> {
     #[derive(Deserialize)]
     struct Stripped<'a> {
         #[serde(borrow)]

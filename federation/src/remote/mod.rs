@@ -32,6 +32,7 @@ use ruma::{
 };
 use tokio::sync::Notify;
 
+pub(crate) use self::leave::servers_of;
 use self::{
     joins::{Joins, RoomLocks},
     profiles::Profiles,

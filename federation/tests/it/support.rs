@@ -57,20 +57,12 @@ impl World {
         room_id: &RoomId,
         event_id: &EventId,
     ) {
-        let waiting = async {
-            let mut since = since.to_owned();
-            loop {
-                let sync = user.wait_for_sync(&since).await;
-                let timeline = &sync["rooms"]["join"][room_id.as_str()]["timeline"]["events"];
-                let shown = timeline.as_array().into_iter().flatten();
-                if shown.into_iter().any(|event| event["event_id"] == event_id.as_str()) {
-                    return;
-                }
-                sync["next_batch"].as_str().unwrap().clone_into(&mut since);
-            }
+        let shows = |sync: &Value| {
+            let timeline = &sync["rooms"]["join"][room_id.as_str()]["timeline"]["events"];
+            let mut shown = timeline.as_array().into_iter().flatten();
+            shown.any(|event| event["event_id"] == event_id.as_str())
         };
-        let shown = timeout(PATIENCE, waiting).await;
-        shown.unwrap_or_else(|_| panic!("{event_id} does not come to {}", user.user_id));
+        wait_for_sync(user, since, shows).await;
     }
 
     /// Waits until a server holds this membership.
@@ -89,6 +81,28 @@ impl World {
         let reached = timeout(PATIENCE, waiting).await;
         reached.unwrap_or_else(|_| panic!("{user_id} does not come to be in {wanted}"));
     }
+}
+
+/// Waits until a user's syncs have shown something.
+pub(crate) async fn wait_for_sync(user: &TestUser, since: &str, shows: impl Fn(&Value) -> bool) {
+    let waiting = async {
+        let mut since = since.to_owned();
+        loop {
+            let sync = user.wait_for_sync(&since).await;
+            if shows(&sync) {
+                return;
+            }
+            sync["next_batch"].as_str().unwrap().clone_into(&mut since);
+        }
+    };
+    let shown = timeout(PATIENCE, waiting).await;
+    shown.unwrap_or_else(|_| panic!("it does not come to {}", user.user_id));
+}
+
+/// Kicks somebody.
+pub(crate) async fn kick(by: &TestUser, room_id: &RoomId, user_id: &UserId) {
+    let body = serde_json::json!({ "user_id": user_id });
+    by.post_ok(&TestUser::room_path(room_id, "kick"), body).await;
 }
 
 /// A path of `/join` or `/knock` with servers to ask.

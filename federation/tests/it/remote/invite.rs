@@ -4,7 +4,7 @@ use hearth_testkit::TestUser;
 use http::StatusCode;
 use serde_json::json;
 
-use crate::support::{World, membership};
+use crate::support::{World, kick, membership, wait_for_sync};
 
 #[tokio::test]
 async fn an_invitation_is_shown_and_taken_on_the_other_server() {
@@ -46,6 +46,19 @@ async fn an_invitation_is_rejected_although_nobody_answers() {
     bob.leave(&room_id).await;
     let sync = bob.sync(Some(&since), "").await;
     assert!(sync["rooms"]["leave"][room_id.as_str()].is_object(), "{sync}");
+    let sync = bob.sync(None, "").await;
+    assert!(sync["rooms"]["invite"][room_id.as_str()].is_null(), "{sync}");
+}
+
+#[tokio::test]
+async fn an_invitation_that_is_taken_back_is_gone() {
+    let world = World::start(&["a.test", "b.test"]).await;
+    let (ann, bob) = (world.user("a.test", "ann").await, world.user("b.test", "bob").await);
+    let room_id = ann.create_room(json!({})).await;
+    ann.invite(&room_id, &bob.user_id).await;
+    let since = bob.now().await;
+    kick(&ann, &room_id, &bob.user_id).await;
+    wait_for_sync(&bob, &since, |sync| sync["rooms"]["leave"][room_id.as_str()].is_object()).await;
     let sync = bob.sync(None, "").await;
     assert!(sync["rooms"]["invite"][room_id.as_str()].is_null(), "{sync}");
 }

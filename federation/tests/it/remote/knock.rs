@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{World, membership, via_path};
+use crate::support::{World, kick, membership, via_path, wait_for_sync};
 
 #[tokio::test]
 async fn a_knock_is_heard_and_answered() {
@@ -20,6 +20,18 @@ async fn a_knock_is_heard_and_answered() {
     ann.invite(&room_id, &bob.user_id).await;
     bob.join(&room_id).await;
     assert_eq!(membership(&ann, &room_id, &bob.user_id).await, "join");
+}
+
+#[tokio::test]
+async fn a_knock_that_is_turned_away_is_gone() {
+    let world = World::start(&["a.test", "b.test"]).await;
+    let (ann, bob) = (world.user("a.test", "ann").await, world.user("b.test", "bob").await);
+    let rules = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
+    let room_id = ann.create_room(json!({ "initial_state": [rules] })).await;
+    bob.post_ok(&via_path("knock", room_id.as_str(), &["a.test"]), json!({})).await;
+    let since = bob.now().await;
+    kick(&ann, &room_id, &bob.user_id).await;
+    wait_for_sync(&bob, &since, |sync| sync["rooms"]["leave"][room_id.as_str()].is_object()).await;
 }
 
 #[tokio::test]
