@@ -1,5 +1,5 @@
-//! Administration of the parts: the commands of `hearth user`, and the socket on which a running
-//! server takes them.
+//! Administration of the parts: the commands of `hearth user` and `hearth federation destinations`, and
+//! the socket on which a running server takes them.
 //!
 //! The socket lies in the data folder and only the server's own user may open it; whoever can could
 //! as well write the store. One request and one answer a connection, each a line of JSON.
@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use hearth_federation::{Federation, outbound::DestinationReport};
 use hearth_rooms::{RoomError, schema::Membership};
 use hearth_users::{NewAccount, Secret, UsersError};
 use ruma::{OwnedUserId, UserId};
@@ -65,13 +66,46 @@ pub enum AdminRequest {
         /// Hide the user's messages from those who join later?
         erase: bool,
     },
+    /// List the servers that this one sends to.
+    Destinations,
 }
 
-/// The user that a command was about, or what to tell the operator.
-pub type AdminReply = Result<OwnedUserId, String>;
+/// What came of a command, or what to tell the operator.
+pub type AdminReply = Result<AdminAnswer, String>;
+
+/// What came of a command.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminAnswer {
+    /// The user that it was about.
+    User(OwnedUserId),
+    /// The servers, by name.
+    Destinations(Vec<DestinationReport>),
+}
+
+/// What commands work on.
+#[derive(Clone, Debug)]
+pub(crate) struct Administered {
+    pub(crate) parts: Parts,
+    /// If the server federates.
+    pub(crate) federation: Option<Federation>,
+}
 
 /// Carries out a command.
-pub(crate) async fn execute(parts: &Parts, request: AdminRequest) -> AdminReply {
+pub(crate) async fn execute(server: &Administered, request: AdminRequest) -> AdminReply {
+    match request {
+        AdminRequest::Destinations => {
+            let federation = server.federation.as_ref();
+            let federation = federation.ok_or("federation is off: see federation.enabled")?;
+            let reports = federation.outbound().report().await;
+            reports.map(AdminAnswer::Destinations).map_err(|error| error.to_string())
+        }
+        request => change_user(&server.parts, request).await.map(AdminAnswer::User),
+    }
+}
+
+/// Carries out a command about a user.
+async fn change_user(parts: &Parts, request: AdminRequest) -> Result<OwnedUserId, String> {
     let told = |error: UsersError| error.to_string();
     match request {
         AdminRequest::CreateUser { user, password, admin } => {
@@ -99,6 +133,7 @@ pub(crate) async fn execute(parts: &Parts, request: AdminRequest) -> AdminReply 
             leave_rooms(parts, &user_id).await?;
             Ok(user_id)
         }
+        AdminRequest::Destinations => Err("this command is about no user".to_owned()),
     }
 }
 
@@ -149,7 +184,7 @@ pub struct AdminSocketError {
 impl AdminSocket {
     /// Listens. A socket that is there already is what a killed server left: the store's lock, which
     /// the caller holds, admits one server at a time.
-    pub(crate) fn open(path: &Path, parts: Parts) -> Result<Self, AdminSocketError> {
+    pub(crate) fn open(path: &Path, server: Administered) -> Result<Self, AdminSocketError> {
         let listener =
             listen(path).map_err(|error| AdminSocketError { path: path.to_owned(), error })?;
         let stop = CancellationToken::new();
@@ -157,7 +192,7 @@ impl AdminSocket {
         let task = tokio::spawn(async move {
             while let Some(accepted) = stopped.run_until_cancelled(listener.accept()).await {
                 let served = match accepted {
-                    Ok((stream, _)) => serve(stream, &parts).await,
+                    Ok((stream, _)) => serve(stream, &server).await,
                     Err(error) => {
                         sleep(SERVER_PATIENCE).await;
                         Err(error)
@@ -194,7 +229,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn serve(stream: UnixStream, parts: &Parts) -> io::Result<()> {
+async fn serve(stream: UnixStream, server: &Administered) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = tokio::io::BufReader::new(reader).take(MAX_REQUEST_BYTES);
@@ -202,7 +237,7 @@ async fn serve(stream: UnixStream, parts: &Parts) -> io::Result<()> {
     let reply = match serde_json::from_str(&line) {
         Ok(request) => {
             tracing::info!(?request, "administration");
-            execute(parts, request).await
+            execute(server, request).await
         }
         Err(error) => Err(format!("this server does not understand the command: {error}")),
     };

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod federation;
+
 use std::{
     env, fs,
     io::{self, Write as _},
@@ -18,10 +20,13 @@ use tokio::{
 
 use crate::{
     Config, ConfigError, RunningServer, StartError, StartOptions,
-    admin::{self, AdminRequest},
-    config::{self, render},
+    admin::{self, AdminAnswer, AdminRequest, Administered},
+    config::{self, LogConfig, render},
+    demo,
     parts::{OpenError, Parts},
-    password, start, telemetry,
+    password,
+    start::{self, start},
+    telemetry,
 };
 
 /// Where the configuration is when nothing else is said.
@@ -54,6 +59,11 @@ enum Command {
     /// Make and change accounts, whether or not the server runs
     #[command(subcommand)]
     User(UserCommand),
+    /// Look at how the server gets on with others
+    #[command(subcommand)]
+    Federation(federation::FederationCommand),
+    /// Show two servers on this machine federating, with temporary data
+    Demo,
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -123,6 +133,8 @@ enum CliError {
     #[error("{0}")]
     Open(#[from] OpenError),
     #[error("{0}")]
+    Demo(#[from] demo::DemoError),
+    #[error("{0}")]
     Told(String),
 }
 
@@ -145,6 +157,8 @@ fn run(cli: &Cli) -> Result<(), CliError> {
     match &cli.command {
         None | Some(Command::Serve) => serve(cli),
         Some(Command::User(command)) => user(cli, command),
+        Some(Command::Demo) => show_demo(),
+        Some(Command::Federation(command)) => federation::run(cli, command),
         Some(Command::Config(ConfigCommand::Check)) => {
             let path = cli.existing_config()?;
             cli.load(&path)?;
@@ -174,11 +188,16 @@ impl Cli {
     }
 
     fn load(&self, path: &Path) -> Result<Config, ConfigError> {
+        self.load_from(Some(path))
+    }
+
+    /// The configuration, from the environment alone if there is no file.
+    fn load_from(&self, path: Option<&Path>) -> Result<Config, ConfigError> {
         // Variables that are not Unicode cannot be overrides.
         let environment = env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        let mut config = config::load(Some(path), environment)?;
+        let mut config = config::load(path, environment)?;
         if let Some(data) = &self.data {
             config.server.data_dir.clone_from(data);
         }
@@ -212,6 +231,13 @@ fn serve(cli: &Cli) -> Result<(), CliError> {
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// Two servers and a conversation, which needs neither configuration nor data.
+fn show_demo() -> Result<(), CliError> {
+    // The story is told on standard output; what goes wrong is in it.
+    telemetry::init(&LogConfig { level: "error".to_owned(), ..LogConfig::default() });
+    Ok(runtime()?.block_on(demo::run(&mut io::stdout()))?)
 }
 
 /// Writes the commented configuration unless there is one. Was it written?
@@ -286,15 +312,9 @@ fn runtime() -> io::Result<Runtime> {
 fn user(cli: &Cli, command: &UserCommand) -> Result<(), CliError> {
     let config = cli.load(&cli.existing_config()?)?;
     let (request, generated) = admin_request(command)?;
-    let socket = config.admin_socket_path();
-    let asked = admin::ask_running_server(&socket, &request).map_err(|error| {
-        CliError::Told(format!("cannot ask the running server at {}: {error}", socket.display()))
-    })?;
-    let reply = match asked {
-        Some(reply) => reply,
-        None => runtime()?.block_on(execute_here(&config, request))?,
+    let AdminAnswer::User(user_id) = administer(&config, request)? else {
+        return Err(CliError::Told("the server answered another question".to_owned()));
     };
-    let user_id = reply.map_err(CliError::Told)?;
     let mut out = io::stdout();
     let done = match command {
         UserCommand::Create { .. } => "created",
@@ -308,22 +328,45 @@ fn user(cli: &Cli, command: &UserCommand) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Has the running server carry out a command, or carries it out on the store itself if none runs.
+fn administer(config: &Config, request: AdminRequest) -> Result<AdminAnswer, CliError> {
+    let socket = config.admin_socket_path();
+    let asked = admin::ask_running_server(&socket, &request).map_err(|error| {
+        CliError::Told(format!("cannot ask the running server at {}: {error}", socket.display()))
+    })?;
+    let reply = match asked {
+        Some(reply) => reply,
+        None => runtime()?.block_on(execute_here(config, request))?,
+    };
+    reply.map_err(CliError::Told)
+}
+
 /// Carries a command out on the store itself, since no server runs.
 async fn execute_here(
     config: &Config,
     request: AdminRequest,
 ) -> Result<admin::AdminReply, CliError> {
-    let parts =
-        Parts::open(config, &StartOptions::default()).await.map_err(|error| match error {
-            OpenError::Store(hearth_storage::StoreError::Locked(_)) => CliError::Told(format!(
-                "the store is open in another process, which does not answer on {}",
-                config.admin_socket_path().display()
-            )),
-            error => CliError::Open(error),
-        })?;
-    let reply = admin::execute(&parts, request).await;
+    let options = StartOptions::default();
+    let parts = Parts::open(config, &options).await.map_err(|error| match error {
+        OpenError::Store(hearth_storage::StoreError::Locked(_)) => CliError::Told(format!(
+            "the store is open in another process, which does not answer on {}",
+            config.admin_socket_path().display()
+        )),
+        error => CliError::Open(error),
+    })?;
+    let federation = match request {
+        AdminRequest::Destinations => start::federation(config, &options, &parts).await,
+        _ => Ok(None),
+    };
+    let reply = match federation {
+        Ok(federation) => {
+            let server = Administered { parts: parts.clone(), federation };
+            Ok(admin::execute(&server, request).await)
+        }
+        Err(error) => Err(CliError::Open(error)),
+    };
     parts.close().await?;
-    Ok(reply)
+    reply
 }
 
 /// The command as the server takes it, and the password if it was made up.

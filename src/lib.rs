@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+mod demo;
 pub mod keyfile;
 mod parts;
 pub mod password;

@@ -13,7 +13,7 @@ use hearth_types::SystemClock;
 
 use crate::{
     Config, ConfigError,
-    admin::{AdminSocket, AdminSocketError},
+    admin::{AdminSocket, AdminSocketError, Administered},
     parts::{OpenError, Parts, StartOptions},
     serve::{self, ListenError, Listeners},
 };
@@ -99,7 +99,8 @@ async fn surfaces(
     let federation = federation(config, options, parts).await?;
     let bound = serve::bind(&config.listen).await?;
     let router = router(config, parts, federation.as_ref(), http);
-    let admin = AdminSocket::open(&config.admin_socket_path(), parts.clone())?;
+    let administered = Administered { parts: parts.clone(), federation: federation.clone() };
+    let admin = AdminSocket::open(&config.admin_socket_path(), administered)?;
     if let Some(federation) = &federation {
         federation.start();
     }
@@ -108,7 +109,7 @@ async fn surfaces(
 }
 
 /// Federation, opened but not started, if the configuration wants it.
-async fn federation(
+pub(crate) async fn federation(
     config: &Config,
     options: &StartOptions,
     parts: &Parts,

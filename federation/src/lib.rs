@@ -1,7 +1,7 @@
 //! The server-server API: everything that is said to and heard from other homeservers.
 //!
-//! Owns: the key ring ([`keys`]), finding servers ([`discovery`]) and speaking to them ([`transport`],
-//! [`client`]), the first three checks on received events ([`check`]), what other servers ask
+//! Owns: the key ring ([`keys`]), finding servers ([`discovery`]), speaking to them ([`transport`],
+//! [`client`]) and explaining how they are reached ([`diagnosis`]), the first three checks on received events ([`check`]), what other servers ask
 //! ([`inbound`]), what they are sent ([`outbound`]) and what is asked of them in the name of local users
 //! ([`remote`], which implements [`hearth_rooms::RemoteRooms`]).
 //!
@@ -16,6 +16,7 @@ pub mod check;
 pub mod client;
 pub mod config;
 pub mod destinations;
+pub mod diagnosis;
 pub mod discovery;
 mod error;
 mod federation;

@@ -3,7 +3,7 @@
 
 pub mod connect;
 mod http;
-mod tls;
+pub(crate) mod tls;
 mod web;
 
 use std::time::Duration;

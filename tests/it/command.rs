@@ -13,6 +13,7 @@ use tempfile::TempDir;
 /// A working directory with a server's configuration and data.
 pub(crate) struct Home {
     folder: TempDir,
+    federates: bool,
 }
 
 /// A server that runs as a process; killed when dropped.
@@ -24,7 +25,12 @@ pub(crate) struct Server {
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { folder: tempfile::tempdir().unwrap(), federates: false }
+    }
+
+    /// One whose servers speak with others.
+    pub(crate) fn federating() -> Self {
+        Self { federates: true, ..Self::new() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -44,7 +50,7 @@ impl Home {
             .env_remove("RUST_LOG")
             .env("HEARTH_LISTEN__ADDRESSES", "127.0.0.1:0")
             .env("HEARTH_USERS__ARGON2__MEMORY_KIB", "8")
-            .env("HEARTH_FEDERATION__ENABLED", "false")
+            .env("HEARTH_FEDERATION__ENABLED", self.federates.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -133,6 +139,11 @@ impl Drop for Server {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Speaks HTTP while nothing else happens.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 pub(crate) fn stderr(output: &Output) -> String {

@@ -3,6 +3,7 @@
 
 mod command;
 mod configuration;
+mod federation;
 mod life;
 mod users;
 mod waiting;

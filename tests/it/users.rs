@@ -3,12 +3,7 @@ use http::StatusCode;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::command::{Home, Server};
-
-/// Speaks HTTP while nothing else happens.
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
-}
+use crate::command::{Home, Server, block_on};
 
 /// The answer to logging in.
 fn try_login(server: &Server, user: &str, password: &str) -> (StatusCode, Value) {

@@ -6,7 +6,7 @@
 mod table;
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     ops::ControlFlow,
     sync::{Arc, OnceLock},
@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tokio::{sync::Notify, time::timeout};
 
-use self::table::{DestinationRow, Steps, Table};
+pub(crate) use self::table::DestinationRow;
+use self::table::{Steps, Table};
 use crate::{FederationConfig, FederationError};
 
 /// Servers that failed.
@@ -54,24 +55,6 @@ impl Drop for Inner {
 pub trait DestinationWatcher: Send + Sync + 'static {
     /// The server is worth a try: it answered after it had failed, or it spoke to us. Must not block.
     fn worth_trying(&self, server: &ServerName);
-
-    /// Log entries that servers have not been offered yet, as far as they are counted.
-    fn backlogs(&self) -> HashMap<OwnedServerName, u64>;
-}
-
-/// A server as the command line lists it.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct DestinationReport {
-    /// The server.
-    pub server: OwnedServerName,
-    /// Failures in a row.
-    pub failures: u32,
-    /// When it is tried again, in milliseconds since 1970.
-    pub retry_at_ms: Option<u64>,
-    /// The last error, shortened.
-    pub last_error: Option<String>,
-    /// Log entries that it has not been offered yet, as far as they are counted.
-    pub backlog: u64,
 }
 
 impl fmt::Debug for Destinations {
@@ -186,29 +169,10 @@ impl Destinations {
         }
     }
 
-    /// All servers that failed or that have not been offered everything, by name, for the command line.
-    pub async fn report(&self) -> Result<Vec<DestinationReport>, FederationError> {
-        let mut backlogs = self.0.watcher.get().map_or_else(HashMap::new, |them| them.backlogs());
-        let mut reports: Vec<_> = {
-            let table = self.0.table.lock();
-            let report = |(server, row): (&OwnedServerName, &DestinationRow)| DestinationReport {
-                server: server.clone(),
-                failures: row.failures,
-                retry_at_ms: Some(row.retry_at_ms),
-                last_error: Some(row.last_error.clone()),
-                backlog: backlogs.remove(server).unwrap_or(0),
-            };
-            table.rows().map(report).collect()
-        };
-        reports.extend(backlogs.into_iter().map(|(server, backlog)| DestinationReport {
-            server,
-            failures: 0,
-            retry_at_ms: None,
-            last_error: None,
-            backlog,
-        }));
-        reports.sort_by(|one, other| one.server.cmp(&other.server));
-        Ok(reports)
+    /// All servers that failed.
+    pub(crate) fn rows(&self) -> BTreeMap<OwnedServerName, DestinationRow> {
+        let table = self.0.table.lock();
+        table.rows().map(|(server, row)| (server.clone(), row.clone())).collect()
     }
 
     fn wake(&self, server: &ServerName) {
@@ -294,13 +258,12 @@ mod tests {
 
         let destinations = open(&store, &clock).await;
         assert_eq!(destinations.retry_in(there), Some(wait));
-        let report = destinations.report().await.unwrap();
-        assert_eq!(report[0].last_error.as_deref(), Some("it is down"));
+        assert_eq!(destinations.rows()[there].last_error, "it is down");
         clock.advance(Duration::from_millis(wait));
         assert_eq!(destinations.retry_in(there), None);
         destinations.succeeded(there);
         written(&store, there, false).await;
-        assert!(destinations.report().await.unwrap().is_empty());
+        assert!(destinations.rows().is_empty());
     }
     #[tokio::test(start_paused = true)]
     async fn who_comes_while_one_asks_waits_for_the_outcome() {

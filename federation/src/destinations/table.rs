@@ -24,11 +24,11 @@ const MAX_ERROR_BYTES: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DestinationRow {
     /// Steps of the backoff so far.
-    pub(super) failures: u32,
+    pub(crate) failures: u32,
     /// When it is due.
-    pub(super) retry_at_ms: u64,
+    pub(crate) retry_at_ms: u64,
     /// The last error, shortened.
-    pub(super) last_error: String,
+    pub(crate) last_error: String,
 }
 postcard_record!(DestinationRow, version = 1);
 

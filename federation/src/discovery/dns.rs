@@ -40,7 +40,7 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DnsError {
     /// There are no such records.
-    #[error("{0} has no such record")]
+    #[error("no record was found for {0}")]
     NoRecords(String),
     /// It is not known whether there are.
     #[error("{name} cannot be looked up: {reason}")]

@@ -50,11 +50,12 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Finds the addresses of an authority.
+/// Finds the addresses of an authority. `missing` takes the services that are not there.
 pub(crate) async fn locate(
     resolver: &dyn Resolver,
     authority: &ServerName,
     ports: Ports,
+    missing: &mut Vec<DnsError>,
 ) -> Result<Located, DnsError> {
     let host = authority.host();
     if let Some(address) = literal(host) {
@@ -66,8 +67,10 @@ pub(crate) async fn locate(
         return by_name(resolver, host, port, Rule::Port).await;
     }
     for service in SERVICES {
-        if let Some(located) = by_service(resolver, &format!("{service}.{host}")).await? {
-            return Ok(located);
+        let name = format!("{service}.{host}");
+        match by_service(resolver, &name).await? {
+            Ok(located) => return Ok(located),
+            Err(error) => missing.push(error),
         }
     }
     by_name(resolver, host, ports.federation, Rule::Default).await
@@ -93,17 +96,18 @@ pub(crate) async fn by_name(
     Ok(Located { rule, candidates })
 }
 
-/// The addresses of a service; `None` if there is no such service.
-async fn by_service(resolver: &dyn Resolver, name: &str) -> Result<Option<Located>, DnsError> {
+/// The addresses of a service; the inner error if there is no such service.
+async fn by_service(
+    resolver: &dyn Resolver,
+    name: &str,
+) -> Result<Result<Located, DnsError>, DnsError> {
     let services = match resolver.services(name).await {
-        Ok(services) if services.is_empty() => return Ok(None),
-        Ok(services) => srv::order(services, &mut rand::rng()),
-        Err(DnsError::NoRecords(_)) => return Ok(None),
-        Err(error @ DnsError::Failed { .. }) => {
-            // Some name servers fail on types of records that they do not know.
-            tracing::debug!(%error, "taken for no SRV record");
-            return Ok(None);
+        Ok(services) if services.is_empty() => {
+            return Ok(Err(DnsError::NoRecords(name.to_owned())));
         }
+        Ok(services) => srv::order(services, &mut rand::rng()),
+        // Some name servers fail on types of records that they do not know.
+        Err(error) => return Ok(Err(error)),
     };
     let mut candidates = Vec::new();
     let mut last_error = DnsError::NoRecords(name.to_owned());
@@ -123,5 +127,5 @@ async fn by_service(resolver: &dyn Resolver, name: &str) -> Result<Option<Locate
     if candidates.is_empty() {
         return Err(last_error);
     }
-    Ok(Some(Located { rule: Rule::Service(name.to_owned()), candidates }))
+    Ok(Ok(Located { rule: Rule::Service(name.to_owned()), candidates }))
 }

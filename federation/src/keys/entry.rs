@@ -115,6 +115,38 @@ impl ServerKeys {
     }
 }
 
+/// What a server's answer says of its keys, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ToldKeys {
+    /// IDs of those in use.
+    pub(crate) current: Vec<String>,
+    /// IDs of those that were in use.
+    pub(crate) old: Vec<String>,
+    /// IDs of those in use that signed the answer.
+    pub(crate) signed_with: Vec<String>,
+    /// As the server says.
+    pub(crate) valid_until_ms: u64,
+}
+
+/// Reads an answer as [`ServerKeys::read`] does, and tells what it says.
+pub(crate) fn read_answer(
+    server: &ServerName,
+    json: &[u8],
+    now_ms: u64,
+) -> Result<ToldKeys, String> {
+    let answer: CanonicalJsonObject =
+        serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    ServerKeys::read(server, &answer, now_ms).map_err(|error| error.to_string())?;
+    let ids = |field| entries(&answer, field).map(|(id, _)| id.clone()).collect::<Vec<_>>();
+    let (current, old) = (ids("verify_keys"), ids("old_verify_keys"));
+    let signatures = answer.get("signatures").and_then(CanonicalJsonValue::as_object);
+    let signatures = signatures.and_then(|all| all.get(server.as_str())?.as_object());
+    let signed = |id: &&String| signatures.is_some_and(|signatures| signatures.contains_key(*id));
+    let signed_with = current.iter().filter(signed).cloned().collect();
+    let valid_until_ms = milliseconds(answer.get("valid_until_ts")).unwrap_or_default();
+    Ok(ToldKeys { current, old, signed_with, valid_until_ms })
+}
+
 /// Checks that `server` has signed an object with one of these keys. Signatures of others, and with
 /// other keys, are left alone.
 pub(super) fn verify_signed_by(

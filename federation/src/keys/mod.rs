@@ -28,7 +28,11 @@ use ruma::{
 };
 use tokio::sync::Semaphore;
 
-pub(crate) use self::{entry::ServerKeys, fetch::Purpose, own::OWN_KEYS};
+pub(crate) use self::{
+    entry::{ServerKeys, read_answer},
+    fetch::Purpose,
+    own::OWN_KEYS,
+};
 use self::{
     fetch::{Attempt, Fetch},
     own::OwnKeys,

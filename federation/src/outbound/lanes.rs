@@ -62,8 +62,6 @@ struct Lane {
     in_flight: Option<(StreamPosition, usize)>,
     /// What comes after this position must be read from the log.
     behind: Option<StreamPosition>,
-    /// Events that were passed over while behind, as far as they were counted.
-    passed_over: u64,
     absence: Option<Absence>,
     /// The cursor as persisted.
     row: Option<StreamPosition>,
@@ -73,6 +71,8 @@ struct Lane {
     rests_until: Option<Instant>,
     /// Transactions in a row that were answered with an error.
     refusals: u32,
+    /// The last such error.
+    last_refusal: Option<String>,
     /// So many events go in transactions of their own, to find one that is refused.
     singly: usize,
 }
@@ -90,9 +90,9 @@ impl Lane {
         first.map(StreamPosition::previous).or(self.behind).unwrap_or(routed)
     }
 
-    fn backlog(&self) -> u64 {
-        let held = self.queue.len() + self.in_flight.map_or(0, |(_, count)| count);
-        self.passed_over + held as u64
+    /// Events that are in memory.
+    fn held(&self) -> u64 {
+        (self.queue.len() + self.in_flight.map_or(0, |(_, count)| count)) as u64
     }
 
     /// Forgets what waits: it will be read again. What is not in the log is out of date by then, but
@@ -100,7 +100,6 @@ impl Lane {
     fn fall_behind(&mut self, routed: StreamPosition) {
         let has_receipts = self.edus.receipts_from().is_some();
         if !self.queue.is_empty() || self.in_flight.is_some() || has_receipts {
-            self.passed_over = self.backlog();
             self.behind = Some(self.delivered(routed));
         }
         self.queue.clear();
@@ -130,6 +129,21 @@ pub(super) struct Checkpoint {
     pub(super) rows: Vec<Row>,
     /// The cursor of all others.
     pub(super) shared: StreamPosition,
+}
+
+/// What is known of a destination, to be told to the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LaneState {
+    /// Events in memory.
+    pub(super) held: u64,
+    /// What comes after this position in the log is still to be counted.
+    pub(super) behind: Option<StreamPosition>,
+    /// When it is tried again.
+    pub(super) rests_until: Option<Instant>,
+    /// Transactions in a row that were answered with an error.
+    pub(super) refusals: u32,
+    /// The last such error.
+    pub(super) last_refusal: Option<String>,
 }
 
 /// All destinations that have something waiting.
@@ -164,12 +178,11 @@ impl Lanes {
     /// Adds an event to a destination's queue. Must be followed by [`Self::set_routed`].
     pub(super) fn push(&mut self, server: &ServerName, item: Item) {
         let Some(lane) = self.lane(server) else { return };
-        if lane.behind.is_some_and(|behind| behind < item.position) {
-            lane.passed_over += 1;
+        if lane.behind.is_some() {
+            // It comes again when the log is read.
         } else if lane.queue.len() >= MAX_WAITING {
             lane.behind = Some(item.position.previous());
-            lane.passed_over += 1;
-        } else if lane.behind.is_none() {
+        } else {
             lane.queue.push_back(item);
         }
     }
@@ -323,10 +336,6 @@ impl Lanes {
         }
         lane.absence = None;
         lane.behind = (until < routed).then_some(until);
-        lane.passed_over = match lane.behind {
-            Some(_) => lane.passed_over.saturating_sub(lane.queue.len() as u64),
-            None => 0,
-        };
     }
 
     /// A part of what makes an absence good, or how it begins. The cursor stays where it is.
@@ -347,7 +356,6 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(server) else { return };
         lane.absence = None;
         lane.behind = Some(until);
-        lane.passed_over = 0;
     }
 
     /// What was taken was delivered, or is no longer to be.
@@ -356,6 +364,7 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(server) else { return };
         lane.in_flight = None;
         lane.refusals = 0;
+        lane.last_refusal = None;
         lane.singly = lane.singly.saturating_sub(1);
     }
 
@@ -370,8 +379,9 @@ impl Lanes {
     }
 
     /// Counts an answer that was an error, and tells how many there were in a row before it.
-    pub(super) fn refused(&mut self, server: &ServerName) -> u32 {
+    pub(super) fn refused(&mut self, server: &ServerName, error: String) -> u32 {
         let Some(lane) = self.lanes.get_mut(server) else { return 0 };
+        lane.last_refusal = Some(error);
         let before = lane.refusals;
         lane.refusals = before.saturating_add(1);
         before
@@ -421,9 +431,19 @@ impl Lanes {
         Checkpoint { rows, shared }
     }
 
-    /// How many events wait for whom, as far as they are counted.
-    pub(super) fn backlogs(&self) -> HashMap<OwnedServerName, u64> {
+    /// What is known of those that have something waiting.
+    pub(super) fn states(&self) -> HashMap<OwnedServerName, LaneState> {
         let waiting = self.lanes.iter().filter(|(_, lane)| lane.has_work() || lane.busy);
-        waiting.map(|(server, lane)| (server.clone(), lane.backlog())).collect()
+        let state = |(server, lane): (&OwnedServerName, &Lane)| {
+            let state = LaneState {
+                held: lane.held(),
+                behind: lane.behind,
+                rests_until: lane.rests_until,
+                refusals: lane.refusals,
+                last_refusal: lane.last_refusal.clone(),
+            };
+            (server.clone(), state)
+        };
+        waiting.map(state).collect()
     }
 }

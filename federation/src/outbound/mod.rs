@@ -12,10 +12,11 @@ mod cursors;
 mod edus;
 mod ephemeral;
 mod lanes;
+mod report;
 mod router;
 mod sender;
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use hearth_rooms::{RoomError, Rooms};
 use hearth_storage::{Store, StoreError};
@@ -30,6 +31,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::cursors::OUTBOUND_CURSORS;
+pub use self::report::DestinationReport;
 use self::{ephemeral::Pending, lanes::Lanes, sender::TransactionIds};
 use crate::{
     FederationConfig, FederationError,
@@ -189,10 +191,6 @@ impl DestinationWatcher for Watcher {
         if started {
             inner.start_senders([server.to_owned()]);
         }
-    }
-
-    fn backlogs(&self) -> HashMap<OwnedServerName, u64> {
-        self.0.upgrade().map(|inner| inner.lanes.lock().backlogs()).unwrap_or_default()
     }
 }
 

@@ -17,9 +17,9 @@ use tokio::time::{Instant, sleep};
 use super::{Inner, edus::PublicReceipt, is_lasting, lanes::Item};
 
 /// Something and where it goes.
-struct Delivery {
+pub(super) struct Delivery {
     what: News,
-    servers: Arc<BTreeSet<OwnedServerName>>,
+    pub(super) servers: Arc<BTreeSet<OwnedServerName>>,
 }
 
 enum News {
@@ -122,7 +122,8 @@ impl Inner {
         }
     }
 
-    async fn event_delivery(&self, item: Item) -> Result<Delivery, RoomError> {
+    /// An event and whom it goes to.
+    pub(super) async fn event_delivery(&self, item: Item) -> Result<Delivery, RoomError> {
         let event = self.rooms.event(&item.room_id, item.ordinal).await?;
         let change = MemberChange::of(&event);
         let servers = self.destinations_of(&item, &event, change.as_ref()).await?;

@@ -239,7 +239,7 @@ impl Inner {
             }
             RemoteError::Matrix { .. } | RemoteError::BadAnswer { .. } => {}
         }
-        let before = self.lanes.lock().refused(server);
+        let before = self.lanes.lock().refused(server, error.to_string());
         let pause = pause_after(&error, before, self.config.backoff_min_s);
         tracing::info!(%error, %server, ?pause, "a transaction was not taken");
         Outcome::Later(pause)

@@ -301,11 +301,19 @@ async fn a_dead_server_is_tried_once_a_step_and_then_gets_everything() {
     // Ten minutes hold steps of 10, 20, 40, 80, 160 and 320 seconds, each shorter by up to a quarter.
     let attempts = world.network().attempts(there());
     assert!((5..=8).contains(&attempts), "{attempts} attempts in ten minutes");
-    assert_eq!(world.destinations.report().await.unwrap()[0].backlog, 200);
+    let report = world.outbound.report().await.unwrap().remove(0);
+    assert_eq!((report.server.as_ref(), report.rooms, report.waiting), (there(), 1, 200));
+    assert!(!report.waiting_is_more);
+    assert_eq!(report.failures, u32::try_from(attempts).unwrap());
+    assert_eq!(report.last_error.as_deref(), Some("there.test cannot be reached: it is down"));
+    assert_eq!(
+        report.retry_at_ms,
+        world.destinations.due_in(there()).map(|wait| world.ground.clock.now_ms() + wait)
+    );
     world.network().set(there(), None);
     after_s(2_000).await;
     assert_eq!(world.network().texts(there()), texts);
-    assert!(world.destinations.report().await.unwrap().is_empty());
+    assert!(world.outbound.report().await.unwrap()[0].is_well());
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,7 +403,7 @@ async fn who_was_long_away_gets_the_newest_events() {
     world.say("and on").await;
     after_s(1).await;
     assert_eq!(world.network().texts(there()).last().unwrap(), "and on");
-    assert!(world.destinations.report().await.unwrap().is_empty());
+    assert!(world.outbound.report().await.unwrap()[0].is_well());
 }
 
 #[tokio::test(start_paused = true)]

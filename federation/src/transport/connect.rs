@@ -80,15 +80,17 @@ impl fmt::Debug for Network {
 }
 
 impl Network {
-    /// The addresses of an authority, not checked yet.
+    /// The addresses of an authority, not checked yet. `missing` takes what was looked up before, and
+    /// is not there.
     pub async fn locate(
         &self,
         authority: &ServerName,
         purpose: Purpose,
+        missing: &mut Vec<DnsError>,
     ) -> Result<Located, DnsError> {
         let resolver = self.resolver.as_ref();
         if purpose == Purpose::Federation {
-            return locate::locate(resolver, authority, self.ports).await;
+            return locate::locate(resolver, authority, self.ports, missing).await;
         }
         let port = authority.port().unwrap_or(self.ports.https);
         match locate::literal(authority.host()) {
@@ -107,7 +109,7 @@ impl Network {
         purpose: Purpose,
     ) -> Result<Encrypted, ConnectError> {
         let located = self
-            .locate(authority, purpose)
+            .locate(authority, purpose, &mut Vec::new())
             .await
             .map_err(|error| ConnectError::NotFound(error.to_string()))?;
         let mut why = ConnectError::NotFound(format!("{authority} has no address"));

@@ -13,6 +13,7 @@ use hyper_util::{
 };
 use ruma::{OwnedServerName, ServerName};
 use tokio::time::timeout;
+use url::Url;
 
 use super::{
     Limits, Transport, TransportError,
@@ -68,7 +69,7 @@ impl HttpTransport {
         let network = Arc::new(Network {
             guard: AddressGuard::new(config.allow_networks.clone()),
             resolver,
-            tls: Arc::new(tls::client_config(config)?),
+            tls: Arc::new(tls::client_config(tls::roots(config)?)?),
             ports,
         });
         let pool = |purpose| {
@@ -89,8 +90,9 @@ impl HttpTransport {
     }
 
     /// Asks a host whether it delegates to another name, whatever is remembered of it.
-    pub async fn ask_well_known(&self, host: &ServerName) -> Answer {
-        web::ask_well_known(&self.web, host).await
+    /// `hops` takes the addresses that it redirects to.
+    pub async fn ask_well_known(&self, host: &ServerName, hops: &mut Vec<Url>) -> Answer {
+        web::ask_well_known(&self.web, host, hops).await
     }
 
     /// The authority that requests to a server name: its own name, or what that delegates to.
@@ -99,7 +101,9 @@ impl HttpTransport {
         if literal(server.host()).is_some() || server.port().is_some() {
             return server.to_owned();
         }
-        let delegated = self.well_known.delegated(server, self.ask_well_known(server)).await;
+        let mut hops = Vec::new();
+        let asked = self.ask_well_known(server, &mut hops);
+        let delegated = self.well_known.delegated(server, asked).await;
         delegated.unwrap_or_else(|| server.to_owned())
     }
 

@@ -35,8 +35,9 @@ enum Step {
     Redirect(Url),
 }
 
-/// Asks a host for the name that it delegates to. Every hop is HTTPS, with its address checked.
-pub(super) async fn ask_well_known(http: &Http, host: &ServerName) -> Answer {
+/// Asks a host for the name that it delegates to. Every hop is HTTPS, with its address checked, and goes
+/// into `hops`.
+pub(super) async fn ask_well_known(http: &Http, host: &ServerName, hops: &mut Vec<Url>) -> Answer {
     let Ok(mut url) = Url::parse(&format!("https://{host}/.well-known/matrix/server")) else {
         return Answer::None(format!("{host} cannot be in a URL"));
     };
@@ -44,7 +45,10 @@ pub(super) async fn ask_well_known(http: &Http, host: &ServerName) -> Answer {
         for _ in 0..=MAX_REDIRECTS {
             match step(http, &url).await {
                 Step::Done(answer) => return answer,
-                Step::Redirect(next) => url = next,
+                Step::Redirect(next) => {
+                    hops.push(next.clone());
+                    url = next;
+                }
             }
         }
         Answer::None(format!("more than {MAX_REDIRECTS} redirects"))

@@ -1,6 +1,10 @@
 //! Which servers are in a room.
 
-use std::{collections::BTreeSet, ops::Bound, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::{Bound, ControlFlow},
+    sync::Arc,
+};
 
 use hearth_storage::{Direction, Snapshot};
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
@@ -133,6 +137,22 @@ impl Rooms {
             Ok(joined)
         };
         Ok(self.store().bulk(read).await?)
+    }
+
+    /// Every other server that has joined members, and in how many rooms. Reads a row for each server
+    /// of each room: for operators, not for requests.
+    pub async fn servers_with_rooms(&self) -> Result<BTreeMap<OwnedServerName, u64>, RoomError> {
+        let count = |snapshot: &Snapshot| {
+            let mut servers: BTreeMap<OwnedServerName, u64> = BTreeMap::new();
+            snapshot.for_each(&schema::ROOM_SERVERS, |_: OwnedRoomId, server, row| {
+                if row.joined > 0 {
+                    *servers.entry(server).or_default() += 1;
+                }
+                ControlFlow::Continue(())
+            })?;
+            Ok(servers)
+        };
+        Ok(self.store().bulk(count).await?)
     }
 
     /// Has this other server a joined member?
