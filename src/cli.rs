@@ -267,6 +267,10 @@ fn greet(config: &Config, path: &Path, written: bool, running: &RunningServer) -
     writeln!(out, "\nHearth {} serves {name}.\n", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "  Homeserver address for clients   {base_url}")?;
     writeln!(out, "  Make a user                      {program} user create NAME")?;
+    if config.federation.enabled && name != "localhost" {
+        // To be asked from elsewhere too, but what is wrong here is wrong everywhere.
+        writeln!(out, "  Can other servers reach it?      {program} federation check {name}")?;
+    }
     let note = if written { " (written just now: every setting, commented)" } else { "" };
     writeln!(out, "  Configuration                    {}{note}", shown(path).display())?;
     writeln!(

@@ -3,7 +3,7 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
-use hearth_federation::{FederationError, transport::Transport};
+use hearth_federation::{FederationError, keys, transport::Transport};
 use hearth_rooms::{RoomError, Rooms};
 use hearth_storage::{Store, StoreError, StoreOptions};
 use hearth_sync::{SyncError, SyncService};
@@ -122,6 +122,7 @@ impl Parts {
             server_name: config.server.name.to_string(),
         })
         .await?;
+        keys::record_own_key(&store, &identity, options.clock.as_ref()).await?;
         let users = Users::open(
             store.clone(),
             Arc::clone(&identity),

@@ -246,3 +246,6 @@ fn pause(response: &Response<Bytes>) -> Option<Duration> {
         |body: &[u8]| Some(Duration::from_millis(parsed(body)?.get("retry_after_ms")?.as_u64()?));
     in_head(response.headers()).or_else(|| in_body(response.body()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,7 +113,7 @@ const SERVER: Section = Section {
             "server.data_dir",
             Kind::Text,
             "The folder of everything that the server keeps: the store, the signing key (signing.key) \
-             and the socket for `hearth user` (admin.sock). Relative to the folder of this file. Only \
+             and the socket for `hearth user` and others (admin.sock). Relative to the folder of this file. Only \
              the server's user may read it; back it up as a whole while the server is stopped.",
         ),
     ],

@@ -33,6 +33,11 @@ impl Home {
         Self { federates: true, ..Self::new() }
     }
 
+    /// The same one, with servers that speak with others from now on.
+    pub(crate) fn federate(self) -> Self {
+        Self { federates: true, ..self }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -110,6 +110,16 @@ impl KnownKeys {
     }
 }
 
+/// Remembers the key that this server signs with, and that those of earlier runs are replaced. To be done
+/// on every start, federating or not: what is signed today may be shown to other servers one day.
+pub async fn record_own_key(
+    store: &Store,
+    identity: &ServerIdentity,
+    clock: &dyn Clock,
+) -> Result<(), FederationError> {
+    OwnKeys::open(store, identity, clock.now_ms()).await.map(drop)
+}
+
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyRing").field("identity", &self.0.identity).finish_non_exhaustive()

@@ -1,6 +1,6 @@
 //! The sender over real rooms, under simulated time, against a network that is a table.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use bytes::Bytes;
 use hearth_rooms::{
