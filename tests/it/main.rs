@@ -3,6 +3,7 @@
 
 mod command;
 mod configuration;
+mod demo;
 mod federation;
 mod life;
 mod users;

@@ -66,11 +66,11 @@ async fn bench(config: FederationConfig) -> Bench {
     Bench { client, network, destinations, identity }
 }
 
-fn answer(status: u16, body: serde_json::Value) -> Response<Bytes> {
+fn answer(status: u16, body: Value) -> Response<Bytes> {
     Response::builder().status(status).body(Bytes::from(body.to_string())).unwrap()
 }
 
-fn busy(retry_after: Option<&str>, body: serde_json::Value) -> Response<Bytes> {
+fn busy(retry_after: Option<&str>, body: Value) -> Response<Bytes> {
     let mut answer = answer(429, body);
     if let Some(value) = retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, value.parse().unwrap());
