@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
     DemoError,
@@ -15,6 +15,10 @@ use super::{
 };
 
 const ROOM_NAME: &str = "Two hearths";
+/// How long the servers may take to hold the same.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait before they are compared again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Writes lines with the time since the beginning.
 struct Teller<'a> {
@@ -138,7 +142,7 @@ impl Stage<'_> {
         let event_id = self.alice.send(&self.room_id, "m.room.message", content).await?;
         self.teller.line(&format!("alice  {text}"))?;
         // Long enough for her server to find his gone.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
         let begun = Instant::now();
         servers.two.start().await?;
         self.teller.line("bob's server starts again")?;
@@ -147,18 +151,26 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Do both servers hold the same room?
+    /// Do both servers hold the same room? A server that joins may leave out what it does not need at
+    /// once, and fetch it behind.
     async fn compare(&mut self) -> Result<(), DemoError> {
-        let one = self.alice.state(&self.room_id).await?;
-        let two = self.bob.state(&self.room_id).await?;
-        if one != two {
-            return Err(DemoError::Disagreement(format!("{one:?} and {two:?} are their states")));
+        let begun = Instant::now();
+        loop {
+            let one = self.alice.state(&self.room_id).await?;
+            let two = self.bob.state(&self.room_id).await?;
+            if one == two {
+                let text = format!(
+                    "Both servers hold the same state of the room, {} events, each in its own store.",
+                    one.len()
+                );
+                return Ok(self.teller.chapter(&text)?);
+            }
+            if begun.elapsed() > PATIENCE {
+                let what = format!("{one:?} and {two:?} are their states");
+                return Err(DemoError::Disagreement(what));
+            }
+            sleep(PAUSE).await;
         }
-        let text = format!(
-            "Both servers hold the same state of the room, {} events, and need each other no more.",
-            one.len()
-        );
-        Ok(self.teller.chapter(&text)?)
     }
 
     async fn say(&mut self, who: Side, text: &str) -> Result<String, DemoError> {
