@@ -105,11 +105,18 @@ impl From<RoomError> for ApiError {
             E::UnableToAuthoriseJoin(_) => MatrixError::unable_to_authorise_join(text),
             E::IncompatibleVersion(_) => MatrixError::incompatible_room_version(text),
             E::Remote(_) => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
+            E::Refused { status, errcode, message } => passed_on(status, errcode, message),
             E::UnableToGrantJoin(_) => MatrixError::unable_to_grant_join(text),
             E::Busy => MatrixError::limit_exceeded(BUSY_RETRY),
             E::Internal(source) => MatrixError::internal(&source),
         })
     }
+}
+
+/// Another server's refusal in its own words; what is none is an error of that server.
+fn passed_on(status: u16, errcode: String, message: String) -> MatrixError {
+    let status = StatusCode::from_u16(status).ok().filter(StatusCode::is_client_error);
+    MatrixError::new(status.unwrap_or(StatusCode::BAD_GATEWAY), errcode, message)
 }
 
 impl From<SyncError> for ApiError {

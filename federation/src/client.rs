@@ -88,6 +88,21 @@ impl Client {
     where
         R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath> + Send,
     {
+        self.not_itself(destination)?;
+        self.send_to_any(destination, request, limits).await
+    }
+
+    /// The same for what this server's own name may answer as well: something beside it, such as a policy
+    /// server that shares the name.
+    pub(crate) async fn send_to_any<R>(
+        &self,
+        destination: &ServerName,
+        request: R,
+        limits: Limits,
+    ) -> Result<R::IncomingResponse, RemoteError>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath> + Send,
+    {
         let identity = &self.0.identity;
         let signing = XMatrixSigningInput::new(
             identity.server_name().to_owned(),
@@ -107,6 +122,7 @@ impl Client {
     where
         R: OutgoingRequest<Authentication = NoAuthentication, PathBuilder = SinglePath> + Send,
     {
+        self.not_itself(destination)?;
         self.exchange(destination, request, (), limits).await
     }
 
@@ -133,14 +149,19 @@ impl Client {
             .map_err(|error| bad(error.to_string()))
     }
 
+    /// Nobody serves itself over the network: to ask is some caller's mistake, and may be a stranger's
+    /// trick.
+    fn not_itself(&self, destination: &ServerName) -> Result<(), RemoteError> {
+        if destination != self.0.identity.server_name() {
+            return Ok(());
+        }
+        let reason = "it is this server itself".to_owned();
+        Err(TransportError::NotFound { server: destination.to_owned(), reason }.into())
+    }
+
     /// The right to ask this server now.
     async fn turn(&self, destination: &ServerName, limits: Limits) -> Result<Turn, RemoteError> {
         let server = || destination.to_owned();
-        if destination == self.0.identity.server_name() {
-            // Nobody serves itself over the network: this is some caller's mistake, and may be a stranger's trick.
-            let reason = "it is this server itself".to_owned();
-            return Err(TransportError::NotFound { server: server(), reason }.into());
-        }
         if !self.0.config.admits(destination) {
             return Err(RemoteError::NotAllowed(server()));
         }

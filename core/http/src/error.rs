@@ -18,7 +18,7 @@ use crate::reply::JSON;
 #[derive(Clone, Debug)]
 pub struct MatrixError {
     status: StatusCode,
-    errcode: Option<&'static str>,
+    errcode: Option<Cow<'static, str>>,
     message: Cow<'static, str>,
     extra: Option<Box<Map<String, Value>>>,
     retry_after: Option<Duration>,
@@ -35,12 +35,12 @@ impl MatrixError {
     #[must_use]
     pub fn new(
         status: StatusCode,
-        errcode: &'static str,
+        errcode: impl Into<Cow<'static, str>>,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self {
             status,
-            errcode: Some(errcode),
+            errcode: Some(errcode.into()),
             message: message.into(),
             extra: None,
             retry_after: None,
@@ -56,8 +56,8 @@ impl MatrixError {
 
     /// The error code; `None` for a request to authenticate interactively.
     #[must_use]
-    pub fn errcode(&self) -> Option<&'static str> {
-        self.errcode
+    pub fn errcode(&self) -> Option<&str> {
+        self.errcode.as_deref()
     }
 
     /// The message for people.
@@ -216,7 +216,7 @@ impl MatrixError {
 
 impl fmt::Display for MatrixError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errcode = self.errcode.unwrap_or("authentication required");
+        let errcode = self.errcode.as_deref().unwrap_or("authentication required");
         write!(f, "{} {errcode}: {}", self.status.as_u16(), self.message)
     }
 }
@@ -246,7 +246,7 @@ impl From<UiaaInfo> for MatrixError {
 #[derive(Serialize)]
 struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    errcode: Option<&'static str>,
+    errcode: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -258,8 +258,8 @@ struct Body<'a> {
 impl IntoResponse for MatrixError {
     fn into_response(self) -> Response {
         let body = Body {
-            errcode: self.errcode,
-            error: self.errcode.map(|_| &*self.message),
+            errcode: self.errcode.as_deref(),
+            error: self.errcode.as_ref().map(|_| &*self.message),
             retry_after_ms: self.retry_after.map(as_millis_up),
             extra: self.extra.as_deref(),
         };

@@ -13,7 +13,6 @@ use serde_json::value::RawValue;
 
 use crate::{
     CheckedPdu, MemberProfile, OutOfBand, RemoteAlias, RemoteInvite, RemoteMembership, Rooms,
-    Verdict,
     config::SUPPORTED_VERSIONS,
     error::RoomError,
     membership::{AUTHORISED_VIA, MemberRequest},
@@ -223,7 +222,7 @@ impl Rooms {
         room_id: &RoomId,
         request: MemberRequest,
     ) -> Result<OwnedEventId, RoomError> {
-        let invitee = request.target.clone();
+        let (invitee, transaction) = (request.target.clone(), request.transaction.clone());
         let remote = self.remote().ok_or_else(|| RoomError::RemoteUser(invitee.clone()))?;
         let head = self.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
         let room_state = self.invite_state(room_id, &request.sender).await?;
@@ -234,6 +233,7 @@ impl Rooms {
                 return Err(RoomError::internal("the writer prepared no event"));
             }
         };
+        let event = self.recommended(room_id, event).await?;
         let invite = RemoteInvite {
             room_id: room_id.to_owned(),
             room_version: head.version.clone(),
@@ -242,17 +242,7 @@ impl Rooms {
             room_state,
         };
         let signed = remote.invite(invite).await?;
-        let event_id = signed.pdu().id().to_owned();
-        match self.admit_event(room_id, signed).await? {
-            Verdict::Accepted | Verdict::Known => Ok(event_id),
-            Verdict::SoftFailed => {
-                Err(RoomError::Forbidden("the room has changed meanwhile".to_owned()))
-            }
-            Verdict::Rejected(reason) => Err(RoomError::Forbidden(reason)),
-            Verdict::MissingPrev(_) | Verdict::MissingAuth(_) => {
-                Err(RoomError::internal("an event of this server hangs in the air"))
-            }
-        }
+        self.add_own(room_id, signed, transaction).await
     }
 
     /// What an invitee's server is shown of the room: full events.

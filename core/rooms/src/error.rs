@@ -61,6 +61,16 @@ pub enum RoomError {
     /// (`M_INCOMPATIBLE_ROOM_VERSION`).
     #[error("the room's version is {0}")]
     IncompatibleVersion(String),
+    /// Another server's refusal, to be passed on as it is: the policy server's.
+    #[error("{message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// `errcode`.
+        errcode: String,
+        /// `error`.
+        message: String,
+    },
     /// No other server could do what was asked; the text says why.
     #[error("{0}")]
     Remote(String),

@@ -23,6 +23,7 @@ pub mod format;
 mod head;
 mod membership;
 mod place;
+mod policy;
 pub mod read;
 mod receive;
 mod redaction;

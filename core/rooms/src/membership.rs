@@ -306,18 +306,19 @@ struct AllowRule {
 }
 
 impl Room {
-    /// Changes a membership; returns the event that says so, new or old.
+    /// Changes a membership; returns the event that says so, new or old, or the one that the room's
+    /// policy server is to be asked about.
     pub(crate) fn change_member(
         &mut self,
         view: &Context<'_>,
         batch: &mut Batch,
         request: &mut MemberRequest,
-    ) -> Result<OwnedEventId, StepError> {
+    ) -> Result<Outcome, StepError> {
         if let Some(existing) = self.already_so(view, request)? {
-            return Ok(existing);
+            return Ok(Outcome::Event(existing));
         }
         let mut event = self.member_event_for(view, request)?;
-        let appended = self.append(view, batch, &mut event);
+        let appended = self.append_or_prepare(view, batch, &mut event);
         if matches!(appended, Err(StepError::Settle)) {
             request.content = event.content;
         }

@@ -9,8 +9,8 @@ use ruma::{OwnedEventId, RoomId};
 use crate::{
     Rooms,
     error::RoomError,
-    schema::Forwarding,
-    writer::{How, Receive, by_edges},
+    schema::{Forwarding, TransactionKey},
+    writer::{Action, How, Outcome, Receive, by_edges},
 };
 
 /// An event that passed the first three checks on receipt: its form and size, the signatures of the
@@ -140,7 +140,7 @@ impl Rooms {
         let in_order = in_this_order(&events, &sorted);
         let how = How::History(Arc::new(state_before.into_iter().collect()));
         // All at once: the places of the earlier ones depend on the later ones.
-        let verdicts = self.act_receive(room_id, Receive::new(in_order, how)).await?;
+        let verdicts = self.act_receive(room_id, Receive::new(in_order, how, false)).await?;
         Ok(as_given(events.len(), sorted, verdicts, "it comes before itself"))
     }
 
@@ -152,10 +152,53 @@ impl Rooms {
     ) -> Result<Vec<Verdict>, RoomError> {
         let mut verdicts = Vec::with_capacity(events.len());
         for chunk in events.chunks(CHUNK) {
-            let receive = Receive::new(chunk.to_vec(), how.clone());
-            verdicts.extend(self.act_receive(room_id, receive).await?);
+            let mut open = chunk.to_vec();
+            let mut asked = false;
+            while !open.is_empty() {
+                let receive = Receive::new(open.clone(), how.clone(), asked);
+                let received = self.act_receive(room_id, receive).await?;
+                open.drain(..received.len().min(open.len()));
+                verdicts.extend(received);
+                if !open.is_empty() {
+                    if asked {
+                        return Err(RoomError::internal("the writer received not all events"));
+                    }
+                    open = self.ask_about(room_id, open).await?;
+                    asked = true;
+                }
+            }
         }
         Ok(verdicts)
+    }
+
+    /// Makes an event part of the room that was made here a moment ago. It is not kept if the room has
+    /// changed so that it does not allow it any more.
+    pub(crate) async fn add_own(
+        &self,
+        room_id: &RoomId,
+        event: CheckedPdu,
+        transaction: Option<TransactionKey>,
+    ) -> Result<OwnedEventId, RoomError> {
+        let event_id = event.pdu().id().to_owned();
+        let receive = Receive::new(vec![event], How::Own(transaction), true);
+        let verdict = match self.act(room_id, Action::Receive(receive)).await? {
+            // The same request was here a moment before.
+            Outcome::Event(event_id) => return Ok(event_id),
+            Outcome::Verdicts(verdicts) => only(verdicts)?,
+            Outcome::Prepared(_) | Outcome::Done => {
+                return Err(RoomError::internal("the writer received nothing"));
+            }
+        };
+        match verdict {
+            Verdict::Accepted | Verdict::Known => Ok(event_id),
+            Verdict::SoftFailed => {
+                Err(RoomError::Forbidden("the room has changed meanwhile".to_owned()))
+            }
+            Verdict::Rejected(reason) => Err(RoomError::Forbidden(reason)),
+            Verdict::MissingPrev(_) | Verdict::MissingAuth(_) => {
+                Err(RoomError::internal("an event of this server hangs in the air"))
+            }
+        }
     }
 }
 

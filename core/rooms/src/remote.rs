@@ -81,6 +81,19 @@ pub trait RemoteRooms: Send + Sync + 'static {
     /// Has the invitee's server countersign: the event with both signatures.
     async fn invite(&self, invite: RemoteInvite) -> Result<CheckedPdu, RoomError>;
 
+    /// Asks a room's policy server for its signature on an event (SS "Asking for a Policy Server signature
+    /// on an event"): as it comes, to be checked by the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::Refused`] with what the server says against the event; [`RoomError::Remote`] if it
+    /// does not answer as it should.
+    async fn policy_signature(
+        &self,
+        server: OwnedServerName,
+        event: CheckedPdu,
+    ) -> Result<String, RoomError>;
+
     /// Fetches history before what is held and hands it to
     /// [`Rooms::receive_history`](crate::Rooms::receive_history). `false` if nothing new came.
     async fn backfill(&self, room_id: &RoomId, limit: usize) -> Result<bool, RoomError>;

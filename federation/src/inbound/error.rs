@@ -46,6 +46,7 @@ impl From<RoomError> for ApiError {
             E::UnableToAuthoriseJoin(_) => MatrixError::unable_to_authorise_join(text),
             E::UnableToGrantJoin(_) => MatrixError::unable_to_grant_join(text),
             E::Remote(_) => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
+            E::Refused { .. } => MatrixError::forbidden(text),
             E::Busy => MatrixError::limit_exceeded(BUSY_RETRY),
             E::BadState(_) => MatrixError::bad_state(text),
             // What only this server's own users can bring about.

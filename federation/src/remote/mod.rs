@@ -2,7 +2,7 @@
 //!
 //! `asking` puts a question to several servers in turn · `join` with its `template`s and signatures
 //! (`signed`), `joins` sees that nothing is joined twice at a time · `partial` completes rooms that were
-//! joined without their members · `knock`, `leave`, `invite` · `history` and the `state` at its events ·
+//! joined without their members · `knock`, `leave`, `invite` · `policy` asks policy servers · `history` and the `state` at its events ·
 //! `queries` are aliases, directories and spaces · `profiles`.
 
 mod asking;
@@ -13,6 +13,7 @@ mod joins;
 mod knock;
 mod leave;
 mod partial;
+mod policy;
 mod profiles;
 mod queries;
 mod signed;
@@ -121,6 +122,14 @@ impl RemoteRooms for Remote {
 
     async fn invite(&self, invite: RemoteInvite) -> Result<CheckedPdu, RoomError> {
         self.invite_by(invite).await
+    }
+
+    async fn policy_signature(
+        &self,
+        server: OwnedServerName,
+        event: CheckedPdu,
+    ) -> Result<String, RoomError> {
+        self.sign_policy(&server, &event).await
     }
 
     async fn backfill(&self, room_id: &RoomId, limit: usize) -> Result<bool, RoomError> {

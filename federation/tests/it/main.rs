@@ -8,5 +8,6 @@
 )]
 
 mod inbound;
+mod policy;
 mod remote;
 mod support;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 /// How long what one server tells another may take to be seen there.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Servers that federate with each other.
 pub(crate) struct World {
@@ -34,6 +34,11 @@ impl World {
     /// Registers a user of a server.
     pub(crate) async fn user(&self, server: &str, localpart: &str) -> TestUser {
         self.servers[server].register(localpart).await
+    }
+
+    /// What is between the servers.
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
     }
 
     /// These two do not reach each other any more.

@@ -97,6 +97,14 @@ impl Network {
         self.0.lock().servers.insert(name.to_owned(), router);
     }
 
+    /// From now on, requests to this name go to this service first: what it has no route for goes to the
+    /// one that was there.
+    pub fn put_before(&self, name: &ServerName, router: Router) {
+        let mut state = self.0.lock();
+        let behind = state.servers.remove(name).unwrap_or_default();
+        state.servers.insert(name.to_owned(), router.fallback_service(behind));
+    }
+
     /// From now on, nobody answers under this name. Do it before the server stops: the service holds
     /// its parts.
     pub fn detach(&self, name: &ServerName) {

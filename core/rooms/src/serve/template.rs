@@ -140,6 +140,8 @@ impl TemplateRequest {
 fn refusal(error: StepError) -> RoomError {
     match error {
         StepError::Refused(error) => error,
-        StepError::Settle | StepError::Full => RoomError::internal("a template waits for a commit"),
+        StepError::Settle | StepError::Full | StepError::Unsigned => {
+            RoomError::internal("a template waits for a commit")
+        }
     }
 }

@@ -104,7 +104,7 @@ impl Room {
         let effects = Effects::plan(&mut room, view, &batch, &planned, Facts::default());
         let effects = effects.map_err(|error| match error {
             StepError::Refused(error) => error,
-            StepError::Settle | StepError::Full => {
+            StepError::Settle | StepError::Full | StepError::Unsigned => {
                 RoomError::internal("a new room waits for itself")
             }
         })?;
@@ -149,7 +149,7 @@ impl Room {
     }
 
     /// The current event at the same state key, if it says the same in the name of the same sender.
-    fn identical_state(
+    pub(super) fn identical_state(
         &mut self,
         view: &Context<'_>,
         event: &NewEvent,

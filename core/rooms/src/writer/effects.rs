@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use hearth_types::StreamPosition;
-use ruma::MilliSecondsSinceUnixEpoch;
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId};
 
 use super::{
     Batch, Context, Facts, NewEvent, Room, StepError,
@@ -63,10 +63,7 @@ impl Effects {
         }
         self.beside.apply(room, batch, stored, TimelineIndex::Live(position));
         if let Some((key, at)) = self.transaction {
-            // In the same commit as the event: a repeated request finds it or did nothing.
-            let row = TransactionRow { event_id: stored.header.event_id.clone(), at };
-            batch.commit.put(&schema::TRANSACTIONS, &room.id, &key, &row);
-            room.local.transactions.insert(key, row.event_id);
+            room.keep_transaction(batch, key, stored.header.event_id.clone(), at);
         }
     }
 }
@@ -100,16 +97,16 @@ impl StateChange {
     ) -> Result<Self, RoomError> {
         let (key, new_key) = room.numbered_key(view, event_type, state_key)?;
         let nodes = room.nodes(view);
-        let mut root = before;
+        let mut after = before;
         let (tree, number) = match key {
-            StateKeyOrdinal::Member(number) => (&mut root.members, number),
-            StateKeyOrdinal::Rest(number) => (&mut root.rest, number),
+            StateKeyOrdinal::Member(number) => (&mut after.members, number),
+            StateKeyOrdinal::Rest(number) => (&mut after.rest, number),
         };
         let replaces = if new_key.is_none() { state::get(&nodes, *tree, number)? } else { None };
         let mut editor = TreeEditor::new(&nodes, room.head.next_node);
         *tree = editor.set(*tree, number, ordinal)?;
         let (next_node, nodes) = editor.finish(&[*tree]);
-        Ok(Self { root, replaces, new_key, nodes, next_node })
+        Ok(Self { root: after, replaces, new_key, nodes, next_node })
     }
 }
 
@@ -117,6 +114,20 @@ impl StateChange {
 pub(super) type NewKey = ((String, String), StateKeyOrdinal);
 
 impl Room {
+    /// Notes which event a request made, in the same commit as the event: a repeated request finds it or
+    /// did nothing.
+    pub(super) fn keep_transaction(
+        &mut self,
+        batch: &mut Batch,
+        key: TransactionKey,
+        event_id: OwnedEventId,
+        at: MilliSecondsSinceUnixEpoch,
+    ) {
+        let row = TransactionRow { event_id, at };
+        batch.commit.put(&schema::TRANSACTIONS, &self.id, &key, &row);
+        self.local.transactions.insert(key, row.event_id);
+    }
+
     /// The number of a state key; if the room never had it, the next one, which it is to be given.
     pub(super) fn numbered_key(
         &self,

@@ -152,6 +152,16 @@ impl Room {
         Ok(())
     }
 
+    /// How many joined members another server has.
+    pub(super) fn joined_of(
+        &mut self,
+        view: &Context<'_>,
+        server: &ServerName,
+    ) -> Result<u64, RoomError> {
+        self.remember_joined(view, server)?;
+        Ok(self.local.servers.get(server).copied().unwrap_or_default())
+    }
+
     /// Counts a change of a remote user's membership for their server.
     fn count_joined(&mut self, batch: &mut Batch, change: &MemberChange) {
         let server = change.user_id.server_name().to_owned();

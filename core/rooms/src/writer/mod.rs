@@ -5,7 +5,8 @@
 //! building on the optimistic head while the disk works, answer · `room` is what a writer holds in
 //! memory · `append` makes one event: plan, build, sign, authorize, apply · `effects`, `members` and `beside` are the
 //! rows beside the event · `receive` takes in the events of other servers, as `judge` decides, and `outliers` what they
-//! refer to · `history` what came before them · `redactions` keeps those that come too early · `forks` resolves the states of several extremities ·
+//! refer to · `history` what came before them · `policy` says which events need a policy server's signature ·
+//! `redactions` keeps those that come too early · `forks` resolves the states of several extremities ·
 //! `batch` is the commit being built and what becomes visible with it.
 //!
 //! Invariants: nothing of an event is changed in memory before everything about it that can fail has
@@ -23,6 +24,7 @@ mod history;
 mod judge;
 mod members;
 mod outliers;
+mod policy;
 mod power;
 mod receive;
 mod redactions;
@@ -61,6 +63,8 @@ pub(crate) enum StepError {
     Settle,
     /// The batch has no room for the step: to be gone on with in the next one.
     Full,
+    /// A received event lacks the signature of the room's policy server, which is to be asked first.
+    Unsigned,
 }
 
 impl<E: Into<RoomError>> From<E> for StepError {

@@ -23,7 +23,7 @@ use crate::{
     redaction::received_target,
     schema::{
         self, CurrentStateRow, EventHeader, EventOrdinal, Forwarding, Standing, StoredEvent,
-        TimelineIndex,
+        TimelineIndex, TransactionKey,
     },
     state::StateRoot,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Receive {
     verdicts: Vec<Verdict>,
     /// Where history is to stand.
     places: Places,
+    /// The room's policy server was asked about the events that it has not signed.
+    asked: bool,
 }
 
 /// How events are received.
@@ -52,22 +54,42 @@ pub(crate) enum How {
     /// Into the timeline before what follows them, with states before some of them as told by another
     /// server.
     History(Arc<HashMap<OwnedEventId, Vec<OwnedEventId>>>),
+    /// Into the timeline or not at all: made here a moment ago, for this request.
+    Own(Option<TransactionKey>),
 }
 
 impl How {
     /// The state before an event, if it is told.
     fn told(&self, event_id: &EventId) -> Option<&[OwnedEventId]> {
         match self {
-            Self::Live(_) | Self::Outliers => None,
+            Self::Live(_) | Self::Outliers | Self::Own(_) => None,
             Self::WithState(state) => Some(state),
             Self::History(states) => states.get(event_id).map(Vec::as_slice),
+        }
+    }
+
+    /// Who passes the events on?
+    fn forwarding(&self) -> Forwarding {
+        match self {
+            Self::Live(forwarding) => *forwarding,
+            Self::Own(_) => Forwarding::Here,
+            Self::Outliers | Self::WithState(_) | Self::History(_) => Forwarding::Elsewhere,
         }
     }
 }
 
 impl Receive {
-    pub(crate) fn new(events: Vec<CheckedPdu>, how: How) -> Self {
-        Self { verdicts: Vec::with_capacity(events.len()), events, how, places: Places::new() }
+    pub(crate) fn new(events: Vec<CheckedPdu>, how: How, asked: bool) -> Self {
+        let (verdicts, places) = (Vec::with_capacity(events.len()), Places::new());
+        Self { verdicts, events, how, places, asked }
+    }
+
+    /// The request that made the events.
+    pub(super) fn transaction(&self) -> Option<&TransactionKey> {
+        match &self.how {
+            How::Own(transaction) => transaction.as_ref(),
+            How::Live(_) | How::Outliers | How::WithState(_) | How::History(_) => None,
+        }
     }
 
     /// Starts again, where what came of the first events was lost.
@@ -102,7 +124,8 @@ pub(super) struct Prepared {
 }
 
 impl Room {
-    /// Receives events until all are done or the batch is full.
+    /// Receives events until all are done or the batch is full. Stops before an event about which the
+    /// room's policy server is to be asked first: then there are fewer verdicts than events.
     pub(super) fn receive(
         &mut self,
         view: &Context<'_>,
@@ -122,7 +145,10 @@ impl Room {
                 self.prepared = None;
                 self.told = None;
             }
-            let verdict = received?;
+            let verdict = match received {
+                Err(StepError::Unsigned) => break,
+                received => received?,
+            };
             if let Verdict::Rejected(reason) = &verdict {
                 let (room_id, event_id) = (&self.id, event.pdu().id());
                 tracing::info!(%room_id, %event_id, reason, "a received event was rejected");
@@ -181,8 +207,7 @@ impl Room {
         let arrival = Arrival { pdu, known, auth_events, prev_events, missing, before };
         match (how, receive.places.get(pdu.id())) {
             (How::History(_), Some(place)) => self.admit_history(view, batch, &arrival, *place),
-            (How::Live(forwarding), _) => self.admit(view, batch, arrival, *forwarding),
-            _ => self.admit(view, batch, arrival, Forwarding::Elsewhere),
+            _ => self.admit(view, batch, arrival, receive),
         }
     }
 
@@ -192,20 +217,33 @@ impl Room {
         view: &Context<'_>,
         batch: &mut Batch,
         arrival: Arrival<'_>,
-        forwarding: Forwarding,
+        receive: &Receive,
     ) -> Result<Verdict, StepError> {
-        let (standing, verdict) = match self.judge(view, &arrival)? {
+        let mut verdict = self.judge(view, &arrival)?;
+        if verdict == Verdict::Accepted && self.lacks_recommendation(view, arrival.pdu)? {
+            if !receive.asked {
+                return Err(StepError::Unsigned);
+            }
+            verdict = Verdict::SoftFailed;
+        }
+        if verdict != Verdict::Accepted && matches!(receive.how, How::Own(_)) {
+            return Ok(verdict);
+        }
+        let (standing, verdict) = match verdict {
             Verdict::Rejected(reason) => (Standing::Rejected, Verdict::Rejected(reason)),
             Verdict::SoftFailed => (Standing::SoftFailed, Verdict::SoftFailed),
             _ => (Standing::Accepted, Verdict::Accepted),
         };
         let change = self.state_after(view, batch, &arrival, standing)?;
-        let event = self.stored(view, &arrival, standing, &change)?;
+        let mut event = self.stored(view, &arrival, standing, &change)?;
+        let request = receive.transaction();
+        event.header.transaction =
+            request.map(|key| (key.device_id.clone(), key.transaction_id.clone()));
         if standing != Standing::Accepted {
             self.store_quietly(view, batch, event, change.new_key, &[])?;
             return Ok(verdict);
         }
-        self.accept(view, batch, &arrival, (event, change), forwarding)
+        self.accept(view, batch, &arrival, (event, change), &receive.how)
     }
 
     /// Makes an event part of the history. Soft-fails it if the room has too many forks for it.
@@ -215,14 +253,16 @@ impl Room {
         batch: &mut Batch,
         arrival: &Arrival<'_>,
         (event, change): (StoredEvent, StateChange),
-        forwarding: Forwarding,
+        how: &How,
     ) -> Result<Verdict, StepError> {
         // Whoever names it has it behind them already.
         let is_followed = self.is_history_gap(view, arrival.pdu.id())?;
         let Some(tips) = self.tips_with(view, &event, is_followed)? else {
-            let header = EventHeader { standing: Standing::SoftFailed, ..event.header };
-            let event = StoredEvent { header, ..event };
-            self.store_quietly(view, batch, event, change.new_key, &[])?;
+            if !matches!(how, How::Own(_)) {
+                let header = EventHeader { standing: Standing::SoftFailed, ..event.header };
+                let event = StoredEvent { header, ..event };
+                self.store_quietly(view, batch, event, change.new_key, &[])?;
+            }
             return Ok(Verdict::SoftFailed);
         };
         let event = Arc::new(event);
@@ -258,7 +298,7 @@ impl Room {
         let mut event = Arc::unwrap_or_clone(event);
         event.index = Some(TimelineIndex::Live(position));
         self.local.places.insert(event.ordinal, (batch.number, position));
-        let announced = Some((position, forwarding));
+        let announced = Some((position, how.forwarding()));
         let event = self.add_stored(batch, event, announced, change.new_key);
         self.head.depth = tips.iter().map(|tip| tip.depth).max().unwrap_or(self.head.depth);
         self.head.extremities = tips.iter().map(|tip| tip.ordinal).collect();
@@ -274,6 +314,10 @@ impl Room {
         beside.apply(self, batch, &event, TimelineIndex::Live(position));
         self.close_gap(batch, &event, is_followed, &arrival.missing);
         self.settle_redactions(batch, &event, waits, &pending);
+        if let How::Own(Some(transaction)) = how {
+            let at = view.rooms.clock().now();
+            self.keep_transaction(batch, transaction.clone(), event.header.event_id.clone(), at);
+        }
         Ok(Verdict::Accepted)
     }
 

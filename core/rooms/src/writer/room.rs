@@ -17,6 +17,7 @@ use crate::{
     Rooms,
     cache::Caches,
     error::RoomError,
+    policy::POLICY,
     rooms::{lookup, parse_row, state_key_ordinal},
     schema::{
         self, EventOrdinal, MemberRow, Membership, RoomHead, StoredEvent, ThreadRow, TimelineIndex,
@@ -121,12 +122,13 @@ impl Remembered {
     }
 }
 
-/// The state events that every authorization asks for.
+/// The state events that every event asks for.
 #[derive(Default)]
 struct AuthState {
     create: Option<Arc<StoredEvent>>,
     power_levels: Remembered,
     join_rules: Remembered,
+    policy: Remembered,
     members: HashMap<OwnedUserId, Option<Arc<StoredEvent>>>,
 }
 
@@ -193,6 +195,7 @@ impl Room {
         if self.head.state.rest != new.rest {
             self.auth.power_levels = Remembered::Unknown;
             self.auth.join_rules = Remembered::Unknown;
+            self.auth.policy = Remembered::Unknown;
         }
         if self.head.state.members != new.members {
             self.auth.members.clear();
@@ -344,6 +347,7 @@ impl Room {
             ("m.room.create", "") => return self.create_event(view).map(Some),
             ("m.room.power_levels", "") => &self.auth.power_levels,
             ("m.room.join_rules", "") => &self.auth.join_rules,
+            (POLICY, "") => &self.auth.policy,
             _ => &Remembered::Unknown,
         };
         match remembered {
@@ -367,6 +371,7 @@ impl Room {
             ("m.room.create", "") => self.auth.create = event.cloned(),
             ("m.room.power_levels", "") => self.auth.power_levels = Remembered::new(event),
             ("m.room.join_rules", "") => self.auth.join_rules = Remembered::new(event),
+            (POLICY, "") => self.auth.policy = Remembered::new(event),
             ("m.room.member", user_id) => {
                 if let Ok(user_id) = UserId::parse(user_id) {
                     self.auth.members.insert(user_id, event.cloned());
@@ -382,6 +387,7 @@ impl Room {
             self.auth.create.as_mut(),
             self.auth.power_levels.event_mut(),
             self.auth.join_rules.event_mut(),
+            self.auth.policy.event_mut(),
         ];
         let members = self.auth.members.values_mut().filter_map(Option::as_mut);
         for slot in slots.into_iter().flatten().chain(members) {

@@ -46,6 +46,17 @@ pub(crate) enum Action {
     Receive(Receive),
 }
 
+impl Action {
+    /// The request that asks for it, where it may be repeated.
+    fn transaction(&self) -> Option<&TransactionKey> {
+        match self {
+            Self::Append(event) => event.transaction.as_ref(),
+            Self::Member(request) => request.transaction.as_ref(),
+            _ => None,
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
@@ -89,15 +100,21 @@ impl Rooms {
         answer.await.map_err(|_| RoomError::internal("the room's writer ended"))?
     }
 
-    /// The same for what makes an event.
+    /// The same for what makes an event. In a room with a policy server that is asked before the event
+    /// becomes part of the room.
     pub(crate) async fn act_event(
         &self,
         room_id: &ruma::RoomId,
         action: Action,
     ) -> Result<OwnedEventId, RoomError> {
+        let transaction = action.transaction().cloned();
         match self.act(room_id, action).await? {
             Outcome::Event(event_id) => Ok(event_id),
-            Outcome::Prepared(_) | Outcome::Done | Outcome::Verdicts(_) => {
+            Outcome::Prepared(event) => {
+                let event = self.recommended(room_id, event).await?;
+                self.add_own(room_id, event, transaction).await
+            }
+            Outcome::Done | Outcome::Verdicts(_) => {
                 Err(RoomError::internal("the writer made no event"))
             }
         }
@@ -351,7 +368,7 @@ impl WriterTask {
                 // Whoever asks next tries again, from the store.
                 return None;
             }
-            Err(StepError::Settle | StepError::Full) => {
+            Err(StepError::Settle | StepError::Full | StepError::Unsigned) => {
                 self.must_settle = true;
                 self.unfinished = next.take();
             }
@@ -390,6 +407,10 @@ impl WriterTask {
             }
             Err(StepError::Full) if batch.is_empty() => {
                 let error = RoomError::internal("an empty batch is full");
+                drop(command.reply.send(Err(error)));
+            }
+            Err(StepError::Unsigned) => {
+                let error = RoomError::internal("nobody asks for a signature");
                 drop(command.reply.send(Err(error)));
             }
             Err(StepError::Settle) => {
@@ -480,20 +501,25 @@ fn step(
             if room.membership(view, &event.sender)? != Some(Membership::Join) {
                 return Err(RoomError::NotJoined.into());
             }
-            room.append(view, batch, event).map(Outcome::Event)
+            room.append_or_prepare(view, batch, event)
         }
         Action::Member(request) => {
             if let Some(event_id) = repeated(room, view, request.transaction.as_ref())? {
                 return Ok(Outcome::Event(event_id));
             }
-            room.change_member(view, batch, request).map(Outcome::Event)
+            room.change_member(view, batch, request)
         }
         Action::Prepare(request) => room.prepare_member(view, request),
         Action::Forget(user_id) => {
             room.forget(view, batch, user_id)?;
             Ok(Outcome::Done)
         }
-        Action::Receive(receive) => room.receive(view, batch, receive).map(Outcome::Verdicts),
+        Action::Receive(receive) => {
+            if let Some(event_id) = repeated(room, view, receive.transaction())? {
+                return Ok(Outcome::Event(event_id));
+            }
+            room.receive(view, batch, receive).map(Outcome::Verdicts)
+        }
         Action::Sweep(keys) => {
             for key in keys {
                 batch.commit.delete(&schema::TRANSACTIONS, &room.id, key);

@@ -91,6 +91,14 @@ impl RemoteRooms for Archive {
         Err(RoomError::Busy)
     }
 
+    async fn policy_signature(
+        &self,
+        _: OwnedServerName,
+        _: CheckedPdu,
+    ) -> Result<String, RoomError> {
+        Err(RoomError::Busy)
+    }
+
     async fn resolve_alias(&self, _: OwnedRoomAliasId) -> Result<RemoteAlias, RoomError> {
         Err(RoomError::Busy)
     }
