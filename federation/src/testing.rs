@@ -51,6 +51,11 @@ impl Network {
         self.0.refused.lock().push(part);
     }
 
+    /// Everything is answered again.
+    pub(crate) fn refuse_nothing(&self) {
+        self.0.refused.lock().clear();
+    }
+
     /// How many requests there were.
     pub(crate) fn requests(&self) -> usize {
         self.0.requests.load(Ordering::SeqCst)

@@ -56,7 +56,7 @@ pub(crate) struct HoleRow {
 }
 postcard_record!(HoleRow, version = 1);
 
-/// When a hole is due, and where it is.
+/// Where a hole is.
 type Place = (OwnedRoomId, OwnedEventId);
 
 /// All holes, and when they are due. Cheap to clone.
@@ -143,6 +143,15 @@ impl Holes {
         self.0.noted.notify_one();
         self.0.store.commit(commit).await?;
         Ok(())
+    }
+
+    /// Has all of them tried now; says how many there are.
+    #[cfg(test)]
+    pub(super) fn hurry(&self) -> usize {
+        let mut table = self.0.table.lock();
+        table.holes.values_mut().for_each(|(_, due)| *due = Instant::now());
+        self.0.noted.notify_one();
+        table.holes.len()
     }
 
     /// A hole is filled, or given up.

@@ -153,3 +153,65 @@ async fn many_who_push_the_same_gap_fill_it_once() {
     }
     assert!(bench.network.requests() - before <= 4, "{}", bench.network.requests() - before);
 }
+
+impl Bench {
+    /// Lets all holes be tried until there are none; how many there were.
+    async fn fill_holes(&self) -> usize {
+        let us = &self.us.federation;
+        let count = us.holes().hurry();
+        us.spawn(fill_holes(us.clone(), Remote::new(us.clone())));
+        for _ in 0..1_000 {
+            if us.holes().hurry() == 0 {
+                return count;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("holes stay open");
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_judged_is_asked_for_again() {
+    let bench = bench().await;
+    bench.network.refuse("/get_missing_events/");
+    bench.network.refuse("/state_ids/");
+    let ids = bench.say(3).await;
+    assert!(matches!(bench.push(&ids[2]).await, Verdict::MissingPrev(_)));
+    bench.network.refuse_nothing();
+    assert_eq!(bench.fill_holes().await, 1);
+    for id in &ids {
+        assert_eq!(bench.standing(id).await, Some(Standing::Accepted));
+    }
+}
+
+#[tokio::test]
+async fn history_behind_a_told_state_is_asked_for_again() {
+    let bench = bench().await;
+    bench.network.refuse("/get_missing_events/");
+    let lost = bench.say(3).await;
+    let last = bench.say(1).await.remove(0);
+    assert_eq!(bench.push(&last).await, Verdict::Accepted);
+    let rooms = bench.us.federation.rooms();
+    let before = rooms.head(&bench.room_id).await.unwrap().unwrap();
+    assert_eq!(bench.fill_holes().await, 1);
+    for id in &lost {
+        assert_eq!(bench.standing(id).await, Some(Standing::Accepted));
+    }
+    let after = rooms.head(&bench.room_id).await.unwrap().unwrap();
+    assert_eq!(after.extremities, before.extremities);
+    assert_eq!(after.state, before.state);
+}
+
+#[tokio::test]
+async fn holes_are_bounded_and_outlive_the_process() {
+    let bench = bench().await;
+    let us = &bench.us.federation;
+    let events = (0..300).map(|number| {
+        let id = format!("${number:0>43}");
+        (OwnedEventId::try_from(id).unwrap(), Hole::Pushed)
+    });
+    us.holes().note(&bench.room_id, events, bench.alice.server_name(), 0).await.unwrap();
+    let noted = us.holes().hurry();
+    assert!((1..=100).contains(&noted), "{noted}");
+    assert_eq!(Holes::open(us.store()).await.unwrap().hurry(), noted);
+}
