@@ -91,7 +91,6 @@ impl Transport for Network {
 pub(crate) struct Server {
     pub(crate) federation: Federation,
     pub(crate) http: Http,
-    pub(crate) clock: Arc<ManualClock>,
 }
 
 impl Server {
@@ -112,8 +111,7 @@ impl Server {
         let key = ServerIdentity::generate_key();
         let identity =
             Arc::new(ServerIdentity::from_der(name.clone(), &key, "1".to_owned()).unwrap());
-        let manual = Arc::new(ManualClock::new(START_MS));
-        let clock: Arc<dyn Clock> = manual.clone();
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(START_MS));
         let users = Users::open(
             store.clone(),
             Arc::clone(&identity),
@@ -141,6 +139,6 @@ impl Server {
         let http = Http::new(HttpConfig::default(), clock, Shutdown::new()).unwrap();
         let router = hearth_http::finish(federation.router(http.clone()));
         network.0.routers.lock().insert(name, router);
-        Self { federation, http, clock: manual }
+        Self { federation, http }
     }
 }
