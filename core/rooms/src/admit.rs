@@ -1,11 +1,14 @@
 //! Memberships that begin on another server: joins of rooms that were not here, invitations from
 //! elsewhere, knocks; and history from before all that.
 
+mod complete;
 mod install;
+mod members;
 mod order;
 mod out_of_band;
 mod partial;
 mod plan;
+mod recompute;
 mod rows;
 
 use std::{cmp::Reverse, sync::Arc};
@@ -79,6 +82,8 @@ pub(crate) enum Admission {
     OutOfBand(Box<OutOfBand>),
     /// A user forgets such a membership.
     Forget(OwnedRoomId, OwnedUserId),
+    /// The whole state before a partial join, whose events are here.
+    Complete(OwnedRoomId, Arc<[OwnedEventId]>),
 }
 
 /// Admits; only by the room's writer, while nothing of the room is in flight.
@@ -90,6 +95,9 @@ pub(crate) async fn admit(rooms: &Rooms, admission: Admission) -> Result<Outcome
         }),
         Admission::OutOfBand(membership) => out_of_band::keep(rooms, *membership).await,
         Admission::Forget(room_id, user_id) => out_of_band::forget(rooms, room_id, user_id).await,
+        Admission::Complete(room_id, state) => {
+            complete::complete(rooms, room_id, state).await.map(|()| Outcome::Done)
+        }
     }
 }
 
@@ -141,14 +149,29 @@ impl Rooms {
         }
     }
 
-    /// Completes a partial room with the state before its join.
+    /// Completes a partial room with the whole state before its join (SS "Joining Rooms",
+    /// `members_omitted`). The states of all events that came since are worked out again; those that
+    /// the whole state does not allow are rejected. Returns when that is durable; does nothing in a
+    /// room that is whole.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::InvalidRoomState`] if the state does not hold together or does not allow the join:
+    /// then the room is as it was, and another server may be asked.
     pub async fn complete_state(
         &self,
-        _room_id: &RoomId,
-        _state: Vec<CheckedPdu>,
-        _auth_chain: Vec<CheckedPdu>,
+        room_id: &RoomId,
+        state: Vec<CheckedPdu>,
+        auth_chain: Vec<CheckedPdu>,
     ) -> Result<(), RoomError> {
-        unimplemented!("rooms-admit")
+        if !self.is_partial(room_id).await? {
+            return Ok(());
+        }
+        let wanted = state.iter().map(|event| event.pdu().id().to_owned()).collect();
+        // Others' events come in between: this is the longer part.
+        self.receive_outliers(room_id, auth_chain.into_iter().chain(state).collect()).await?;
+        let admission = Admission::Complete(room_id.to_owned(), wanted);
+        self.act(room_id, Action::Admit(admission)).await.map(drop)
     }
 
     /// Previous events that the room's events name and that are not here, each with the event that

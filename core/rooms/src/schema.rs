@@ -15,7 +15,7 @@ use ruma::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::state::StateRoot;
+use crate::state::{NodeId, StateRoot};
 pub use crate::{
     head::{Forks, MemberLag, RoomHead},
     place::TimelineIndex,
@@ -112,6 +112,13 @@ pub const PARTIAL: Keyspace<OwnedRoomId, (), PartialRow> = Keyspace::new("partia
 /// Servers in a room whose state is partial, as the join's answer named them.
 pub const PARTIAL_SERVERS: Keyspace<OwnedRoomId, OwnedServerName, ()> =
     Keyspace::new("partial_servers");
+/// Events that got their states while the room's own was partial, in that order: once it is whole, they
+/// get others. Rows may be left over from a partial state that was given up.
+pub const PARTIAL_EVENTS: Keyspace<OwnedRoomId, u32, EventOrdinalRow> =
+    Keyspace::new("partial_events");
+/// When a partial state was completed.
+pub const COMPLETIONS: Keyspace<OwnedRoomId, StreamPosition, CompletionRow> =
+    Keyspace::new("completions");
 /// Rooms with a row in [`PARTIAL`] (an effect). Partition: the server.
 pub const PARTIAL_ROOMS: Keyspace<(), OwnedRoomId, ()> = Keyspace::new("partial_rooms");
 
@@ -148,6 +155,8 @@ pub const KEYSPACES: &[&str] = &[
     PARTIAL.name(),
     PARTIAL_SERVERS.name(),
     PARTIAL_ROOMS.name(),
+    PARTIAL_EVENTS.name(),
+    COMPLETIONS.name(),
 ];
 
 /// Stands for the event in the [`UserRoomDetails`] of a membership that is kept in [`OUT_OF_BAND`].
@@ -623,3 +632,14 @@ pub struct PartialRow {
     pub join: EventOrdinal,
 }
 postcard_record!(PartialRow, version = 1);
+
+/// The row of [`COMPLETIONS`]: the trees of members of the current state before and after. Nobody
+/// became a member by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompletionRow {
+    /// Those that were known.
+    pub before: NodeId,
+    /// All.
+    pub after: NodeId,
+}
+postcard_record!(CompletionRow, version = 1);

@@ -8,7 +8,7 @@ use std::{
 use hearth_rooms::{
     Rooms,
     read::StatePart,
-    schema::{EventOrdinal, StoredEvent},
+    schema::{CompletionRow, EventOrdinal, StoredEvent},
     state::StateRoot,
 };
 use hearth_types::StreamPosition;
@@ -41,20 +41,25 @@ impl StateQuestion<'_> {
         &self,
         timeline: &Timeline,
     ) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
-        let root = if self.after { timeline.end_state } else { timeline.start_state };
+        let (root, at) = if self.after {
+            (timeline.end_state, timeline.until)
+        } else {
+            (timeline.start_state, timeline.start_position())
+        };
+        let known = (timeline.known_state, self.since.unwrap_or(StreamPosition::ZERO));
         let mut events = if self.full {
             let part = if self.filter.lazy_load() { StatePart::Rest } else { StatePart::All };
             let mut events = self.rooms.state_events(self.room_id, root, part).await?;
             if self.filter.lazy_load() && self.since.is_some() {
                 // The client keeps the members that it was told of, and must hear who changed.
-                let changes = self.changes(timeline.known_state, root).await?;
+                let changes = self.changes(known, (root, at)).await?;
                 let is_member =
                     |event: &Arc<StoredEvent>| *event.pdu.kind() == TimelineEventType::RoomMember;
                 events.extend(changes.into_iter().filter(is_member));
             }
             events
         } else {
-            self.changes(timeline.known_state, root).await?
+            self.changes(known, (root, at)).await?
         };
         if !self.after {
             self.follow_to_end(&mut events, timeline).await?;
@@ -69,17 +74,34 @@ impl StateQuestion<'_> {
         Ok(events)
     }
 
-    /// What differs. Of the gap of a limited timeline all changed memberships are among it, lazily
-    /// loaded or not, as the specification asks.
+    /// What differs between the states at two positions. Of the gap of a limited timeline all changed
+    /// memberships are among it, lazily loaded or not, as the specification asks; but not those that
+    /// only became known in between, when a partial state was completed: they are loaded lazily.
     async fn changes(
         &self,
-        known: StateRoot,
-        root: StateRoot,
+        (known, from): (StateRoot, StreamPosition),
+        (root, until): (StateRoot, StreamPosition),
     ) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
         if known == root {
             return Ok(Vec::new());
         }
-        let changes = self.rooms.state_changes(self.room_id, known, root, StatePart::All)?;
+        let differ = |known, root, part| self.rooms.state_changes(self.room_id, known, root, part);
+        let completion = if self.filter.lazy_load() && known.members != root.members {
+            self.rooms.completion_between(self.room_id, from, until).await?
+        } else {
+            None
+        };
+        let changes = match completion {
+            None => differ(known, root, StatePart::All)?,
+            Some(CompletionRow { before, after }) => {
+                let before = StateRoot { members: before, ..known };
+                let after = StateRoot { members: after, ..root };
+                let mut changes = differ(known, root, StatePart::Rest)?;
+                changes.extend(differ(known, before, StatePart::Members)?);
+                changes.extend(differ(after, root, StatePart::Members)?);
+                changes
+            }
+        };
         let ordinals: Vec<EventOrdinal> =
             changes.iter().filter_map(|change| change.after).collect();
         Ok(self.rooms.events(self.room_id, &ordinals).await?)
@@ -92,7 +114,8 @@ impl StateQuestion<'_> {
         events: &mut Vec<Arc<StoredEvent>>,
         timeline: &Timeline,
     ) -> Result<(), SyncError> {
-        let mut changed = self.changes(timeline.start_state, timeline.end_state).await?;
+        let start = (timeline.start_state, timeline.start_position());
+        let mut changed = self.changes(start, (timeline.end_state, timeline.until)).await?;
         let shown: HashSet<_> = timeline
             .events
             .iter()

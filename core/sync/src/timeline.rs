@@ -35,6 +35,19 @@ pub(crate) struct Timeline {
     /// The room's state at the end of the stretch: after its last event, or what the forks there are
     /// resolved to.
     pub(crate) end_state: StateRoot,
+    /// The end of the stretch.
+    pub(crate) until: StreamPosition,
+}
+
+impl Timeline {
+    /// The last position before the first event.
+    pub(crate) fn start_position(&self) -> StreamPosition {
+        match self.start.map(|start| start.0) {
+            Some(TimelineIndex::Live(position)) => position,
+            Some(TimelineIndex::History { before, .. }) => before.previous(),
+            None => self.until,
+        }
+    }
 }
 
 /// What to read.
@@ -51,7 +64,7 @@ pub(crate) struct TimelineQuestion<'a> {
 impl TimelineQuestion<'_> {
     /// Reads backwards from `until`, to the limit or to what the client knows.
     pub(crate) async fn read(&self, visibility: &mut Visibility) -> Result<Timeline, SyncError> {
-        let mut timeline = Timeline::default();
+        let mut timeline = Timeline { until: self.until, ..Timeline::default() };
         let mut last = None;
         let mut known = None;
         let mut until = TimelineToken::at_position(self.until);

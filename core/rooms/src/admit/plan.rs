@@ -2,7 +2,7 @@
 //! first row is written.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     ops::ControlFlow,
     sync::Arc,
 };
@@ -18,20 +18,24 @@ use serde::Deserialize;
 
 use super::{
     RemoteJoin,
+    members::{LocalChanges, Senders, count, gone, is_local, local_changes, servers},
     order::{AuthOrder, Known, authorize, authorize_by, find},
 };
 use crate::{
-    Rooms,
+    RoomNodes, Rooms,
     create::supported_rules,
     error::RoomError,
     read::visibility::membership_of,
     rooms::{parse_row, state_key_ordinal},
     schema::{
-        self, EventOrdinal, MemberRow, Membership, RoomHead, Standing, StoredEvent, UserRoomRow,
+        self, EventOrdinal, MemberRow, Membership, OutOfBandRow, RoomHead, Standing, StoredEvent,
     },
     state::{Node, NodeId, StateKeyOrdinal, StateRoot, TreeEditor, walk},
     writer::room_id_of_create,
 };
+
+/// Servers that are kept of those that the answer to a partial join names: enough to ask for the rest.
+pub(super) const MAX_PARTIAL_SERVERS: usize = 200;
 
 /// The plan of a room's installation.
 pub(super) struct Plan {
@@ -64,6 +68,10 @@ pub(super) struct Plan {
     pub(super) out_of_band: Vec<OwnedUserId>,
     /// Servers in the room, if its state is partial.
     pub(super) partial: Option<Vec<OwnedServerName>>,
+    /// The room was here before.
+    pub(super) known: bool,
+    /// Servers of an earlier, partial join, where the state is whole now.
+    pub(super) stale_partial: Vec<OwnedServerName>,
     /// Rows of an earlier attempt that was cut off are to be removed first.
     pub(super) leftovers: bool,
 }
@@ -169,8 +177,9 @@ impl Planner<'_> {
         let (before, after, replaces, nodes) = self.trees(rooms, join, &state, ordinal)?;
         let (prev_events, gaps) = self.previous(join.event.pdu(), known)?;
         let (members, gone) = self.members(join, state, &user_id, ordinal)?;
-        let servers = self.servers(rooms, &join.room_id, &members)?;
-        self.count(rooms, &members);
+        let is_known = self.old_head.is_some();
+        let servers = servers(rooms, self.snapshot, is_known, &join.room_id, &members)?;
+        count(rooms, &mut self.head, &members);
         self.head.state = after;
         // The rows of all members are written anew.
         self.head.forks.lag = None;
@@ -189,7 +198,26 @@ impl Planner<'_> {
             standing: Standing::Accepted,
         };
         let pdu = join.event.pdu().clone();
-        let (local, out_of_band) = self.local(rooms, join, &user_id, &members)?;
+        let senders: Senders = join
+            .state
+            .iter()
+            .filter_map(|event| self.order.event(event.pdu().id()))
+            .filter(|event| event.pdu.state_key().is_some_and(|key| is_local(rooms, key)))
+            .map(|event| (event.ordinal, event.pdu.sender().to_owned()))
+            .collect();
+        let others: Vec<_> = members.iter().filter(|(id, _)| *id != user_id).collect();
+        let LocalChanges { changed: local, mut out_of_band } =
+            local_changes(rooms, self.snapshot, &join.room_id, &others, &senders)?;
+        let kept: Option<OutOfBandRow> =
+            self.snapshot.get(&schema::OUT_OF_BAND, &join.room_id, &user_id)?;
+        if kept.is_some() {
+            out_of_band.push(user_id.clone());
+        }
+        let stale_partial = if join.members_omitted {
+            Vec::new()
+        } else {
+            partial_servers(self.snapshot, &join.room_id)?
+        };
         let leftovers = self.old_head.is_none() && has_rows(self.snapshot, &join.room_id)?;
         let join_id = join.event.pdu().id().to_owned();
         let fills_gap =
@@ -210,7 +238,11 @@ impl Planner<'_> {
             gaps,
             fills_gap,
             out_of_band,
-            partial: join.members_omitted.then(|| join.servers_in_room.clone()),
+            partial: join
+                .members_omitted
+                .then(|| join.servers_in_room.iter().take(MAX_PARTIAL_SERVERS).cloned().collect()),
+            stale_partial,
+            known: is_known,
             leftovers,
         })
     }
@@ -410,118 +442,17 @@ impl Planner<'_> {
         }
         let row = MemberRow { membership: Membership::Join, event: join_ordinal };
         members.insert(user_id.to_owned(), row);
-        let mut gone = Vec::new();
-        if self.old_head.is_some() {
-            let all = self.snapshot.page(
-                &schema::MEMBERS,
-                &join.room_id,
-                ..,
-                Direction::Forward,
-                usize::MAX,
-            )?;
-            gone.extend(all.into_iter().map(|(id, _)| id).filter(|id| !members.contains_key(id)));
-        }
+        let gone = match &self.old_head {
+            Some(_) => gone(self.snapshot, &join.room_id, |id| members.contains_key(id))?,
+            None => Vec::new(),
+        };
         Ok((members.into_iter().collect(), gone))
     }
-
-    fn servers(
-        &self,
-        rooms: &Rooms,
-        room_id: &OwnedRoomId,
-        members: &[(OwnedUserId, MemberRow)],
-    ) -> Result<BTreeMap<OwnedServerName, u64>, RoomError> {
-        let mut servers = BTreeMap::new();
-        if self.old_head.is_some() {
-            let page = self.snapshot.page(
-                &schema::ROOM_SERVERS,
-                room_id,
-                ..,
-                Direction::Forward,
-                usize::MAX,
-            )?;
-            servers.extend(page.into_iter().map(|(name, _)| (name, 0)));
-        }
-        for (user_id, row) in members {
-            if row.membership == Membership::Join && !rooms.identity().is_local(user_id) {
-                *servers.entry(user_id.server_name().to_owned()).or_default() += 1;
-            }
-        }
-        Ok(servers)
-    }
-
-    fn count(&mut self, rooms: &Rooms, members: &[(OwnedUserId, MemberRow)]) {
-        let number = |wanted: &dyn Fn(&OwnedUserId, Membership) -> bool| {
-            let found = members.iter().filter(|(id, row)| wanted(id, row.membership));
-            found.count() as u64
-        };
-        let head = &mut self.head;
-        head.joined_members = number(&|_, membership| membership == Membership::Join);
-        head.invited_members = number(&|_, membership| membership == Membership::Invite);
-        head.joined_local_members = number(&|user_id, membership| {
-            membership == Membership::Join && rooms.identity().is_local(user_id)
-        });
-    }
-
-    /// Local users, apart from the one who joins, whose own rows the state makes untrue; and those
-    /// whose out-of-band membership is over.
-    #[expect(clippy::type_complexity, reason = "two lists of one walk")]
-    fn local(
-        &self,
-        rooms: &Rooms,
-        join: &RemoteJoin,
-        joining: &UserId,
-        members: &[(OwnedUserId, MemberRow)],
-    ) -> Result<(Vec<(OwnedUserId, MemberRow, OwnedUserId)>, Vec<OwnedUserId>), RoomError> {
-        let room_id = &join.room_id;
-        let page = self.snapshot.page(
-            &schema::OUT_OF_BAND,
-            room_id,
-            ..,
-            Direction::Forward,
-            usize::MAX,
-        )?;
-        let out_of_band: HashSet<OwnedUserId> = page.into_iter().map(|(id, _)| id).collect();
-        let senders: HashMap<EventOrdinal, OwnedUserId> = join
-            .state
-            .iter()
-            .filter_map(|event| self.order.event(event.pdu().id()))
-            .filter(|event| event.pdu.state_key().is_some_and(|key| is_local(rooms, key)))
-            .map(|event| (event.ordinal, event.pdu.sender().to_owned()))
-            .collect();
-        let mut changed = Vec::new();
-        let mut over = BTreeSet::new();
-        if out_of_band.contains(joining) {
-            over.insert(joining.to_owned());
-        }
-        for (user_id, row) in members {
-            let Some(sender) = senders.get(&row.event) else { continue };
-            if user_id == joining || !rooms.identity().is_local(user_id) {
-                continue;
-            }
-            let own: Option<UserRoomRow> =
-                self.snapshot.get(&schema::USER_ROOMS, user_id, room_id)?;
-            let says = match &own {
-                Some(own) => own.details.membership != row.membership,
-                None => !matches!(row.membership, Membership::Leave | Membership::Ban),
-            };
-            if says || out_of_band.contains(user_id) {
-                changed.push((user_id.clone(), row.clone(), sender.clone()));
-            }
-            if out_of_band.contains(user_id) {
-                over.insert(user_id.clone());
-            }
-        }
-        Ok((changed, over.into_iter().collect()))
-    }
-}
-
-fn is_local(rooms: &Rooms, user_id: &str) -> bool {
-    UserId::parse(user_id).is_ok_and(|user_id| rooms.identity().is_local(&user_id))
 }
 
 /// The tree with exactly these keys, made from the old one.
-fn replace(
-    editor: &mut TreeEditor<'_, crate::RoomNodes>,
+pub(super) fn replace(
+    editor: &mut TreeEditor<'_, RoomNodes>,
     old: NodeId,
     wanted: &BTreeMap<u32, EventOrdinal>,
 ) -> Result<NodeId, RoomError> {
@@ -537,7 +468,7 @@ fn replace(
 }
 
 /// An event that the room has.
-fn stored(
+pub(super) fn stored(
     snapshot: &Snapshot,
     room_id: &OwnedRoomId,
     event_id: &EventId,
@@ -595,4 +526,15 @@ fn has_rows(snapshot: &Snapshot, room_id: &OwnedRoomId) -> Result<bool, RoomErro
     // Every commit of an installation begins with events, and what is removed goes before them.
     let page = snapshot.page(&schema::EVENTS, room_id, .., Direction::Forward, 1)?;
     Ok(!page.is_empty())
+}
+
+/// Servers that an earlier, partial join named.
+fn partial_servers(
+    snapshot: &Snapshot,
+    room_id: &OwnedRoomId,
+) -> Result<Vec<OwnedServerName>, RoomError> {
+    let forward = Direction::Forward;
+    let rows =
+        snapshot.page(&schema::PARTIAL_SERVERS, room_id, .., forward, MAX_PARTIAL_SERVERS)?;
+    Ok(rows.into_iter().map(|(server, ())| server).collect())
 }

@@ -2,17 +2,18 @@
 
 use std::{sync::Arc, vec::IntoIter};
 
-use hearth_storage::{Commit, Direction, LogEntry, Snapshot, Topic};
+use hearth_storage::{Commit, Direction, LogEntry, Snapshot, Store, Topic};
 use hearth_types::StreamPosition;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 
-use super::plan::Plan;
+use super::{complete::Completed, members::LocalMember, plan::Plan};
 use crate::{
     Rooms,
     error::RoomError,
     schema::{
-        self, EventOrdinalRow, EventRow, Forwarding, MemberRow, Membership, PartialRow, ServerRow,
-        StateKeyRow, StoredEvent, TimelineIndex, TimelineRow, UserRoomDetails, UserRoomRow,
+        self, CompletionRow, CurrentStateRow, EventOrdinalRow, EventRow, Forwarding, MemberRow,
+        Membership, PartialRow, ServerRow, StateKeyRow, StoredEvent, TimelineIndex, TimelineRow,
+        UserRoomDetails, UserRoomRow,
     },
     state::{Node, NodeId, StateKeyOrdinal, StateRoot},
 };
@@ -22,6 +23,8 @@ use crate::{
 const FULL_OPERATIONS: usize = 900;
 /// Bytes after which it is closed: the limit is 4 MiB, and one event takes at most 100 KiB.
 const FULL_BYTES: usize = 2 * 1024 * 1024;
+/// Rows that are removed at a time of the list of events that came while a room was partial.
+const LEFTOVERS_AT_A_TIME: usize = 100;
 /// Local users whose rows go into the last commit; those of more go before it.
 const MAX_LOCAL_IN_LAST: usize = 300;
 
@@ -36,11 +39,12 @@ pub(super) struct Rows {
     gone: IntoIter<OwnedUserId>,
     servers: IntoIter<(OwnedServerName, u64)>,
     partial: IntoIter<OwnedServerName>,
-    local: IntoIter<LocalUser>,
+    local: IntoIter<LocalMember>,
+    /// What the current state was taken for at these places, while the room was partial.
+    current_states: IntoIter<(StreamPosition, StateRoot)>,
+    /// Events whose states have become others, with the places that they lose.
+    rewritten: IntoIter<(Arc<StoredEvent>, Option<TimelineIndex>)>,
 }
-
-/// A local user, their row of the room's members, and who sent their membership event.
-type LocalUser = (OwnedUserId, MemberRow, OwnedUserId);
 
 /// What the last commit writes.
 pub(super) struct LastRows {
@@ -66,6 +70,8 @@ impl Rows {
             servers: std::mem::take(&mut plan.servers).into_iter().collect::<Vec<_>>().into_iter(),
             partial: plan.partial.iter().flatten().cloned().collect::<Vec<_>>().into_iter(),
             local: many.into_iter(),
+            current_states: Vec::new().into_iter(),
+            rewritten: Vec::new().into_iter(),
         };
         let before = plan.join.header.state_before;
         (rows, LastRows { plan, before })
@@ -106,6 +112,13 @@ impl Rows {
         } else if let Some(user) = self.local.next() {
             let position = commit.next_position();
             add_local(commit, room_id, StateRoot::default(), position, &user);
+        } else if let Some((position, state)) = self.current_states.next() {
+            commit.put(&schema::CURRENT_STATES, room_id, &position, &CurrentStateRow(state));
+        } else if let Some((event, lost)) = self.rewritten.next() {
+            add_event(commit, room_id, &event);
+            if let Some(index) = lost {
+                commit.delete(&schema::TIMELINE, room_id, &index);
+            }
         } else {
             return false;
         }
@@ -117,12 +130,17 @@ impl LastRows {
     /// The last commit, and the join's place in it.
     pub(super) fn commit(&mut self) -> (Commit, StreamPosition) {
         let (fills_gap, partial) = (self.plan.fills_gap, self.plan.partial.is_some());
+        let (known, stale) = (self.plan.known, std::mem::take(&mut self.plan.stale_partial));
         let Plan { room_id, head, user_id, join, local, gaps, out_of_band, .. } = &mut self.plan;
         let mut commit = Commit::new(room_id);
         for user in local.iter() {
             let position = commit.next_position();
             add_local(&mut commit, room_id, self.before, position, user);
         }
+        // What the room is before the join is not what its last event here says, if there is any.
+        let position = commit.next_position();
+        let row = CurrentStateRow(self.before);
+        commit.put(&schema::CURRENT_STATES, room_id, &position, &row);
         let position = commit.next_position();
         let index = TimelineIndex::Live(position);
         join.index = Some(index);
@@ -144,6 +162,13 @@ impl LastRows {
         for user_id in out_of_band.iter().take(MAX_LOCAL_IN_LAST) {
             commit.delete(&schema::OUT_OF_BAND, room_id, user_id);
         }
+        for server in stale {
+            commit.delete(&schema::PARTIAL_SERVERS, room_id, &server);
+        }
+        if !partial && known {
+            commit.delete(&schema::PARTIAL, room_id, &());
+            commit.effect_delete(&schema::PARTIAL_ROOMS, &(), room_id);
+        }
         if partial {
             commit.put(&schema::PARTIAL, room_id, &(), &PartialRow { join: ordinal });
             commit.effect_put(&schema::PARTIAL_ROOMS, &(), room_id, &());
@@ -163,6 +188,50 @@ impl LastRows {
     pub(super) fn into_plan(self) -> Plan {
         self.plan
     }
+}
+
+impl Rows {
+    /// Takes what is many out of a completion.
+    pub(super) fn of_completion(done: &mut Completed) -> Self {
+        let many = done.local.split_off(done.local.len().min(MAX_LOCAL_IN_LAST));
+        Self {
+            room_id: done.room_id.clone(),
+            reserve: Some(reserved(done.old_head.clone(), &done.head)),
+            events: Vec::new().into_iter(),
+            state_keys: Vec::new().into_iter(),
+            nodes: std::mem::take(&mut done.nodes).into_iter(),
+            members: std::mem::take(&mut done.members).into_iter(),
+            gone: std::mem::take(&mut done.gone).into_iter(),
+            servers: std::mem::take(&mut done.servers).into_iter().collect::<Vec<_>>().into_iter(),
+            partial: Vec::new().into_iter(),
+            local: many.into_iter(),
+            current_states: std::mem::take(&mut done.current_states).into_iter(),
+            rewritten: done.rewritten.clone().into_iter(),
+        }
+    }
+}
+
+/// The last commit of a completion: with it the room is whole.
+pub(super) fn last_of_completion(done: &Completed) -> Commit {
+    let room_id = &done.room_id;
+    let mut commit = Commit::new(room_id);
+    for user in &done.local {
+        let position = commit.next_position();
+        add_local(&mut commit, room_id, done.head.state, position, user);
+    }
+    let position = commit.next_position();
+    let row = CurrentStateRow(done.head.state);
+    commit.put(&schema::CURRENT_STATES, room_id, &position, &row);
+    let (before, after) = (done.old_head.state.members, done.head.state.members);
+    commit.put(&schema::COMPLETIONS, room_id, &position, &CompletionRow { before, after });
+    for server in &done.partial_servers {
+        commit.delete(&schema::PARTIAL_SERVERS, room_id, server);
+    }
+    commit.delete(&schema::PARTIAL, room_id, &());
+    commit.effect_delete(&schema::PARTIAL_ROOMS, &(), room_id);
+    commit.put(&schema::ROOMS, room_id, &(), &done.head);
+    commit.touch(Topic::new(room_id.as_str()));
+    commit
 }
 
 /// The head of a room that is here, with the numbers taken that the installation uses: what an
@@ -199,7 +268,7 @@ fn add_local(
     room_id: &OwnedRoomId,
     state: StateRoot,
     position: StreamPosition,
-    (user_id, row, sender): &LocalUser,
+    (user_id, row, sender): &LocalMember,
 ) {
     let joined = row.membership == Membership::Join;
     let details = UserRoomDetails {
@@ -214,6 +283,28 @@ fn add_local(
     let row = UserRoomRow { position, joined_at, details };
     commit.effect_put(&schema::USER_ROOMS, user_id, room_id, &row);
     commit.touch(Topic::new(user_id.as_str()));
+}
+
+/// Removes the list of events that came while a room was partial: nobody looks at it any more.
+pub(super) async fn remove_leftovers(
+    store: &Store,
+    room_id: &OwnedRoomId,
+) -> Result<(), RoomError> {
+    loop {
+        let forward = Direction::Forward;
+        let rows =
+            store.page(&schema::PARTIAL_EVENTS, room_id, .., forward, LEFTOVERS_AT_A_TIME).await?;
+        let mut commit = Commit::new(room_id);
+        for (number, _) in &rows {
+            commit.delete(&schema::PARTIAL_EVENTS, room_id, number);
+        }
+        if !commit.is_empty() {
+            store.commit(commit).await?;
+        }
+        if rows.len() < LEFTOVERS_AT_A_TIME {
+            return Ok(());
+        }
+    }
 }
 
 /// Commits that remove what an installation that was cut off has left, the events last. `None` if

@@ -35,7 +35,8 @@ pub struct MembersRequest {
 }
 
 impl Rooms {
-    /// The membership events that a user sees. Costs what the room has members.
+    /// The membership events that a user sees. Costs what the room has members. Waits while the room's
+    /// state is partial: clients encrypt for those whom they find here.
     pub async fn members(
         &self,
         room_id: &RoomId,
@@ -43,6 +44,7 @@ impl Rooms {
         request: &MembersRequest,
     ) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
         let access = self.access(room_id, user_id).await?;
+        self.wait_until_whole(room_id).await?;
         let root = match request.at {
             Some(at) => {
                 let at = TimelineToken(at.0.min(access.end()));
@@ -69,6 +71,7 @@ impl Rooms {
         if !row.is_some_and(|row| row.details.membership == Membership::Join) {
             return Err(RoomError::NotJoined);
         }
+        self.wait_until_whole(room_id).await?;
         let joined = self.members_with(room_id, Membership::Join).await?;
         let ordinals: Vec<EventOrdinal> = joined.iter().map(|(_, row)| row.event).collect();
         let events = self.events(room_id, &ordinals).await?;

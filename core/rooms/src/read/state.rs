@@ -3,6 +3,7 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use hearth_storage::Direction;
+use hearth_types::StreamPosition;
 use ruma::{RoomId, UserId};
 
 use super::tokens::TimelineToken;
@@ -24,12 +25,15 @@ pub enum StatePart {
 }
 
 impl Rooms {
-    /// The state that a user sees: the current one, or that at their leave (`GET /state`).
+    /// The state that a user sees: the current one, or that at their leave (`GET /state`). Waits while
+    /// the room's state is partial.
     pub async fn readable_state(
         &self,
         room_id: &RoomId,
         user_id: &UserId,
     ) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
+        self.access(room_id, user_id).await?;
+        self.wait_until_whole(room_id).await?;
         let root = self.readable_root(room_id, user_id).await?;
         self.state_events(room_id, root, StatePart::All).await
     }
@@ -100,10 +104,13 @@ impl Rooms {
         room_id: &RoomId,
         at: TimelineToken,
     ) -> Result<StateRoot, ReadError> {
-        let Some(event) = self.last_event_at(room_id, at).await? else {
-            return Ok(StateRoot::default());
-        };
-        self.current_state_after(room_id, &event, at).await
+        match self.last_event_at(room_id, at).await? {
+            Some(event) => self.current_state_after(room_id, &event, at).await,
+            None => {
+                let noted = self.noted_state(room_id, StreamPosition::ZERO, at).await?;
+                Ok(noted.unwrap_or_default())
+            }
+        }
     }
 
     /// The same for a caller who has the last event before that place.
@@ -113,18 +120,34 @@ impl Rooms {
         last: &StoredEvent,
         at: TimelineToken,
     ) -> Result<StateRoot, ReadError> {
-        let state_after = last.header.state_after;
-        let (Some(TimelineIndex::Live(event)), TimelineIndex::Live(until)) = (last.index, at.0)
-        else {
-            return Ok(state_after);
+        let from = match last.index {
+            Some(TimelineIndex::Live(position)) => position,
+            Some(TimelineIndex::History { before, .. }) => before.previous(),
+            None => return Ok(last.header.state_after),
+        };
+        let noted = self.noted_state(room_id, from, at).await?;
+        Ok(noted.unwrap_or(last.header.state_after))
+    }
+
+    /// The last current state that was noted, since it is not what an event says.
+    async fn noted_state(
+        &self,
+        room_id: &RoomId,
+        from: StreamPosition,
+        at: TimelineToken,
+    ) -> Result<Option<StateRoot>, ReadError> {
+        let until = match at.0 {
+            TimelineIndex::Live(position) => position,
+            TimelineIndex::History { before, distance: 0 } => before.previous(),
+            TimelineIndex::History { .. } => return Ok(None),
         };
         let head = self.head(room_id).await?;
-        if !head.is_some_and(|head| head.forks.has_current_states) {
-            return Ok(state_after);
+        if from > until || !head.is_some_and(|head| head.forks.has_current_states) {
+            return Ok(None);
         }
         let (room_id, back) = (room_id.to_owned(), Direction::Backward);
-        let rows = self.store().page(&CURRENT_STATES, &room_id, event..=until, back, 1).await?;
-        Ok(rows.first().map_or(state_after, |(_, row)| row.0))
+        let rows = self.store().page(&CURRENT_STATES, &room_id, from..=until, back, 1).await?;
+        Ok(rows.first().map(|(_, row)| row.0))
     }
 
     /// The current state of a room when this event came: not the state before it in the event graph, where
@@ -136,7 +159,9 @@ impl Rooms {
     ) -> Result<StateRoot, ReadError> {
         let head = self.head(room_id).await?;
         match event.index {
-            Some(index) if head.is_some_and(|head| head.forks.has_current_states) => {
+            Some(index @ TimelineIndex::Live(_))
+                if head.is_some_and(|head| head.forks.has_current_states) =>
+            {
                 self.state_at(room_id, TimelineToken::before(index)).await
             }
             _ => Ok(event.header.state_before),

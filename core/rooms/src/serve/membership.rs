@@ -86,6 +86,7 @@ impl Rooms {
         event: CheckedPdu,
         omit_members: bool,
     ) -> Result<JoinAnswer, RoomError> {
+        self.wait_for_server(room_id).await?;
         let event = self.accept(server, room_id, event, Membership::Join).await?;
         let root = event.header.state_before;
         let heroes = if omit_members {

@@ -155,7 +155,8 @@ impl Rooms {
         Ok(self.store().bulk(count).await?)
     }
 
-    /// Has this other server a joined member?
+    /// Has this other server a joined member? In a room whose state is partial, servers that are said to
+    /// be in it count.
     pub async fn has_joined_server(
         &self,
         room_id: &RoomId,

@@ -87,6 +87,7 @@ impl Rooms {
         event_id: &EventId,
     ) -> Result<Vec<Bytes>, RoomError> {
         let mut visibility = self.server_visibility(room_id, server).await?;
+        self.wait_for_server(room_id).await?;
         let event = self.event_by_id(room_id, event_id).await?.ok_or(RoomError::UnknownEvent)?;
         if !visibility.joined_now() && !visibility.can_see(&event).await? {
             return Err(RoomError::Forbidden("your server is not in this room".to_owned()));

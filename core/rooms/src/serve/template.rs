@@ -74,6 +74,7 @@ impl Rooms {
             return Err(RoomError::UnknownRoom);
         }
         self.require_admitted(room_id, server).await?;
+        self.wait_for_server(room_id).await?;
         if kind != TemplateKind::Leave && !supported.contains(&head.version) {
             return Err(RoomError::IncompatibleVersion(head.version.to_string()));
         }

@@ -290,6 +290,7 @@ impl Room {
         let stored = StoredEvent { ordinal, index: Some(index), header, pdu };
         let announced = Some((position, Forwarding::Here));
         let stored = batch.add_event(&self.id, stored, announced);
+        self.note_while_partial(batch, ordinal);
 
         self.head.next_event += 1;
         self.head.depth = depth;

@@ -18,7 +18,7 @@ use super::{Context, Room, receive::Arrival};
 use crate::{
     Verdict,
     error::RoomError,
-    schema::{self, Standing, StoredEvent},
+    schema::{Standing, StoredEvent},
     state::StateRoot,
 };
 
@@ -61,25 +61,29 @@ impl Room {
         view: &Context<'_>,
         arrival: &Arrival<'_>,
     ) -> Result<Verdict, RoomError> {
-        self.judge_by(view, arrival, &[(arrival.before, false), (self.head.state, true)])
+        let states = [(arrival.before, false), (self.head.state, true)];
+        self.judge_by(view, arrival, &states, self.is_partial())
     }
 
-    /// Checks an event of the room's past, to which the current state does not matter.
+    /// Checks an event of the room's past, to which the current state does not matter, nor whether that
+    /// is whole.
     pub(super) fn judge_past(
         &mut self,
         view: &Context<'_>,
         arrival: &Arrival<'_>,
     ) -> Result<Verdict, RoomError> {
-        self.judge_by(view, arrival, &[(arrival.before, false)])
+        self.judge_by(view, arrival, &[(arrival.before, false)], false)
     }
 
     /// Checks an event against its auth events and some states; whom the last ones do not allow is
-    /// soft-failed if these are marked so, rejected otherwise.
+    /// soft-failed if these are marked so, rejected otherwise. If the states are partial, members that
+    /// they omit are taken from the event's auth events; once they are whole, it is judged again.
     fn judge_by(
         &mut self,
         view: &Context<'_>,
         arrival: &Arrival<'_>,
         states: &[(StateRoot, bool)],
+        are_partial: bool,
     ) -> Result<Verdict, RoomError> {
         let pdu = arrival.pdu;
         if let Err(reason) = self.allowed_by_auth_events(view, pdu, &arrival.auth_events)? {
@@ -91,7 +95,9 @@ impl Room {
                 break;
             }
             let mut allowing = self.allowing(view, pdu, root)?;
-            self.add_omitted_members(view, arrival, &mut allowing)?;
+            if are_partial {
+                add_omitted_members(arrival, &mut allowing);
+            }
             // The same events allow the same.
             let events: Vec<_> = allowing.iter().map(|(_, event)| Arc::clone(event)).collect();
             let next = ordinals(&events);
@@ -149,37 +155,6 @@ impl Room {
         Ok(check_state_dependent_auth_rules(&self.rules.authorization, pdu, by_key))
     }
 
-    /// While the room's state is partial, members are missing from it. Those that an event's authorization
-    /// asks for are taken from its auth events until then.
-    fn add_omitted_members(
-        &self,
-        view: &Context<'_>,
-        arrival: &Arrival<'_>,
-        allowing: &mut Allowing,
-    ) -> Result<(), RoomError> {
-        let is_found = |state_key: &str| {
-            let member = StateEventType::RoomMember;
-            allowing.iter().any(|((kind, key), _)| *kind == member && key == state_key)
-        };
-        let omitted: Vec<_> = arrival
-            .auth_events
-            .iter()
-            .filter(|event| *event.pdu.kind() == TimelineEventType::RoomMember)
-            .filter(|event| event.header.standing != Standing::Rejected)
-            .filter_map(|event| Some((event.pdu.state_key()?.to_owned(), event)))
-            .filter(|(state_key, _)| !is_found(state_key))
-            .collect();
-        // Asked last: events of whole rooms seldom come so far.
-        if omitted.is_empty() || view.snapshot.get(&schema::PARTIAL, &self.id, &())?.is_none() {
-            return Ok(());
-        }
-        let keyed = |(state_key, event): (String, &Arc<StoredEvent>)| {
-            ((StateEventType::RoomMember, state_key), Arc::clone(event))
-        };
-        allowing.extend(omitted.into_iter().map(keyed));
-        Ok(())
-    }
-
     /// The events of a state that an event's authorization asks for.
     fn allowing(
         &mut self,
@@ -213,4 +188,22 @@ fn ordinals(events: &[Arc<StoredEvent>]) -> Vec<u32> {
     let mut ordinals: Vec<_> = events.iter().map(|event| event.ordinal).collect();
     ordinals.sort_unstable();
     ordinals
+}
+
+/// Adds the members that an event's authorization asks for and a partial state omits.
+fn add_omitted_members(arrival: &Arrival<'_>, allowing: &mut Allowing) {
+    let is_found = |state_key: &str| {
+        let member = StateEventType::RoomMember;
+        allowing.iter().any(|((kind, key), _)| *kind == member && key == state_key)
+    };
+    let omitted: Vec<_> = arrival
+        .auth_events
+        .iter()
+        .filter(|event| *event.pdu.kind() == TimelineEventType::RoomMember)
+        .filter(|event| event.header.standing != Standing::Rejected)
+        .filter_map(|event| Some((event.pdu.state_key()?.to_owned(), event)))
+        .filter(|(state_key, _)| !is_found(state_key))
+        .map(|(state_key, event)| ((StateEventType::RoomMember, state_key), Arc::clone(event)))
+        .collect();
+    allowing.extend(omitted);
 }

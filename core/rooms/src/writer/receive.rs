@@ -446,6 +446,9 @@ impl Room {
         {
             self.add_auth_edges(batch, &event);
         }
+        if has_state(&event) {
+            self.note_while_partial(batch, event.ordinal);
+        }
         self.local.event_ids.insert(event.header.event_id.clone(), event.ordinal);
         self.local.events.insert(event.ordinal, Arc::clone(&event));
         event

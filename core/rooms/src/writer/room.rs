@@ -12,7 +12,7 @@ use ruma::{
     room_version_rules::RoomVersionRules,
 };
 
-use super::{Power, StepError, forks::Resolved, outliers::Told, receive::Prepared};
+use super::{Batch, Power, StepError, forks::Resolved, outliers::Told, receive::Prepared};
 use crate::{
     Rooms,
     cache::Caches,
@@ -20,8 +20,8 @@ use crate::{
     policy::POLICY,
     rooms::{lookup, parse_row, state_key_ordinal},
     schema::{
-        self, EventOrdinal, MemberRow, Membership, RoomHead, StoredEvent, ThreadRow, TimelineIndex,
-        TransactionKey, UserRoomRow,
+        self, EventOrdinal, EventOrdinalRow, MemberRow, Membership, RoomHead, StoredEvent,
+        ThreadRow, TimelineIndex, TransactionKey, UserRoomRow,
     },
     state::{Node, NodeError, NodeId, NodeSource, StateKeyOrdinal, StateRoot},
 };
@@ -146,6 +146,8 @@ pub(crate) struct Room {
     /// What is known of an event that waits for the next batch.
     pub(super) prepared: Option<Prepared>,
     pub(super) told: Option<Told>,
+    /// While the room's state is partial: how many events have got their states meanwhile.
+    partial_events: Option<u32>,
     auth: AuthState,
 }
 
@@ -162,6 +164,7 @@ impl Room {
             unwritten: VecDeque::new(),
             prepared: None,
             told: None,
+            partial_events: None,
             auth: AuthState::default(),
         }
     }
@@ -178,6 +181,7 @@ impl Room {
             .ok_or_else(|| RoomError::UnsupportedVersion(head.version.to_string()))?;
         let extremities = head.extremities.clone();
         let mut room = Self::empty(id, rules, head);
+        room.partial_events = partial_events(view, &room.id)?;
         for ordinal in extremities {
             let event = room.event(view, ordinal)?;
             room.tips.push(Tip {
@@ -188,6 +192,20 @@ impl Room {
             });
         }
         Ok(Some(room))
+    }
+
+    /// Is the room's state still to be completed?
+    pub(super) fn is_partial(&self) -> bool {
+        self.partial_events.is_some()
+    }
+
+    /// Notes an event that gets its states while the room's own is partial.
+    pub(super) fn note_while_partial(&mut self, batch: &mut Batch, ordinal: EventOrdinal) {
+        if let Some(number) = &mut self.partial_events {
+            let row = EventOrdinalRow(ordinal);
+            batch.commit.put(&schema::PARTIAL_EVENTS, &self.id, number, &row);
+            *number = number.saturating_add(1);
+        }
     }
 
     /// Forgets what was looked up of the state, where another one takes its place.
@@ -529,6 +547,15 @@ impl Room {
         let row = view.snapshot.get(&schema::TRANSACTIONS, &self.id, key)?;
         Ok(row.map(|row| row.event_id))
     }
+}
+
+/// How many events have got their states while the room's own is partial; `None` if it is whole.
+fn partial_events(view: &Context<'_>, room_id: &OwnedRoomId) -> Result<Option<u32>, RoomError> {
+    if view.snapshot.get(&schema::PARTIAL, room_id, &())?.is_none() {
+        return Ok(None);
+    }
+    let last = view.snapshot.page(&schema::PARTIAL_EVENTS, room_id, .., Direction::Backward, 1)?;
+    Ok(Some(last.first().map_or(0, |(number, _)| number.saturating_add(1))))
 }
 
 /// The membership that a membership event gives.

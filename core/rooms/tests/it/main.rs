@@ -14,6 +14,7 @@ mod elsewhere;
 mod fixture;
 mod history;
 mod membership;
+mod partial;
 mod reading;
 mod redaction;
 mod send;

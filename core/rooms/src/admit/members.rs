@@ -1,0 +1,110 @@
+//! Rows that follow from who is in a room, worked out from all of its members at once.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use hearth_storage::{Direction, Snapshot};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
+
+use crate::{
+    Rooms,
+    error::RoomError,
+    schema::{self, EventOrdinal, MemberRow, Membership, RoomHead, UserRoomRow},
+};
+
+/// A member and their row.
+pub(super) type Member = (OwnedUserId, MemberRow);
+/// A local member, their row, and who sent their membership event.
+pub(super) type LocalMember = (OwnedUserId, MemberRow, OwnedUserId);
+/// Who sent the membership events of local users.
+pub(super) type Senders = HashMap<EventOrdinal, OwnedUserId>;
+
+/// Is this the ID of a user of this server?
+pub(super) fn is_local(rooms: &Rooms, user_id: &str) -> bool {
+    UserId::parse(user_id).is_ok_and(|user_id| rooms.identity().is_local(&user_id))
+}
+
+/// Users with a row who are no members any more.
+pub(super) fn gone(
+    snapshot: &Snapshot,
+    room_id: &OwnedRoomId,
+    is_member: impl Fn(&OwnedUserId) -> bool,
+) -> Result<Vec<OwnedUserId>, RoomError> {
+    let forward = Direction::Forward;
+    let all = snapshot.page(&schema::MEMBERS, room_id, .., forward, usize::MAX)?;
+    Ok(all.into_iter().map(|(id, _)| id).filter(|id| !is_member(id)).collect())
+}
+
+/// How many joined members each other server has; zero for those that had some, if the room is known.
+pub(super) fn servers(
+    rooms: &Rooms,
+    snapshot: &Snapshot,
+    is_known: bool,
+    room_id: &OwnedRoomId,
+    members: &[Member],
+) -> Result<BTreeMap<OwnedServerName, u64>, RoomError> {
+    let mut servers = BTreeMap::new();
+    if is_known {
+        let forward = Direction::Forward;
+        let page = snapshot.page(&schema::ROOM_SERVERS, room_id, .., forward, usize::MAX)?;
+        servers.extend(page.into_iter().map(|(name, _)| (name, 0)));
+    }
+    for (user_id, row) in members {
+        if row.membership == Membership::Join && !rooms.identity().is_local(user_id) {
+            *servers.entry(user_id.server_name().to_owned()).or_default() += 1;
+        }
+    }
+    Ok(servers)
+}
+
+/// Counts the members.
+pub(super) fn count(rooms: &Rooms, head: &mut RoomHead, members: &[Member]) {
+    let number = |wanted: &dyn Fn(&OwnedUserId, Membership) -> bool| {
+        let found = members.iter().filter(|(id, row)| wanted(id, row.membership));
+        found.count() as u64
+    };
+    head.joined_members = number(&|_, membership| membership == Membership::Join);
+    head.invited_members = number(&|_, membership| membership == Membership::Invite);
+    head.joined_local_members = number(&|user_id, membership| {
+        membership == Membership::Join && rooms.identity().is_local(user_id)
+    });
+}
+
+/// What changes for local users.
+pub(super) struct LocalChanges {
+    /// Those whose own rows the members make untrue.
+    pub(super) changed: Vec<LocalMember>,
+    /// Those whose out-of-band membership is over.
+    pub(super) out_of_band: Vec<OwnedUserId>,
+}
+
+/// Compares local members with their own rows.
+pub(super) fn local_changes(
+    rooms: &Rooms,
+    snapshot: &Snapshot,
+    room_id: &OwnedRoomId,
+    members: &[&Member],
+    senders: &Senders,
+) -> Result<LocalChanges, RoomError> {
+    let forward = Direction::Forward;
+    let page = snapshot.page(&schema::OUT_OF_BAND, room_id, .., forward, usize::MAX)?;
+    let kept: HashSet<OwnedUserId> = page.into_iter().map(|(id, _)| id).collect();
+    let mut changes = LocalChanges { changed: Vec::new(), out_of_band: Vec::new() };
+    for (user_id, row) in members.iter().copied() {
+        let Some(sender) = senders.get(&row.event) else { continue };
+        if !rooms.identity().is_local(user_id) {
+            continue;
+        }
+        let own: Option<UserRoomRow> = snapshot.get(&schema::USER_ROOMS, user_id, room_id)?;
+        let says_otherwise = match &own {
+            Some(own) => own.details.membership != row.membership,
+            None => !matches!(row.membership, Membership::Leave | Membership::Ban),
+        };
+        if says_otherwise || kept.contains(user_id) {
+            changes.changed.push((user_id.clone(), row.clone(), sender.clone()));
+        }
+        if kept.contains(user_id) {
+            changes.out_of_band.push(user_id.clone());
+        }
+    }
+    Ok(changes)
+}

@@ -1,0 +1,300 @@
+//! Rooms that are joined with part of their state, which is completed behind the join.
+
+use std::collections::BTreeSet;
+
+use hearth_rooms::{
+    CheckedPdu, RemoteJoin, RoomError, Verdict,
+    read::{MembersRequest, StatePart, TimelineToken},
+    schema::{self, Membership, Standing},
+    state::StateRoot,
+};
+use hearth_storage::Direction;
+use ruma::{OwnedEventId, RoomVersionId, UserId};
+use serde_json::json;
+
+use crate::{
+    elsewhere::{FAR_ADMIN, FarRoom, Sketch},
+    fixture::{Server, user},
+};
+
+const BOB: &str = "@bob:far.test";
+const EVE: &str = "@eve:other.test";
+
+/// A room with members, and the answer to a join that leaves most of them out; what was left out.
+fn partial(far: &mut FarRoom, user_id: &str) -> (RemoteJoin, Vec<CheckedPdu>, Vec<CheckedPdu>) {
+    let (state, auth_chain) = (far.state_now(), far.all_state());
+    let event = far.join(user_id);
+    let named: BTreeSet<_> = event.pdu().auth_events().iter().cloned().collect();
+    let is_kept = |event: &&CheckedPdu| {
+        event.pdu().kind().to_string() != "m.room.member" || named.contains(event.pdu().id())
+    };
+    let few = state.iter().filter(is_kept).cloned().collect();
+    let needed = auth_chain.iter().filter(is_kept);
+    // The administrator allowed what there is.
+    let admin = auth_chain.iter().filter(|event| event.pdu().state_key() == Some(FAR_ADMIN));
+    let needed = needed.chain(admin).cloned().collect();
+    let mut answer = far.answer(event, few, needed);
+    answer.members_omitted = true;
+    answer.servers_in_room = vec!["far.test".try_into().unwrap(), "other.test".try_into().unwrap()];
+    (answer, state, auth_chain)
+}
+
+fn far_room(version: RoomVersionId) -> FarRoom {
+    let mut far = FarRoom::new(version);
+    far.join(BOB);
+    far.join(EVE);
+    far.member(FAR_ADMIN, EVE, "ban");
+    for n in 0..150 {
+        far.join(&format!("@user{n}:s{}.test", n % 4));
+    }
+    far
+}
+
+async fn current(server: &Server, far: &FarRoom) -> BTreeSet<OwnedEventId> {
+    let head = server.rooms.head(&far.id).await.unwrap().unwrap();
+    ids_of(server, far, head.state).await
+}
+
+async fn ids_of(server: &Server, far: &FarRoom, root: StateRoot) -> BTreeSet<OwnedEventId> {
+    let events = server.rooms.state_events(&far.id, root, StatePart::All).await.unwrap();
+    events.iter().map(|event| event.header.event_id.clone()).collect()
+}
+
+/// The state as the other server has it.
+fn theirs(far: &FarRoom) -> BTreeSet<OwnedEventId> {
+    far.state.values().map(|event| event.pdu().id().to_owned()).collect()
+}
+
+async fn receive(server: &Server, far: &FarRoom, event: &CheckedPdu) -> Verdict {
+    server.rooms.receive(&far.id, vec![event.clone()]).await.unwrap().remove(0)
+}
+
+#[tokio::test]
+async fn a_room_is_used_first_and_completed_behind_that() {
+    for version in [RoomVersionId::V6, RoomVersionId::V11, RoomVersionId::V12] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Server::in_folder(folder.path()).await;
+        let mut far = far_room(version);
+        let alice = user("alice");
+        let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+        let join = server.rooms.admit_join(answer).await.unwrap();
+        assert!(server.rooms.is_partial(&far.id).await.unwrap());
+        let listed = server.rooms.partial_rooms().await.unwrap();
+        assert_eq!((&listed[0].room_id, &listed[0].join), (&far.id, &join));
+        let servers = server.rooms.remote_servers(&far.id).await.unwrap();
+        assert!(servers.iter().any(|name| name == "other.test"), "{servers:?}");
+
+        // It can be spoken in, by users of both sides, and changed.
+        let hello = server.say(&far.id, &alice, "hello").await.unwrap();
+        let hello = server.event(&far.id, &hello).await;
+        far.add(CheckedPdu::new(hello.pdu.clone()));
+        let from_bob = far.say(BOB, "hello alice");
+        assert_eq!(
+            receive(&server, &far, &from_bob).await,
+            Verdict::MissingAuth(vec![
+                far.state[&("m.room.member".to_owned(), BOB.to_owned())].pdu().id().to_owned()
+            ],)
+        );
+        let bobs_join = far.state[&("m.room.member".to_owned(), BOB.to_owned())].clone();
+        server.rooms.receive_outliers(&far.id, vec![bobs_join]).await.unwrap();
+        assert_eq!(receive(&server, &far, &from_bob).await, Verdict::Accepted);
+        let left = far.member(BOB, BOB, "leave");
+        assert_eq!(receive(&server, &far, &left).await, Verdict::Accepted);
+        let topic = far.put("m.room.topic", "", json!({ "topic": "new" }));
+        assert_eq!(receive(&server, &far, &topic).await, Verdict::Accepted);
+
+        server = server.reopened(folder.path()).await;
+        assert_eq!(server.rooms.partial_rooms().await.unwrap(), listed);
+        let before = server.rooms.head(&far.id).await.unwrap().unwrap();
+        server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+        assert!(!server.rooms.is_partial(&far.id).await.unwrap());
+        assert!(server.rooms.partial_rooms().await.unwrap().is_empty());
+        assert_whole(&server, &far).await;
+        let head = server.rooms.head(&far.id).await.unwrap().unwrap();
+        assert_eq!(head.extremities, before.extremities);
+
+        // The states of what came meanwhile are those of the whole room, also in the cache.
+        let join = server.event(&far.id, &join).await;
+        let from_bob = server.event(&far.id, &from_bob.pdu().id().to_owned()).await;
+        assert_eq!(from_bob.header.state_before, join.header.state_after);
+        assert_eq!(ids_of(&server, &far, join.header.state_before).await.len(), 5 + 3 + 150);
+        let told =
+            server.rooms.store().page(&schema::PARTIAL_EVENTS, &far.id, .., Direction::Forward, 9);
+        assert!(told.await.unwrap().is_empty());
+
+        // And it goes on from there, also after a restart.
+        server = server.reopened(folder.path()).await;
+        let eve = far.sign(Sketch {
+            sender: EVE,
+            kind: "m.room.message",
+            state_key: None,
+            content: json!({ "body": "banned" }),
+        });
+        assert!(matches!(receive(&server, &far, &eve).await, Verdict::Rejected(_)));
+        let after = far.join("@late:s9.test");
+        assert_eq!(receive(&server, &far, &after).await, Verdict::Accepted);
+        assert_whole(&server, &far).await;
+    }
+}
+
+/// State, rows of members, counts and servers are those of the other server's room.
+async fn assert_whole(server: &Server, far: &FarRoom) {
+    assert_eq!(current(server, far).await, theirs(far));
+    let head = server.rooms.head(&far.id).await.unwrap().unwrap();
+    let mut joined = 0;
+    for ((kind, key), event) in &far.state {
+        if kind != "m.room.member" {
+            continue;
+        }
+        let user_id = UserId::parse(key).unwrap();
+        let row = server.rooms.member_row(&far.id, &user_id).await.unwrap().unwrap();
+        let said = server.rooms.event(&far.id, row.event).await.unwrap();
+        assert_eq!(said.pdu.id(), event.pdu().id());
+        joined += u64::from(row.membership == Membership::Join);
+    }
+    assert_eq!((head.joined_members, head.joined_local_members), (joined, 1));
+    let rows =
+        server.rooms.store().page(&schema::ROOM_SERVERS, &far.id, .., Direction::Forward, 99);
+    let total: u64 = rows.await.unwrap().iter().map(|(_, row)| row.joined).sum();
+    assert_eq!(total + 1, joined);
+    let servers = server.rooms.remote_servers(&far.id).await.unwrap();
+    assert!(!servers.iter().any(|name| name == "other.test"), "{servers:?}");
+    let listed = server.rooms.members(&far.id, &user("alice"), &MembersRequest::default()).await;
+    assert_eq!(listed.unwrap().len(), head_count(far));
+}
+
+fn head_count(far: &FarRoom) -> usize {
+    far.state.keys().filter(|(kind, _)| kind == "m.room.member").count()
+}
+
+#[tokio::test]
+async fn who_was_let_in_only_because_the_state_was_partial_is_put_out_again() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    let alice = user("alice");
+    let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    server.rooms.admit_join(answer).await.unwrap();
+    // Eve's server cites the join of before the ban.
+    let joined = auth_chain.iter().find(|e| e.pdu().sender() == EVE).unwrap().clone();
+    server.rooms.receive_outliers(&far.id, vec![joined.clone()]).await.unwrap();
+    let auth: Vec<_> = [("m.room.create", ""), ("m.room.power_levels", "")]
+        .iter()
+        .map(|(kind, key)| {
+            far.state[&((*kind).to_owned(), (*key).to_owned())].pdu().id().to_owned()
+        })
+        .chain([joined.pdu().id().to_owned()])
+        .collect();
+    let content = json!({ "displayname": "Eve", "membership": "join" });
+    let sketch = Sketch { sender: EVE, kind: "m.room.member", state_key: Some(EVE), content };
+    let rules = far.state[&("m.room.join_rules".to_owned(), String::new())].pdu().id().to_owned();
+    let mut member_auth = auth.clone();
+    member_auth.push(rules);
+    let sneaked = far.sign_with(sketch, &member_auth);
+    assert_eq!(receive(&server, &far, &sneaked).await, Verdict::Accepted);
+    let tip = far.tips.clone();
+    far.tips = vec![sneaked.pdu().id().to_owned()];
+    let sketch = Sketch {
+        sender: EVE,
+        kind: "m.room.message",
+        state_key: None,
+        content: json!({ "body": "sneaked in" }),
+    };
+    let said = far.sign_with(sketch, &auth);
+    assert_eq!(receive(&server, &far, &said).await, Verdict::Accepted);
+    far.tips = tip;
+    let before = server.rooms.head(&far.id).await.unwrap().unwrap();
+    assert_eq!(before.extremities.len(), 1);
+
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    for event in [&sneaked, &said] {
+        let stored = server.event(&far.id, &event.pdu().id().to_owned()).await;
+        assert_eq!((stored.header.standing, stored.index), (Standing::Rejected, None));
+    }
+    let row = server.rooms.member_row(&far.id, &UserId::parse(EVE).unwrap()).await.unwrap();
+    assert_eq!(row.unwrap().membership, Membership::Ban);
+    assert_whole(&server, &far).await;
+    server.say(&far.id, &alice, "who was that?").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_clients_were_told_before_is_still_known() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    let alice = user("alice");
+    let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    server.rooms.admit_join(answer).await.unwrap();
+    let position = server.rooms.store().notifier().published();
+    let told = server.rooms.head(&far.id).await.unwrap().unwrap().state;
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    let at = |position| TimelineToken::at_position(position);
+    assert_eq!(server.rooms.state_at(&far.id, at(position)).await.unwrap(), told);
+    let now = server.rooms.store().notifier().published();
+    let head = server.rooms.head(&far.id).await.unwrap().unwrap();
+    assert_ne!(head.state, told);
+    assert_eq!(server.rooms.state_at(&far.id, at(now)).await.unwrap(), head.state);
+}
+
+#[tokio::test]
+async fn a_state_that_does_not_hold_together_completes_nothing() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    let old = far.put("m.room.topic", "", json!({ "topic": "old" }));
+    far.put("m.room.topic", "", json!({ "topic": "new" }));
+    let alice = user("alice");
+    let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    server.rooms.admit_join(answer).await.unwrap();
+    let mut twice = state.clone();
+    twice.push(old);
+    let mut headless = state.clone();
+    headless.retain(|event| event.pdu().kind().to_string() != "m.room.create");
+    // A state in which Alice is banned does not allow her join.
+    let tips = std::mem::replace(&mut far.tips, vec![state[0].pdu().id().to_owned()]);
+    let ban = far.draft_member(FAR_ADMIN, alice.as_str(), "ban");
+    far.tips = tips;
+    let mut banned = state.clone();
+    banned.push(ban);
+    let mut alien = state.clone();
+    alien.push(FarRoom::new(RoomVersionId::V11).say(FAR_ADMIN, "elsewhere"));
+    for bad in [twice, headless, banned, alien] {
+        let refused = server.rooms.complete_state(&far.id, bad, auth_chain.clone()).await;
+        assert!(matches!(refused, Err(RoomError::InvalidRoomState(_))), "{refused:?}");
+        assert!(server.rooms.is_partial(&far.id).await.unwrap());
+    }
+    server.rooms.complete_state(&far.id, state.clone(), auth_chain.clone()).await.unwrap();
+    assert_whole(&server, &far).await;
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+}
+
+#[tokio::test]
+async fn members_are_listed_when_all_are_known() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    let alice = user("alice");
+    let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    server.rooms.admit_join(answer).await.unwrap();
+    let rooms = server.rooms.clone();
+    let room_id = far.id.clone();
+    let asked = tokio::spawn(async move {
+        rooms.members(&room_id, &user("alice"), &MembersRequest::default()).await
+    });
+    tokio::task::yield_now().await;
+    assert!(!asked.is_finished());
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    assert_eq!(asked.await.unwrap().unwrap().len(), head_count(&far));
+}
+
+#[tokio::test]
+async fn a_whole_join_puts_an_end_to_a_partial_one() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    let alice = user("alice");
+    let (answer, ..) = partial(&mut far, alice.as_str());
+    server.rooms.admit_join(answer).await.unwrap();
+    let leave = server.rooms.leave(&far.id, &alice, None).await.unwrap();
+    let leave = server.event(&far.id, &leave).await;
+    far.add(CheckedPdu::new(leave.pdu.clone()));
+    assert!(server.rooms.partial_rooms().await.unwrap().is_empty());
+    server.rooms.admit_join(far.answer_join(alice.as_str())).await.unwrap();
+    assert!(!server.rooms.is_partial(&far.id).await.unwrap());
+    assert_whole(&server, &far).await;
+}
