@@ -44,6 +44,9 @@ const ROOMS_AT_ONCE: usize = 8;
 const MAX_IN_FLIGHT_PER_ORIGIN: usize = 8;
 /// Transactions of all servers that are worked on at once.
 const MAX_IN_FLIGHT: usize = 1_024;
+/// Bytes of all transactions that are worked on at once. A full one has ten million; ordinary ones some
+/// thousands.
+const MAX_BYTES_IN_FLIGHT: usize = 256 * 1024 * 1024;
 /// How long a server is told to wait beyond these bounds.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Answers of one server that are remembered. A server repeats its last transactions, not older ones.
@@ -75,14 +78,20 @@ pub(crate) struct Transactions(Arc<TransactionsInner>);
 
 #[derive(Default)]
 struct TransactionsInner {
-    in_flight: Mutex<HashMap<OwnedServerName, HashMap<String, Work>>>,
+    in_flight: Mutex<InFlight>,
     /// One writer at a time for each origin's remembered answers.
     owners: OwnerLocks,
 }
 
+#[derive(Default)]
+struct InFlight {
+    origins: HashMap<OwnedServerName, HashMap<String, Work>>,
+    bytes: usize,
+}
+
 impl std::fmt::Debug for Transactions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let origins = self.0.in_flight.lock().len();
+        let origins = self.0.in_flight.lock().origins.len();
         f.debug_struct("Transactions").field("origins", &origins).finish_non_exhaustive()
     }
 }
@@ -93,6 +102,15 @@ struct Transaction {
     id: String,
     pdus: Vec<Box<RawValue>>,
     edus: Vec<Raw<Edu>>,
+}
+
+impl Transaction {
+    /// About the memory that it takes.
+    fn bytes(&self) -> usize {
+        let pdus = self.pdus.iter().map(|pdu| pdu.get().len());
+        let edus = self.edus.iter().map(|edu| edu.json().get().len());
+        pdus.chain(edus).sum()
+    }
 }
 
 /// `PUT /_matrix/federation/v1/send/{txnId}`.
@@ -135,23 +153,25 @@ impl Transactions {
 
     fn join(&self, federation: &Federation, transaction: Transaction) -> Result<Work, MatrixError> {
         let mut in_flight = self.0.in_flight.lock();
-        let origins = in_flight.len();
-        let of_origin = in_flight.entry(transaction.origin.clone()).or_default();
-        if let Some(work) = of_origin.get(&transaction.id) {
+        let of_origin = in_flight.origins.get(&transaction.origin);
+        if let Some(work) = of_origin.and_then(|of_origin| of_origin.get(&transaction.id)) {
             return Ok(work.clone());
         }
+        let bytes = transaction.bytes();
         // An origin has an entry for as long as it has work.
-        if of_origin.len() >= MAX_IN_FLIGHT_PER_ORIGIN || origins >= MAX_IN_FLIGHT {
-            if of_origin.is_empty() {
-                in_flight.remove(&transaction.origin);
-            }
+        if of_origin.map_or(0, HashMap::len) >= MAX_IN_FLIGHT_PER_ORIGIN
+            || in_flight.origins.len() >= MAX_IN_FLIGHT
+            || in_flight.bytes.saturating_add(bytes) > MAX_BYTES_IN_FLIGHT
+        {
             return Err(MatrixError::limit_exceeded(BUSY_RETRY_AFTER));
         }
-        let (key, id) = (transaction.origin.clone(), transaction.id.clone());
-        let place = Place { transactions: self.clone(), origin: key, id: id.clone() };
+        in_flight.bytes += bytes;
+        let (origin, id) = (transaction.origin.clone(), transaction.id.clone());
+        let place =
+            Place { transactions: self.clone(), origin: origin.clone(), id: id.clone(), bytes };
         let (told, hear) = oneshot::channel();
         let answer = hear.map(Result::ok).boxed().shared();
-        of_origin.insert(id, answer.clone());
+        in_flight.origins.entry(origin).or_default().insert(id, answer.clone());
         // A task that cannot be started any more gives its place back here and now.
         drop(in_flight);
         let (transactions, parts) = (self.clone(), federation.clone());
@@ -206,15 +226,17 @@ struct Place {
     transactions: Transactions,
     origin: OwnedServerName,
     id: String,
+    bytes: usize,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut in_flight = self.transactions.0.in_flight.lock();
-        if let Some(of_origin) = in_flight.get_mut(&self.origin) {
+        in_flight.bytes = in_flight.bytes.saturating_sub(self.bytes);
+        if let Some(of_origin) = in_flight.origins.get_mut(&self.origin) {
             of_origin.remove(&self.id);
             if of_origin.is_empty() {
-                in_flight.remove(&self.origin);
+                in_flight.origins.remove(&self.origin);
             }
         }
     }
@@ -223,7 +245,7 @@ impl Drop for Place {
 /// What became of each event that has an ID.
 type Results = BTreeMap<OwnedEventId, Result<(), String>>;
 
-/// The events, room by room, then the rest.
+/// The events, room by room, and beside them the rest.
 async fn work(federation: &Federation, transaction: Transaction) -> Result<Bytes, CommitError> {
     let Transaction { origin, pdus, edus, .. } = transaction;
     let rooms = by_room(pdus).into_iter().map(|(room_id, pdus)| {

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{Filling, MAX_CLOSED, MAX_TIME, is_open};
+use super::{Filling, MAX_TIME, is_open};
 use crate::{Federation, FederationError, remote::Remote};
 
 /// Holes of all rooms.
@@ -239,16 +239,8 @@ async fn fill(
     if row.hole == Hole::Behind {
         return remote.fetch_history(&server, room_id, event_id).await;
     }
-    let _turn = federation.turns().take(room_id).await.ok_or(RoomError::Busy)?;
-    let mut filling = Filling {
-        federation,
-        origin: &server,
-        room_id,
-        version,
-        closes_left: MAX_CLOSED,
-        tries: row.tries + 1,
-        left_open: BTreeMap::new(),
-    };
+    let turn = federation.turns().take(&server, room_id).await.ok_or(RoomError::Busy)?;
+    let mut filling = Filling::new(federation, &turn, version, row.tries + 1);
     let filled = filling.fill(event_id).await;
     filling.note_holes().await?;
     filled
@@ -278,6 +270,7 @@ impl Filling<'_> {
         let mut checked = self.check(told).await;
         checked.retain(|event| event.pdu().id() == event_id);
         let Some(event) = checked.pop() else { return Ok(false) };
-        Ok(!is_open(&self.settle(event).await?))
+        let verdict = self.receive(&event).await?;
+        Ok(!is_open(&self.settle(event, verdict).await?))
     }
 }

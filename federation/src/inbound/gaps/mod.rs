@@ -20,7 +20,7 @@ use ruma::{OwnedEventId, RoomId, RoomVersionId, ServerName};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
-use self::holes::Hole;
+use self::{holes::Hole, turns::Turn};
 pub(crate) use self::{
     holes::{HOLES, Holes, run as fill_holes},
     turns::Turns,
@@ -47,6 +47,7 @@ struct Filling<'a> {
     origin: &'a ServerName,
     room_id: &'a RoomId,
     version: RoomVersionId,
+    turn: &'a Turn,
     /// How many more places may be closed.
     closes_left: usize,
     /// Attempts before this one.
@@ -82,29 +83,32 @@ impl Gaps {
             return Ok(verdicts);
         }
         let deadline = Instant::now() + MAX_TIME;
-        let turn = timeout_at(deadline, self.0.turns().take(room_id)).await;
-        let _turn = turn.ok().flatten().ok_or(RoomError::Busy)?;
-        let mut filling = Filling {
-            federation: &self.0,
-            origin,
-            room_id,
-            version: rooms.version(room_id).await?,
-            closes_left: MAX_CLOSED,
-            tries: 0,
-            left_open: BTreeMap::new(),
-        };
-        for (event, verdict) in iter::zip(events, &mut verdicts) {
-            if is_open(verdict) {
-                let event_id = event.pdu().id().to_owned();
-                match timeout_at(deadline, filling.settle(event)).await {
-                    Ok(settled) => *verdict = settled?,
-                    // Those behind it have no time either.
-                    Err(_) => {
-                        tracing::info!(%origin, %room_id, %event_id, "a gap was not filled in time");
-                        filling.left_open.insert(event_id, Hole::Pushed);
-                    }
+        let turn = timeout_at(deadline, self.0.turns().take(origin, room_id)).await;
+        let turn = turn.ok().flatten().ok_or(RoomError::Busy)?;
+        let version = rooms.version(room_id).await?;
+        let mut filling = Filling::new(&self.0, &turn, version, 0);
+        // Whoever had the turn before may have filled the same gap.
+        filling.receive_open(&events, &mut verdicts).await?;
+        for (place, event) in events.iter().enumerate() {
+            let Some((verdict, behind)) =
+                verdicts.get_mut(place..).and_then(<[Verdict]>::split_first_mut)
+            else {
+                break;
+            };
+            if !is_open(verdict) {
+                continue;
+            }
+            match timeout_at(deadline, filling.settle(event.clone(), verdict.clone())).await {
+                Ok(settled) => *verdict = settled?,
+                // Those behind it have no time either.
+                Err(_) => {
+                    let event_id = event.pdu().id().to_owned();
+                    tracing::info!(%origin, %room_id, %event_id, "a gap was not filled in time");
+                    filling.left_open.insert(event_id, Hole::Pushed);
                 }
             }
+            // What was fetched for one is mostly what all the others wait for: they need one commit.
+            filling.receive_open(events.get(place + 1..).unwrap_or_default(), behind).await?;
         }
         filling.note_holes().await?;
         Ok(verdicts)
@@ -116,11 +120,34 @@ fn is_open(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::MissingPrev(_) | Verdict::MissingAuth(_))
 }
 
-impl Filling<'_> {
-    /// Receives one event, and before it what can be had of the gap before it.
-    async fn settle(&mut self, event: CheckedPdu) -> Result<Verdict, RoomError> {
-        // Whoever had the turn before may have filled the same gap.
-        let verdict = self.receive(&event).await?;
+impl<'a> Filling<'a> {
+    /// Fills with this turn's server, after so many attempts.
+    fn new(federation: &'a Federation, turn: &'a Turn, version: RoomVersionId, tries: u32) -> Self {
+        let (origin, room_id) = (turn.server(), turn.room_id());
+        let (closes_left, left_open) = (MAX_CLOSED, BTreeMap::new());
+        Self { federation, origin, room_id, version, turn, closes_left, tries, left_open }
+    }
+
+    /// Receives those events again that could not be judged.
+    async fn receive_open(
+        &self,
+        events: &[CheckedPdu],
+        verdicts: &mut [Verdict],
+    ) -> Result<(), RoomError> {
+        let open: Vec<_> = iter::zip(events, verdicts).filter(|(_, open)| is_open(open)).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let again = open.iter().map(|(event, _)| (*event).clone()).collect();
+        let verdicts = self.federation.rooms().receive(self.room_id, again).await?;
+        for ((_, verdict), now) in iter::zip(open, verdicts) {
+            *verdict = now;
+        }
+        Ok(())
+    }
+
+    /// Receives one event that could not be judged, and before it what can be had of the gap before it.
+    async fn settle(&mut self, event: CheckedPdu, verdict: Verdict) -> Result<Verdict, RoomError> {
         let mut chain = match &verdict {
             Verdict::MissingPrev(missing) => self.walk(&event, missing).await?,
             Verdict::MissingAuth(_) => Vec::new(),

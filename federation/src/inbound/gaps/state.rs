@@ -56,12 +56,13 @@ impl Filling<'_> {
         let all = [ids.pdu_ids.as_slice(), &ids.auth_chain_ids].concat();
         let missing = self.unknown(&all).await?;
         if !missing.is_empty() {
-            let told = if missing.len() <= MAX_SINGLE {
-                self.ask_singly(&missing).await
+            let is_kept = if missing.len() <= MAX_SINGLE {
+                self.keep(self.ask_singly(&missing).await, &missing).await?
             } else {
-                self.ask_for_state(event.pdu().id()).await
+                let _place = self.turn.state_place().await;
+                self.keep(self.ask_for_state(event.pdu().id()).await, &missing).await?
             };
-            if !self.keep(told, &missing).await? {
+            if !is_kept {
                 return Ok(None);
             }
         }
