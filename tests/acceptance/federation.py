@@ -3,6 +3,7 @@
 Every scenario runs once with the room on each side, and where the room version matters, in each of three versions.
 """
 
+import concurrent.futures
 import unittest
 import urllib.parse
 
@@ -139,6 +140,37 @@ class Joins(FederationCase):
         content = alice.sees_membership(room, bob.user_id, "join")
         self.assertEqual(content["join_authorised_via_users_server"], alice.user_id)
         self.talk(room, alice, bob)
+        agree(room, alice, bob)
+
+    def scenario_crowded_join(self, alice, bob, version):
+        """The answer to a join may leave members out: what they do counts at once, and soon all are known."""
+        room = alice.room(version, preset="public_chat")
+        carol, dave, mallory = [Person(alice.server, name) for name in ("carol", "dave", "mallory")]
+        for person in (carol, dave, mallory):
+            person.join(room)
+        dave.act(room, "leave")
+        alice.act(room, "ban", user_id=mallory.user_id)
+        bob.must_join(room, alice)
+        bob.sees_event(room, carol.says(room, "Welcome"))
+        carol.act(room, "leave")
+        alice.sees_event(room, bob.says(room, "Good bye"))
+        bob.sees_membership(room, carol.user_id, "leave")
+        bob.sees_membership(room, mallory.user_id, "ban")
+        agree(room, alice, bob)
+
+    def scenario_join_amid_messages(self, alice, bob, version):
+        """Nothing is missed that is said while the join is under way."""
+        room = alice.room(version, preset="public_chat")
+        texts = ["message %d" % number for number in range(30)]
+
+        def speak():
+            for text in texts:
+                alice.says(room, text)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            speech = pool.submit(speak)
+            bob.must_join(room, alice)
+            speech.result()
+        until(lambda: bodies(bob.history(room)) == texts, "all that was said")
         agree(room, alice, bob)
 
     def scenario_second_guest(self, alice, bob, version):

@@ -35,6 +35,7 @@ class Wire:
 
     def close(self):
         self.cut()
+        self._call(_end_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(START_TIMEOUT_S)
         for each in self._sockets:
@@ -66,6 +67,14 @@ class Wire:
             self._writers -= both
             for each in both:
                 each.transport.abort()
+
+
+async def _end_others():
+    """Ends all other tasks of the loop."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _pump(reader, writer):
