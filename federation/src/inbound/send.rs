@@ -179,10 +179,11 @@ impl Transactions {
             let (origin, id) = (transaction.origin.clone(), transaction.id.clone());
             match work(&parts, transaction).await {
                 Ok(answer) => {
+                    // Nobody may be waiting any more. Who waits need not wait for what only spares
+                    // work: a repeated transaction finds its events here.
+                    drop(told.send(answer.clone()));
                     transactions.remember(&parts, &origin, id, &answer).await;
                     drop(place);
-                    // Nobody may be waiting any more.
-                    drop(told.send(answer));
                 }
                 Err(error) => tracing::error!(%error, %origin, "a transaction is not taken"),
             }

@@ -87,6 +87,19 @@ impl Client {
         self.patient(Method::POST, &room.join(), Some(account), Some(body)).await.map(drop)
     }
 
+    /// Joins `room` by way of another server.
+    pub(crate) async fn join_via(
+        &mut self,
+        account: &Account,
+        room: &Room,
+        server: &str,
+    ) -> Result<(), RequestError> {
+        let body = Bytes::from_static(b"{}");
+        self.patient(Method::POST, &room.join_via(server), Some(account), Some(body))
+            .await
+            .map(drop)
+    }
+
     /// Sends a message whose content is `content`. Returns the answer, which holds the `event_id`.
     pub(crate) async fn send(
         &mut self,

@@ -92,7 +92,10 @@ async fn run_plan(world: &mut World, served: &mut Option<Served>) -> Result<(), 
         world.report.add(row.metric("server memory", "MiB", memory));
     }
     for scenario in world.options.plan() {
-        if scenario.wants_fresh_server() && served.is_some() {
+        if scenario.starts_servers() {
+            // It would share the processors.
+            drop(served.take());
+        } else if served.is_none() || scenario.wants_fresh_server() {
             // The old one ends first: both together would share the processors.
             drop(served.take());
             *served = serve(&world.options).await?;

@@ -52,6 +52,10 @@ pub(crate) struct Options {
     /// `members`: messages per second.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) members_rate: u32,
+    /// `federation`: messages per second, one measurement each.
+    #[arg(long, value_delimiter = ',', default_value = "200,500",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) federation_rates: Vec<u32>,
     /// `fanout`, `create-join`, `members`: sizes of the room, ascending.
     #[arg(long, value_delimiter = ',', default_value = "10,100,1000,5000",
           value_parser = clap::value_parser!(u32).range(3..=100_000))]
@@ -98,6 +102,7 @@ impl Options {
                 .iter()
                 .copied()
                 .filter(|one| *one != Scenario::All)
+                .filter(|one| *one != Scenario::Federation || self.serve.is_some())
                 .collect();
         }
         let mut plan = Vec::new();
@@ -113,7 +118,7 @@ impl Options {
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
-    /// Everything below.
+    /// Everything below; `federation` only with `--serve`.
     All,
     /// Sends as fast as the senders get answers: over many rooms, then into one.
     Sends,
@@ -131,6 +136,9 @@ pub(crate) enum Scenario {
     Pagination,
     /// Read receipts from many members at once.
     Receipts,
+    /// From one server's client to another server's, over TLS, in one room that a third server is in
+    /// that cannot be reached. Needs `--serve`.
+    Federation,
     /// Server memory per waiting long-poll.
     IdlePolls,
     /// Server memory per waiting WebSocket, where the server offers Hearth's transport.
@@ -141,6 +149,11 @@ impl Scenario {
     /// Does it measure what the server has allocated? What earlier scenarios left behind would spoil that.
     pub(crate) fn wants_fresh_server(self) -> bool {
         matches!(self, Self::IdlePolls | Self::IdleSockets)
+    }
+
+    /// Does it start its own servers?
+    pub(crate) fn starts_servers(self) -> bool {
+        self == Self::Federation
     }
 }
 
@@ -155,8 +168,10 @@ mod tests {
     #[test]
     fn all_is_every_scenario_once() {
         let plan = parse(&["sends", "all"]).unwrap().plan();
+        assert_eq!(plan.len(), Scenario::value_variants().len() - 2);
+        assert!(!plan.contains(&Scenario::All) && !plan.contains(&Scenario::Federation));
+        let plan = parse(&["all", "--serve", "x"]).unwrap().plan();
         assert_eq!(plan.len(), Scenario::value_variants().len() - 1);
-        assert!(!plan.contains(&Scenario::All));
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl Room {
         format!("{V3}/rooms/{}/join", self.encoded)
     }
 
+    /// `POST /join/{roomId}` by way of another server.
+    pub(crate) fn join_via(&self, server: &str) -> String {
+        format!("{V3}/join/{}?via={}", self.encoded, encode(server))
+    }
+
     /// `GET /rooms/{roomId}/messages`, backwards.
     pub(crate) fn messages(&self, from: Option<&str>, limit: u32) -> String {
         let mut target = format!("{V3}/rooms/{}/messages?dir=b&limit={limit}", self.encoded);
@@ -106,6 +111,7 @@ mod tests {
         let room = Room::new("!r:x");
         assert_eq!(room.send("t/1"), "/_matrix/client/v3/rooms/%21r%3Ax/send/m.room.message/t%2F1");
         assert_eq!(room.join(), "/_matrix/client/v3/rooms/%21r%3Ax/join");
+        assert_eq!(room.join_via("h:1"), "/_matrix/client/v3/join/%21r%3Ax?via=h%3A1");
         assert_eq!(
             room.messages(None, 5),
             "/_matrix/client/v3/rooms/%21r%3Ax/messages?dir=b&limit=5"

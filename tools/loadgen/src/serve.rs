@@ -28,6 +28,20 @@ pub(crate) struct Served {
 impl Served {
     /// Starts `binary` with a fresh data folder below `parent` (or the system's temporary folder) and waits until it answers.
     pub(crate) async fn start(binary: &Path, parent: Option<&Path>) -> Result<Self, Failure> {
+        Self::start_as(binary, parent, "localhost", |_| {
+            Ok("[federation]\nenabled = false\n".to_owned())
+        })
+        .await
+    }
+
+    /// The same under a name. `more` makes the rest of the configuration, which begins in the table `listen`, and what it needs in
+    /// the folder.
+    pub(crate) async fn start_as(
+        binary: &Path,
+        parent: Option<&Path>,
+        name: &str,
+        more: impl FnOnce(&Path) -> std::io::Result<String>,
+    ) -> Result<Self, Failure> {
         let folder = match parent {
             Some(parent) => TempDir::new_in(parent),
             None => TempDir::new(),
@@ -37,7 +51,9 @@ impl Served {
         let port =
             free_port().map_err(|error| Failure::Server(format!("no free port: {error}")))?;
         let configuration = folder.path().join("hearth.toml");
-        std::fs::write(&configuration, configuration_text(folder.path(), port))
+        more(folder.path())
+            .map(|more| format!("{}{more}", configuration_text(folder.path(), name, port)))
+            .and_then(|text| std::fs::write(&configuration, text))
             .map_err(|error| Failure::Server(format!("cannot write the configuration: {error}")))?;
         let child = Command::new(binary)
             .arg("--config")
@@ -86,20 +102,17 @@ impl Served {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> std::io::Result<u16> {
+pub(crate) fn free_port() -> std::io::Result<u16> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// A configuration without rate limits, where anybody may register and hashing a password costs next to nothing.
-fn configuration_text(folder: &Path, port: u16) -> String {
+fn configuration_text(folder: &Path, name: &str, port: u16) -> String {
     let data_dir = folder.join("data");
     format!(
         r#"[server]
-name = "localhost"
+name = "{name}"
 data_dir = {data_dir}
-
-[listen]
-addresses = ["127.0.0.1:{port}"]
 
 [log]
 level = "warn"
@@ -113,6 +126,9 @@ iterations = 1
 
 [http.rate_limits]
 enabled = false
+
+[listen]
+addresses = ["127.0.0.1:{port}"]
 "#,
         // A JSON string is a basic string of TOML.
         data_dir = serde_json::Value::from(data_dir.to_string_lossy()),
@@ -125,7 +141,8 @@ mod tests {
 
     #[test]
     fn the_configuration_names_folder_and_port() {
-        let text = configuration_text(Path::new("/tmp/a \"b\""), 4321);
+        let text = configuration_text(Path::new("/tmp/a \"b\""), "here:1", 4321);
+        assert!(text.contains(r#"name = "here:1""#), "{text}");
         assert!(text.contains(r#"data_dir = "/tmp/a \"b\"/data""#), "{text}");
         assert!(text.contains(r#"addresses = ["127.0.0.1:4321"]"#), "{text}");
     }

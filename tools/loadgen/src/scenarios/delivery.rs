@@ -28,6 +28,7 @@ pub(crate) async fn run(world: &mut World) -> Result<(), Failure> {
         rooms,
         senders: senders.to_vec(),
         receivers: vec![Arc::clone(receiver)],
+        receivers_at: Arc::clone(&world.target),
         per_second,
     };
     let outcome = open_loop::run(world, plan).await?;
@@ -46,15 +47,15 @@ pub(crate) async fn by_room_size(world: &mut World) -> Result<(), Failure> {
             accounts.iter().take(1).cycle().take(FEW_SENDERS as usize).map(Arc::clone).collect();
         let per_second = world.options.members_rate;
         let case = format!("room of {size}, {} connected, {per_second}/s", receivers.len());
-        let outcome =
-            open_loop::run(world, Plan { rooms: vec![room], senders, receivers, per_second })
-                .await?;
+        let receivers_at = Arc::clone(&world.target);
+        let plan = Plan { rooms: vec![room], senders, receivers, receivers_at, per_second };
+        let outcome = open_loop::run(world, plan).await?;
         world.report.add(row("members", case, &outcome));
     }
     Ok(())
 }
 
-fn row(scenario: &'static str, case: String, outcome: &Outcome) -> Row {
+pub(crate) fn row(scenario: &'static str, case: String, outcome: &Outcome) -> Row {
     let sends = outcome.sends.latency.count();
     let seconds = outcome.took.as_secs_f64();
     let first_error =

@@ -3,6 +3,7 @@
 mod create_join;
 mod delivery;
 mod fanout;
+mod federation;
 mod idle;
 mod open_loop;
 mod pagination;
@@ -30,6 +31,7 @@ pub(crate) async fn run(world: &mut World, scenario: Scenario) -> Result<(), Fai
         Scenario::Sync => sync::run(world).await,
         Scenario::Pagination => pagination::run(world).await,
         Scenario::Receipts => receipts::run(world).await,
+        Scenario::Federation => federation::run(world).await,
         Scenario::IdlePolls => idle::run(world, Transport::LongPoll).await,
         Scenario::IdleSockets => idle::run(world, Transport::WebSocket).await,
     }

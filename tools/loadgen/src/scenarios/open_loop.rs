@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::client::{Account, Client};
+use crate::connection::Target;
 use crate::paths::Room;
 use crate::process::Reading;
 use crate::scan;
@@ -31,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) senders: Vec<Arc<Account>>,
     /// Each has one connection and is a member of every room.
     pub(crate) receivers: Vec<Arc<Account>>,
+    /// The receivers' server.
+    pub(crate) receivers_at: Arc<Target>,
     /// Messages per second, all senders together.
     pub(crate) per_second: u32,
 }
@@ -91,7 +94,7 @@ impl Shared {
 pub(crate) async fn run(world: &mut World, plan: Plan) -> Result<Outcome, Failure> {
     let mut ready = Vec::new();
     for account in &plan.receivers {
-        let mut client = world.client();
+        let mut client = Client::new(&plan.receivers_at);
         let synced = client
             .sync(account, None, 0, Some(RECEIVER_FILTER))
             .await
