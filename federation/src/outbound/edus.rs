@@ -201,6 +201,12 @@ impl TakenEdus {
         self.typing.is_empty() && self.presence.is_empty() && self.receipts.is_empty()
     }
 
+    /// Keeps the receipts alone. Returns whose presence is still to be told.
+    pub(super) fn leave_receipts(&mut self) -> Vec<OwnedUserId> {
+        self.typing.clear();
+        std::mem::take(&mut self.presence)
+    }
+
     /// The EDUs, with the presence as it stands now.
     pub(super) fn build(&self, presence: Vec<PresenceUpdate>) -> Vec<Raw<Edu>> {
         let mut edus: Vec<Edu> = Vec::new();

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use hearth_rooms::schema::EventOrdinal;
 use hearth_types::StreamPosition;
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedTransactionId, RoomId, ServerName, UserId};
 use tokio::time::Instant;
 
 use super::edus::{EduQueue, PublicReceipt, TakenEdus};
@@ -21,6 +21,9 @@ pub(super) const MAX_WAITING: usize = if cfg!(test) { 100 } else { 1_000 };
 /// Destinations at the same time: more than any server of the public federation has. Each is a server
 /// with members in a room, or was until lately.
 const MAX_LANES: usize = 200_000;
+/// Transactions that are held to be offered again. Of further destinations that do not answer, what was
+/// taken is read from the log again, and goes under another ID.
+const MAX_AGAIN: usize = 2_000;
 /// A destination that lags by more positions gets a cursor of its own instead of holding back the one
 /// that all others share.
 const MAX_SHARED_LAG: u64 = 10_000;
@@ -45,11 +48,33 @@ pub(super) struct Absence {
     pub(super) after_room: Option<OwnedRoomId>,
 }
 
+/// What goes into one transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// The transaction's ID, if it was offered before and may have arrived.
+    pub(super) offered_as: Option<OwnedTransactionId>,
+    pub(super) items: Vec<Item>,
+    pub(super) edus: TakenEdus,
+}
+
+impl Batch {
+    /// Could a part of it be taken when the whole is not?
+    pub(super) fn may_be_divided(&self) -> bool {
+        !self.items.is_empty() && self.items.len() + usize::from(!self.edus.is_empty()) > 1
+    }
+
+    /// The first place in the log.
+    fn first(&self) -> Option<StreamPosition> {
+        let item = self.items.first().map(|item| item.position);
+        item.into_iter().chain(self.edus.receipts_from).min()
+    }
+}
+
 /// What is to be done for a destination.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Task {
     /// These go into a transaction.
-    Send(Vec<Item>, TakenEdus),
+    Send(Batch),
     /// The log, or the rooms of an absence, must be read after this position.
     Read(StreamPosition, Option<Absence>),
 }
@@ -60,6 +85,8 @@ struct Lane {
     edus: EduQueue,
     /// Taken for a transaction: the first place in the log and how many events.
     in_flight: Option<(StreamPosition, usize)>,
+    /// A transaction that may have arrived although no answer came: it is offered again as it was.
+    again: Option<Batch>,
     /// What comes after this position must be read from the log.
     behind: Option<StreamPosition>,
     absence: Option<Absence>,
@@ -79,28 +106,42 @@ struct Lane {
 
 impl Lane {
     fn has_work(&self) -> bool {
-        !self.queue.is_empty() || !self.edus.is_empty() || self.behind.is_some()
+        self.again.is_some()
+            || !self.queue.is_empty()
+            || !self.edus.is_empty()
+            || self.behind.is_some()
     }
 
     /// Everything up to here was delivered.
     fn delivered(&self, routed: StreamPosition) -> StreamPosition {
-        let in_flight = self.in_flight.map(|(first, _)| first);
-        let queued = self.queue.front().map(|item| item.position);
-        let first = [in_flight, queued, self.edus.receipts_from()].into_iter().flatten().min();
+        let taken = self.in_flight.map(|(first, _)| first);
+        let again = self.again.as_ref().and_then(Batch::first);
+        let first = [taken, again, self.first_waiting()].into_iter().flatten().min();
         first.map(StreamPosition::previous).or(self.behind).unwrap_or(routed)
+    }
+
+    /// The first place in the log of what waits here and was not taken.
+    fn first_waiting(&self) -> Option<StreamPosition> {
+        let queued = self.queue.front().map(|item| item.position);
+        queued.into_iter().chain(self.edus.receipts_from()).min()
     }
 
     /// Events that are in memory.
     fn held(&self) -> u64 {
-        (self.queue.len() + self.in_flight.map_or(0, |(_, count)| count)) as u64
+        let taken = self.in_flight.map_or(0, |(_, count)| count);
+        let again = self.again.as_ref().map_or(0, |batch| batch.items.len());
+        (self.queue.len() + taken + again) as u64
     }
 
     /// Forgets what waits: it will be read again. What is not in the log is out of date by then, but
     /// for presence.
     fn fall_behind(&mut self, routed: StreamPosition) {
-        let has_receipts = self.edus.receipts_from().is_some();
-        if !self.queue.is_empty() || self.in_flight.is_some() || has_receipts {
-            self.behind = Some(self.delivered(routed));
+        let taken = self.in_flight.map(|(first, _)| first);
+        if let Some(first) = taken.into_iter().chain(self.first_waiting()).min() {
+            self.behind = Some(first.previous());
+        } else if self.again.is_some() {
+            // What comes now does not gather behind it.
+            self.behind.get_or_insert(routed);
         }
         self.queue.clear();
         self.edus.forget_while_away();
@@ -114,7 +155,8 @@ impl Lane {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        let has_work = !self.queue.is_empty() || self.behind.is_some() || self.edus.is_due(now);
+        let waits = !self.queue.is_empty() || self.behind.is_some();
+        let has_work = waits || self.again.is_some() || self.edus.is_due(now);
         !self.busy && has_work && self.rests_until.is_none_or(|until| until <= now)
     }
 }
@@ -151,6 +193,8 @@ pub(super) struct LaneState {
 pub(super) struct Lanes {
     /// In order, so that the same happens in every simulation of the same seed.
     lanes: BTreeMap<OwnedServerName, Lane>,
+    /// Lanes that hold a transaction to be offered again.
+    again: usize,
     /// What is in the log up to here is distributed.
     routed: StreamPosition,
     /// Something happened since the last checkpoint.
@@ -166,6 +210,7 @@ impl Lanes {
         let lane = |cursor| Lane { behind: Some(cursor), row: Some(cursor), ..Lane::default() };
         Self {
             lanes: rows.into_iter().map(|(server, cursor)| (server, lane(cursor))).collect(),
+            again: 0,
             routed: shared,
             changed: false,
         }
@@ -289,6 +334,11 @@ impl Lanes {
     /// What its task does next; `None` if there is nothing, and the task ends.
     pub(super) fn next(&mut self, server: &ServerName, now: Instant) -> Option<Task> {
         let lane = self.lanes.get_mut(server)?;
+        if let Some(batch) = lane.again.take() {
+            self.again = self.again.saturating_sub(1);
+            lane.in_flight = batch.first().map(|first| (first, batch.items.len()));
+            return Some(Task::Send(batch));
+        }
         // EDUs go along with events, or when they have waited for long enough.
         let edus_go = !lane.queue.is_empty() || lane.edus.is_due(now);
         if !edus_go {
@@ -302,9 +352,25 @@ impl Lanes {
         let items: Vec<_> = lane.queue.drain(..count.min(lane.queue.len())).collect();
         // One that is looked for does not hide among them.
         let edus = if lane.singly > 0 { TakenEdus::default() } else { lane.edus.take() };
-        let places = items.first().map(|item| item.position).into_iter().chain(edus.receipts_from);
-        lane.in_flight = places.min().map(|first| (first, items.len()));
-        Some(Task::Send(items, edus))
+        let batch = Batch { offered_as: None, items, edus };
+        lane.in_flight = batch.first().map(|first| (first, batch.items.len()));
+        Some(Task::Send(batch))
+    }
+
+    /// What was taken may have arrived, or not: it is offered again under the same ID, so that it counts
+    /// once. Who types is no news by then, and presence is told as it stands then.
+    pub(super) fn offer_again(&mut self, server: &ServerName, mut batch: Batch) {
+        let Some(lane) = self.lanes.get_mut(server) else { return };
+        for user_id in batch.edus.leave_receipts() {
+            lane.edus.add_presence(user_id);
+        }
+        let is_empty = batch.items.is_empty() && batch.edus.is_empty();
+        if is_empty || self.again >= MAX_AGAIN || lane.again.is_some() {
+            return;
+        }
+        self.again += 1;
+        lane.in_flight = None;
+        lane.again = Some(batch);
     }
 
     /// Some of what was taken did not fit.
@@ -401,7 +467,9 @@ impl Lanes {
     pub(super) fn drop_all(&mut self, server: &ServerName) {
         self.changed = true;
         let Some(lane) = self.lanes.get_mut(server) else { return };
-        *lane = Lane { row: lane.row, ..Lane::default() };
+        self.again = self.again.saturating_sub(usize::from(lane.again.is_some()));
+        // Its task goes on, and ends when it finds nothing.
+        *lane = Lane { row: lane.row, busy: lane.busy, ..Lane::default() };
     }
 
     /// What to persist now. Lanes without work go.

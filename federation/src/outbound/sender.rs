@@ -34,7 +34,7 @@ use super::{
     Inner,
     edus::{TakenEdus, presence_update},
     is_lasting,
-    lanes::{Item, Task},
+    lanes::{Batch, Item, Task},
 };
 use crate::RemoteError;
 
@@ -115,7 +115,7 @@ pub(super) async fn run(inner: Arc<Inner>, server: OwnedServerName) {
             Some(Task::Read(after, absence)) => {
                 inner.read_on(&server, after, absence, &mut checked).await.map(|()| None)
             }
-            Some(Task::Send(items, edus)) => inner.deliver(&server, items, edus).await,
+            Some(Task::Send(batch)) => inner.deliver(&server, batch).await,
         };
         match step {
             Ok(None) => {}
@@ -133,28 +133,31 @@ impl Inner {
     async fn deliver(
         &self,
         server: &ServerName,
-        mut items: Vec<Item>,
-        edus: TakenEdus,
+        mut batch: Batch,
     ) -> Result<Option<Duration>, RoomError> {
-        let (pdus, count) = self.pdus(&items).await?;
-        let rest = items.split_off(count);
+        let (pdus, count) = self.pdus(&batch.items).await?;
+        let rest = batch.items.split_off(count);
         self.lanes.lock().give_back(server, rest);
-        let outcome = if pdus.is_empty() && edus.is_empty() {
+        let outcome = if pdus.is_empty() && batch.edus.is_empty() {
             Outcome::Delivered
         } else {
-            let edus = edus.build(self.presence(&edus).await);
-            self.post(server, pdus, edus).await
+            let id = batch.offered_as.get_or_insert_with(|| self.transaction_ids.next()).clone();
+            let edus = batch.edus.build(self.presence(&batch.edus).await);
+            self.post(server, id, pdus, edus).await
         };
         let mut lanes = self.lanes.lock();
         match outcome {
             Outcome::Delivered => lanes.delivered(server),
-            Outcome::Later(pause) => return Ok(Some(pause)),
-            Outcome::Refused(error) if items.len() > 1 => {
+            Outcome::Later(pause) => {
+                lanes.offer_again(server, batch);
+                return Ok(Some(pause));
+            }
+            Outcome::Refused(error) if batch.may_be_divided() => {
                 tracing::warn!(%error, %server, "a transaction was refused: its events go singly");
-                lanes.offer_singly(server, items);
+                lanes.offer_singly(server, batch.items);
             }
             Outcome::Refused(error) => {
-                tracing::warn!(%error, %server, ?items, "what was refused alone is given up");
+                tracing::warn!(%error, %server, ?batch, "what was refused alone is given up");
                 lanes.delivered(server);
             }
             Outcome::NotAllowed => lanes.drop_all(server),
@@ -205,14 +208,12 @@ impl Inner {
     async fn post(
         &self,
         server: &ServerName,
+        id: OwnedTransactionId,
         pdus: Vec<Box<RawValue>>,
         edus: Vec<Raw<Edu>>,
     ) -> Outcome {
-        let mut request = Request::new(
-            self.transaction_ids.next(),
-            self.identity.server_name().to_owned(),
-            self.clock.now(),
-        );
+        let origin = self.identity.server_name().to_owned();
+        let mut request = Request::new(id, origin, self.clock.now());
         request.pdus = pdus;
         request.edus = edus;
         match self.client.send(server, request, self.client.limits()).await {
