@@ -22,8 +22,7 @@ import wire
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 # Backoff after a failure, kept short so that a healed wire is noticed soon.
-BACKOFF_MIN_S = 1
-BACKOFF_MAX_S = 3
+BACKOFF_S = 1
 
 HEARTH_CONFIGURATION = """\
 [server]
@@ -75,7 +74,7 @@ class Hearth(harness.Server):
         certificate, key = authority.issue(self.folder)
         self.write_configuration(HEARTH_CONFIGURATION.format(
             name=self.name, port=self.port, tls_port=self.tls_port, certificate=certificate, key=key,
-            authority=authority.path, backoff_min_s=BACKOFF_MIN_S, backoff_max_s=BACKOFF_MAX_S,
+            authority=authority.path, backoff_min_s=BACKOFF_S, backoff_max_s=BACKOFF_S,
             log_level=os.environ.get("FEDERATION_HEARTH_LOG", "info,hearth_federation=debug,hearth_rooms=debug")))
 
     def close(self):
@@ -137,8 +136,10 @@ class Synapse:
             "federation_verify_certificates": True,
             "federation_custom_ca_list": [authority.path],
             "ip_range_blacklist": [],
-            "federation": {"destination_min_retry_interval": "%ds" % BACKOFF_MIN_S,
-                           "destination_max_retry_interval": "%ds" % BACKOFF_MAX_S},
+            "federation": {name: "%ds" % BACKOFF_S for name in (
+                "destination_min_retry_interval", "destination_max_retry_interval",
+                # Within one request.
+                "max_short_retry_delay", "max_long_retry_delay")},
             "trusted_key_servers": [],
             "suppress_key_server_warning": True,
             "signing_key_path": os.path.join(self.folder, "signing.key"),
