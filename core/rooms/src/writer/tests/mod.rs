@@ -1,6 +1,7 @@
 //! Events of other servers, made by hand and received by several servers in one process.
 
 mod checks;
+mod cost;
 mod forks;
 mod receipt;
 
