@@ -191,14 +191,14 @@ impl AdminSocket {
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             while let Some(accepted) = stopped.run_until_cancelled(listener.accept()).await {
-                let served = match accepted {
+                let outcome = match accepted {
                     Ok((stream, _)) => serve(stream, &server).await,
                     Err(error) => {
                         sleep(SERVER_PATIENCE).await;
                         Err(error)
                     }
                 };
-                if let Err(error) = served {
+                if let Err(error) = outcome {
                     tracing::warn!(%error, "administration socket");
                 }
             }

@@ -179,7 +179,6 @@ impl RunningServer {
 
     /// All endpoints as a service, for callers in the same process: requests reach it without a
     /// network. It holds the server's parts: drop it before [`Self::shutdown`] returns.
-    #[must_use]
     pub fn router(&self) -> Router {
         self.router.clone()
     }

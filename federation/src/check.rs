@@ -207,9 +207,8 @@ fn canonical(object: &CanonicalJsonObject) -> Result<Bytes, String> {
 /// ruma's checks of the fields. The content is out of its sight: they would serialize it for its size,
 /// and admit one byte less than the specification does.
 fn check_fields(object: &mut CanonicalJsonObject, rules: &RoomVersionRules) -> Result<(), String> {
-    let content = match object.remove("content") {
-        Some(content @ CanonicalJsonValue::Object(_)) => content,
-        _ => return Err("`content` is not an object".to_owned()),
+    let Some(content @ CanonicalJsonValue::Object(_)) = object.remove("content") else {
+        return Err("`content` is not an object".to_owned());
     };
     check_pdu_format(object, &rules.event_format)?;
     object.insert("content".to_owned(), content);

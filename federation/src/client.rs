@@ -221,7 +221,7 @@ fn is_absent(response: &Response<Bytes>) -> bool {
         response.status(),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     );
-    gateway && errcode(&parsed(response.body())).is_none()
+    gateway && errcode(parsed(response.body()).as_ref()).is_none()
 }
 
 /// The answer, if it is a success; else the error that it names.
@@ -237,7 +237,7 @@ fn understood(
     Err(RemoteError::Matrix {
         server: destination.to_owned(),
         status: response.status(),
-        errcode: errcode(&body).unwrap_or_default().to_owned(),
+        errcode: errcode(body.as_ref()).unwrap_or_default().to_owned(),
         message: shortened(text("error").unwrap_or_default()).to_owned(),
         body: body.map(Box::new),
     })
@@ -247,8 +247,8 @@ fn parsed(body: &[u8]) -> Option<Value> {
     serde_json::from_slice(body).ok()
 }
 
-fn errcode(body: &Option<Value>) -> Option<&str> {
-    body.as_ref()?.get("errcode")?.as_str()
+fn errcode(body: Option<&Value>) -> Option<&str> {
+    body?.get("errcode")?.as_str()
 }
 
 fn shortened(message: &str) -> &str {

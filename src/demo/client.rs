@@ -15,11 +15,11 @@ use tokio::time::timeout;
 /// The largest answer that is read.
 const MAX_BYTES: usize = 4 << 20;
 /// How long one answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long one sync waits, in milliseconds.
 const SYNC_TIMEOUT_MS: u64 = 10_000;
 /// How long the user waits for something to happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Why something did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub(crate) enum ClientError {
 }
 
 /// A user, logged in.
-pub(super) struct User {
+pub(super) struct Person {
     http: HttpClient<HttpConnector, Full<Bytes>>,
     base_url: String,
     token: String,
@@ -63,7 +63,7 @@ pub(super) struct User {
     transactions: u32,
 }
 
-impl User {
+impl Person {
     /// Makes an account.
     pub(super) async fn register(base_url: String, name: &str) -> Result<Self, ClientError> {
         let mut connector = HttpConnector::new();

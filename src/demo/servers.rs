@@ -50,8 +50,8 @@ impl Servers {
         // Free ports, held at the same time so that they differ. They are let go for the servers to
         // take: names must be known before anything listens.
         let ports = (TcpListener::bind((ADDRESS, 0))?, TcpListener::bind((ADDRESS, 0))?);
-        let one = Server::new(folder.path().join("one"), ports.0.local_addr()?, &authority)?;
-        let two = Server::new(folder.path().join("two"), ports.1.local_addr()?, &authority)?;
+        let one = Server::new(&folder.path().join("one"), ports.0.local_addr()?, &authority)?;
+        let two = Server::new(&folder.path().join("two"), ports.1.local_addr()?, &authority)?;
         Ok(Self { one, two, folder })
     }
 
@@ -69,9 +69,9 @@ impl Servers {
 }
 
 impl Server {
-    fn new(folder: PathBuf, address: SocketAddr, authority: &Authority) -> Result<Self, DemoError> {
-        make_private_dir(&folder)?;
-        let (certificate, key) = authority.issue(&folder)?;
+    fn new(folder: &Path, address: SocketAddr, authority: &Authority) -> Result<Self, DemoError> {
+        make_private_dir(folder)?;
+        let (certificate, key) = authority.issue(folder)?;
         let mut config = Config::default();
         config.server.name = server_name(address)?;
         config.server.data_dir = folder.join("data");

@@ -10,13 +10,13 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     DemoError,
-    client::{ClientError, User},
+    client::{ClientError, Person},
     servers::Servers,
 };
 
 const ROOM_NAME: &str = "Two hearths";
 /// How long the servers may take to hold the same.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long to wait before they are compared again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -41,8 +41,8 @@ impl Teller<'_> {
 /// Two users, who share a room once they have met.
 struct Stage<'a> {
     teller: Teller<'a>,
-    alice: User,
-    bob: User,
+    alice: Person,
+    bob: Person,
     room_id: String,
 }
 
@@ -78,8 +78,8 @@ async fn open<'a>(servers: &mut Servers, mut teller: Teller<'a>) -> Result<Stage
         let (name, clients) = (server.name(), server.base_url());
         teller.line(&format!("the server {name} has started; clients reach it at {clients}"))?;
     }
-    let alice = User::register(servers.one.base_url(), "alice").await?;
-    let bob = User::register(servers.two.base_url(), "bob").await?;
+    let alice = Person::register(servers.one.base_url(), "alice").await?;
+    let bob = Person::register(servers.two.base_url(), "bob").await?;
     for user in [&alice, &bob] {
         teller.line(&format!("{} has registered", user.user_id))?;
     }
@@ -117,8 +117,8 @@ impl Stage<'_> {
         let first = self.say(Side::Alice, "Hello Bob! Does this reach you?").await?;
         self.say(Side::Bob, "It does, and our servers had never met before.").await?;
         let relation = json!({ "rel_type": "m.annotation", "event_id": first, "key": "👍" });
-        let reaction = json!({ "m.relates_to": relation });
-        self.send(Side::Bob, "m.reaction", reaction, "reacts to her message with 👍").await?;
+        let thumb = json!({ "m.relates_to": relation });
+        self.send(Side::Bob, "m.reaction", thumb, "reacts to her message with 👍").await?;
         let slip = self.say(Side::Alice, "The key is under the mat. Oh, wrong room.").await?;
         let redaction = self.alice.redact(&self.room_id, &slip).await?;
         self.teller.line("alice  takes that back")?;
@@ -163,7 +163,7 @@ impl Stage<'_> {
                     "Both servers hold the same state of the room, {} events, each in its own store.",
                     one.len()
                 );
-                return Ok(self.teller.chapter(&text)?);
+                return Ok(writeln!(self.teller.out, "\n{text}")?);
             }
             if begun.elapsed() > PATIENCE {
                 let what = format!("{one:?} and {two:?} are their states");

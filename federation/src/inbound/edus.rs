@@ -96,7 +96,7 @@ impl Taking<'_> {
             Edu::Presence(content) => self.presence(content).await,
             Edu::DirectToDevice(content) => {
                 self.is_of_origin(&content.sender)?;
-                self.keeping.to_device(self.federation, content).await
+                self.keeping.add_to_device(self.federation, content).await
             }
             Edu::DeviceListUpdate(content) => {
                 self.is_known(&content.user_id).await?;
@@ -220,13 +220,12 @@ impl Taking<'_> {
     /// Is this a user of the origin who is in a room here?
     async fn is_known(&mut self, user_id: &UserId) -> Result<(), DropReason> {
         self.is_of_origin(user_id)?;
-        let known = match self.known.get(user_id) {
-            Some(known) => *known,
-            None => {
-                let rooms = self.federation.rooms().rooms_of_remote_user(user_id, 1).await?;
-                self.known.insert(user_id.to_owned(), !rooms.is_empty());
-                !rooms.is_empty()
-            }
+        let known = if let Some(known) = self.known.get(user_id) {
+            *known
+        } else {
+            let rooms = self.federation.rooms().rooms_of_remote_user(user_id, 1).await?;
+            self.known.insert(user_id.to_owned(), !rooms.is_empty());
+            !rooms.is_empty()
         };
         known.then_some(()).ok_or(DropReason::Bad("its user is in no room here"))
     }
@@ -234,14 +233,13 @@ impl Taking<'_> {
     /// Is this user in a room that takes something from the origin?
     async fn is_joined(&mut self, room_id: &RoomId, user_id: &UserId) -> Result<(), DropReason> {
         let rooms = self.federation.rooms();
-        let admitted = match self.admitted.get(room_id) {
-            Some(admitted) => *admitted,
-            None => {
-                let admitted = rooms.has_joined_server(room_id, self.origin).await?
-                    && rooms.acl_admits(room_id, self.origin).await?;
-                self.admitted.insert(room_id.to_owned(), admitted);
-                admitted
-            }
+        let admitted = if let Some(admitted) = self.admitted.get(room_id) {
+            *admitted
+        } else {
+            let admitted = rooms.has_joined_server(room_id, self.origin).await?
+                && rooms.acl_admits(room_id, self.origin).await?;
+            self.admitted.insert(room_id.to_owned(), admitted);
+            admitted
         };
         if !admitted {
             return Err(DropReason::Bad("the room takes nothing from its server"));

@@ -35,7 +35,7 @@ impl From<RoomError> for ApiError {
         let text = error.to_string();
         Self(match error {
             E::UnknownRoom | E::UnknownEvent | E::UnknownAlias => MatrixError::not_found(text),
-            E::Forbidden(_) | E::NotJoined => MatrixError::forbidden(text),
+            E::Forbidden(_) | E::NotJoined | E::Refused { .. } => MatrixError::forbidden(text),
             E::InvalidParam(_) => MatrixError::invalid_param(text),
             E::BadJson(_) | E::InvalidRoomState(_) => MatrixError::bad_json(text),
             E::TooLarge => MatrixError::too_large(text),
@@ -46,7 +46,6 @@ impl From<RoomError> for ApiError {
             E::UnableToAuthoriseJoin(_) => MatrixError::unable_to_authorise_join(text),
             E::UnableToGrantJoin(_) => MatrixError::unable_to_grant_join(text),
             E::Remote(_) => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
-            E::Refused { .. } => MatrixError::forbidden(text),
             E::Busy => MatrixError::limit_exceeded(BUSY_RETRY),
             E::BadState(_) => MatrixError::bad_state(text),
             // What only this server's own users can bring about.

@@ -218,10 +218,10 @@ impl KeyRing {
         }
         let mut notary_keys = self.entry(notary).await;
         let now_ms = self.0.clock.now_ms();
-        if notary_keys.as_ref().is_none_or(|keys| keys.valid_until_ms < now_ms) {
-            if let Some(fetch) = self.fetch(notary, Purpose::Events) {
-                notary_keys = fetch.await;
-            }
+        if notary_keys.as_ref().is_none_or(|keys| keys.valid_until_ms < now_ms)
+            && let Some(fetch) = self.fetch(notary, Purpose::Events)
+        {
+            notary_keys = fetch.await;
         }
         let notary_keys = notary_keys.ok_or("its own keys are unknown")?.valid_at(now_ms);
         let limits = Limits { timeout: ANSWER_TIMEOUT, max_bytes: MAX_NOTARY_BYTES };

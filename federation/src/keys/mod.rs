@@ -163,7 +163,7 @@ impl KeyRing {
         let known = self.known(wanted).await;
         let keys = wanted.iter().filter_map(|(server, wanted)| {
             let known = known.0.get(server)?;
-            let valid = wanted.iter().flat_map(|(key_id, at)| {
+            let valid = wanted.iter().filter_map(|(key_id, at)| {
                 let mut valid = known.valid_at(at.get().into());
                 valid.remove_entry(key_id.as_str())
             });

@@ -48,23 +48,24 @@ impl Inner {
             return self.read_rooms(server, after, absence).await;
         }
         if !*checked && self.was_long_away(after).await? {
-            return self.begin_absence(server, after);
+            self.begin_absence(server, after);
+            return Ok(());
         }
         *checked = true;
         let Missed { items, receipts, until } = self.read_log(server, after).await?;
         if self.store.log_trimmed() > after {
-            return self.begin_absence(server, after);
+            self.begin_absence(server, after);
+            return Ok(());
         }
         self.lanes.lock().refill(server, items, receipts, until);
         Ok(())
     }
 
-    fn begin_absence(&self, server: &ServerName, after: StreamPosition) -> Result<(), RoomError> {
+    fn begin_absence(&self, server: &ServerName, after: StreamPosition) {
         tracing::info!(%server, "a server was long away: it is sent its rooms' newest events");
         let mut lanes = self.lanes.lock();
         let until = lanes.routed().max(after);
         lanes.refill_absence(server, Vec::new(), Absence { until, after_room: None });
-        Ok(())
     }
 
     /// Has the log lost what came after this position, or is it too much to tell all of it?

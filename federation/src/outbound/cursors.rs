@@ -21,13 +21,12 @@ const ROWS_PER_COMMIT: usize = 500;
 
 /// Where a former run stopped. The first run of all starts with what happens from now on.
 pub(super) async fn load(store: &Store) -> Result<Lanes, FederationError> {
-    let shared = match store.cursor(CONSUMER).await? {
-        Some(shared) => shared,
-        None => {
-            let now = store.notifier().published();
-            store.set_cursor(CONSUMER, now).await?;
-            now
-        }
+    let shared = if let Some(shared) = store.cursor(CONSUMER).await? {
+        shared
+    } else {
+        let now = store.notifier().published();
+        store.set_cursor(CONSUMER, now).await?;
+        now
     };
     let read = store.bulk(|view| {
         let mut rows = Vec::new();

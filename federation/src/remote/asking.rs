@@ -81,6 +81,7 @@ fn telling(error: &RoomError) -> u8 {
 }
 
 /// A refusal in the terms of rooms.
+#[expect(clippy::needless_pass_by_value, reason = "so that `map_err` takes it")]
 pub(super) fn refusal(error: RemoteError) -> RoomError {
     let RemoteError::Matrix { errcode, message, body, .. } = &error else {
         return RoomError::Remote(error.to_string());

@@ -177,7 +177,7 @@ impl Remote {
         let federation = self.federation();
         for server in self.neighbours(room_id).await? {
             let request = get_event_by_timestamp::Request::new(room_id.to_owned(), at, direction);
-            let asked = federation.client().send(&*server, request, brief(federation)).await;
+            let asked = federation.client().send(&server, request, brief(federation)).await;
             let Ok(found) = asked else { continue };
             let _turn = self.history_locks().lock(room_id).await;
             let held = federation.rooms().event_by_id(room_id, &found.event_id).await?;

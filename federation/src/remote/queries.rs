@@ -32,7 +32,7 @@ impl Remote {
         let federation = self.federation();
         let server = alias.server_name().to_owned();
         let request = get_room_information::Request::new(alias);
-        let asked = federation.client().send(&*server, request, brief(federation)).await;
+        let asked = federation.client().send(&server, request, brief(federation)).await;
         let answer = asked.map_err(|error| match refusal(error) {
             RoomError::UnknownRoom => RoomError::UnknownAlias,
             error => error,
@@ -59,7 +59,7 @@ impl Remote {
         filter.room_types = query.room_types.into_iter().map(RoomTypeFilter::from).collect();
         request.filter = filter;
         let limits = brief(federation);
-        let answer = federation.client().send(&*server, request, limits).await.map_err(refusal)?;
+        let answer = federation.client().send(&server, request, limits).await.map_err(refusal)?;
         let total = answer.total_room_count_estimate.map_or(answer.chunk.len() as u64, u64::from);
         Ok(DirectoryPage {
             rooms: answer.chunk.into_iter().take(MAX_ROOMS).map(public_room).collect(),

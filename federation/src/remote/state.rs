@@ -93,8 +93,8 @@ impl Remote {
     ) -> Vec<Box<RawValue>> {
         let mut fetched = Vec::with_capacity(wanted.len());
         for some in wanted.chunks(CONCURRENCY) {
-            let fetches = some.iter().map(|event_id| self.single_event(server, event_id.clone()));
-            fetched.extend(join_all(fetches).await.into_iter().flatten());
+            let asked = some.iter().map(|event_id| self.single_event(server, event_id.clone()));
+            fetched.extend(join_all(asked).await.into_iter().flatten());
         }
         fetched
     }

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How long an unused connection is kept.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Unused connections kept to one server.
 const MAX_IDLE_PER_SERVER: usize = 4;
 

@@ -29,9 +29,9 @@ pub(super) fn request_object(
     }
     let fields = [("destination", destination), ("method", method), ("origin", origin)];
     for (name, value) in fields {
-        object.push_str(&format!("{}:{},", quote(name)?, quote(value)?));
+        object.extend([quote(name)?, ":".to_owned(), quote(value)?, ",".to_owned()]);
     }
-    object.push_str(&format!("{}:{}}}", quote("uri")?, quote(uri)?));
+    object.extend([quote("uri")?, ":".to_owned(), quote(uri)?, "}".to_owned()]);
     Some(object)
 }
 

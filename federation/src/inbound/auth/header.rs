@@ -88,13 +88,12 @@ fn parameter(text: &str) -> Result<(&str, String, &str), &'static str> {
         return Err(MALFORMED);
     }
     let behind = behind.trim_start_matches(is_blank);
-    let (value, behind) = match behind.strip_prefix('"') {
-        Some(quoted) => unquote(quoted).ok_or(MALFORMED)?,
-        None => {
-            let end = behind.find(|next| is_blank(next) || next == ',').unwrap_or(behind.len());
-            let (value, behind) = behind.split_at(end);
-            (value.to_owned(), behind)
-        }
+    let (value, behind) = if let Some(quoted) = behind.strip_prefix('"') {
+        unquote(quoted).ok_or(MALFORMED)?
+    } else {
+        let end = behind.find(|next| is_blank(next) || next == ',').unwrap_or(behind.len());
+        let (value, behind) = behind.split_at(end);
+        (value.to_owned(), behind)
     };
     let behind = behind.trim_start_matches(is_blank);
     if behind.is_empty() || behind.starts_with(',') {

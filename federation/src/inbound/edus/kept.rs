@@ -52,7 +52,7 @@ pub(super) struct Keeping {
 
 impl Keeping {
     /// A message, for those of its recipients who are here.
-    pub(super) async fn to_device(
+    pub(super) async fn add_to_device(
         &mut self,
         federation: &Federation,
         mut content: DirectDeviceContent,
