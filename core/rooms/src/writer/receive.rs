@@ -81,7 +81,7 @@ impl How {
 impl Receive {
     pub(crate) fn new(events: Vec<CheckedPdu>, how: How, asked: bool) -> Self {
         let (verdicts, places) = (Vec::with_capacity(events.len()), Places::new());
-        Self { verdicts, events, how, places, asked }
+        Self { events, how, verdicts, places, asked }
     }
 
     /// The request that made the events.
