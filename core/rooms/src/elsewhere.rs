@@ -211,7 +211,7 @@ impl Rooms {
             return Err(RoomError::InvalidParam("no event may have such links".to_owned()));
         }
         let now = self.clock().now();
-        let object = membership_object(draft, now.get().into());
+        let object = membership_object(&draft, now.get().into());
         Ok(CheckedPdu::new(sign(self, object, &rules)?.pdu))
     }
 
@@ -227,7 +227,7 @@ impl Rooms {
         let head = self.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
         let room_state = self.invite_state(room_id, &request.sender).await?;
         let event = match self.act(room_id, Action::Prepare(request)).await? {
-            Outcome::Prepared(event) => event,
+            Outcome::Prepared(event) => *event,
             Outcome::Event(event_id) => return Ok(event_id),
             Outcome::Done | Outcome::Verdicts(_) => {
                 return Err(RoomError::internal("the writer prepared no event"));
@@ -299,7 +299,7 @@ fn membership_of(event: &CheckedPdu) -> Option<Membership> {
 }
 
 /// The event as an object without hashes and signatures.
-fn membership_object(draft: MembershipDraft, now_ms: u64) -> CanonicalJsonObject {
+fn membership_object(draft: &MembershipDraft, now_ms: u64) -> CanonicalJsonObject {
     let mut content =
         crate::membership::member_content(draft.profile.as_ref(), draft.reason.as_deref());
     let membership = crate::format::membership_name(draft.membership);

@@ -340,7 +340,7 @@ impl Room {
         if matches!(prepared, Err(StepError::Settle)) {
             request.content = event.content;
         }
-        Ok(Outcome::Prepared(CheckedPdu::new(prepared?)))
+        Ok(Outcome::Prepared(Box::new(CheckedPdu::new(prepared?))))
     }
 
     /// The event of a change of membership. Takes the request's content, unless it fails.

@@ -315,10 +315,10 @@ async fn receive_room(
         Err(error) => return refuse_all(&told(&error)),
     }
     let mut results = Results::new();
-    let mut checked = Vec::with_capacity(pdus.len());
+    let mut passed = Vec::with_capacity(pdus.len());
     for event in checker.check(&version, room_id, pdus).await {
         match event {
-            Ok(event) => checked.push(event),
+            Ok(event) => passed.push(event),
             Err(Dropped { event_id: Some(event_id), reason }) => {
                 results.insert(event_id, Err(reason));
             }
@@ -327,8 +327,8 @@ async fn receive_room(
             }
         }
     }
-    let ids: Vec<_> = checked.iter().map(|event| event.pdu().id().to_owned()).collect();
-    match Gaps::new(federation.clone()).receive(origin, room_id, checked).await {
+    let ids: Vec<_> = passed.iter().map(|event| event.pdu().id().to_owned()).collect();
+    match Gaps::new(federation.clone()).receive(origin, room_id, passed).await {
         Ok(verdicts) => results.extend(ids.into_iter().zip(verdicts.into_iter().map(result))),
         Err(error) => results.extend(ids.into_iter().map(|id| (id, Err(told(&error))))),
     }

@@ -114,7 +114,7 @@ impl Rooms {
             return self.stripped_state(room_id, row.details.state, user_id).await;
         }
         let Some(kept) = self.out_of_band(room_id, user_id).await? else { return Ok(Vec::new()) };
-        let is_own = |raw: &Box<RawValue>| {
+        let is_own = |raw: &RawValue| {
             serde_json::from_str(raw.get()).is_ok_and(|event: Stripped| {
                 event.kind == "m.room.member" && event.state_key == user_id.as_str()
             })

@@ -167,15 +167,14 @@ impl Planner<'_> {
         let added = EventOrdinal::try_from(self.order.new.len()).unwrap_or(EventOrdinal::MAX);
         self.head.next_event = self.head.next_event.saturating_add(added);
         let existing = known(join.event.pdu().id())?;
-        let ordinal = match &existing {
-            Some(event) => event.ordinal,
-            None => {
-                self.head.next_event = self.head.next_event.saturating_add(1);
-                self.head.next_event - 1
-            }
+        let ordinal = if let Some(event) = &existing {
+            event.ordinal
+        } else {
+            self.head.next_event = self.head.next_event.saturating_add(1);
+            self.head.next_event - 1
         };
         let (before, after, replaces, nodes) = self.trees(rooms, join, &state, ordinal)?;
-        let (prev_events, gaps) = self.previous(join.event.pdu(), known)?;
+        let (prev_events, gaps) = previous(join.event.pdu(), known)?;
         let (members, gone) = self.members(join, state, &user_id, ordinal)?;
         let is_known = self.old_head.is_some();
         let servers = servers(rooms, self.snapshot, is_known, &join.room_id, &members)?;
@@ -404,24 +403,6 @@ impl Planner<'_> {
         Ok((before, after, members.get(&number).copied(), nodes))
     }
 
-    /// Ordinals of the join's previous events that are part of the history here; IDs of the others.
-    fn previous(
-        &self,
-        join: &Pdu,
-        known: &Known<'_>,
-    ) -> Result<(Vec<EventOrdinal>, Vec<OwnedEventId>), RoomError> {
-        let (mut here, mut missing) = (Vec::new(), Vec::new());
-        for event_id in join.prev_events() {
-            match known(event_id)? {
-                Some(event) if event.header.standing == Standing::Accepted => {
-                    here.push(event.ordinal);
-                }
-                _ => missing.push(event_id.clone()),
-            }
-        }
-        Ok((here, missing))
-    }
-
     /// Rows of all members, and who has a row and is none.
     fn members(
         &self,
@@ -429,7 +410,7 @@ impl Planner<'_> {
         state: Vec<Arc<StoredEvent>>,
         user_id: &UserId,
         join_ordinal: EventOrdinal,
-    ) -> Result<(Vec<(OwnedUserId, MemberRow)>, Vec<OwnedUserId>), RoomError> {
+    ) -> Result<(Vec<Member>, Vec<OwnedUserId>), RoomError> {
         let mut members: BTreeMap<OwnedUserId, MemberRow> = BTreeMap::new();
         for event in state {
             if *event.pdu.kind() != TimelineEventType::RoomMember {
@@ -537,4 +518,19 @@ fn partial_servers(
     let rows =
         snapshot.page(&schema::PARTIAL_SERVERS, room_id, .., forward, MAX_PARTIAL_SERVERS)?;
     Ok(rows.into_iter().map(|(server, ())| server).collect())
+}
+
+/// Ordinals of the join's previous events that are part of the history here; IDs of the others.
+fn previous(
+    join: &Pdu,
+    known: &Known<'_>,
+) -> Result<(Vec<EventOrdinal>, Vec<OwnedEventId>), RoomError> {
+    let (mut here, mut missing) = (Vec::new(), Vec::new());
+    for event_id in join.prev_events() {
+        match known(event_id)? {
+            Some(event) if event.header.standing == Standing::Accepted => here.push(event.ordinal),
+            _ => missing.push(event_id.clone()),
+        }
+    }
+    Ok((here, missing))
 }

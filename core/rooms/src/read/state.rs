@@ -104,13 +104,11 @@ impl Rooms {
         room_id: &RoomId,
         at: TimelineToken,
     ) -> Result<StateRoot, ReadError> {
-        match self.last_event_at(room_id, at).await? {
-            Some(event) => self.current_state_after(room_id, &event, at).await,
-            None => {
-                let noted = self.noted_state(room_id, StreamPosition::ZERO, at).await?;
-                Ok(noted.unwrap_or_default())
-            }
+        if let Some(event) = self.last_event_at(room_id, at).await? {
+            return self.current_state_after(room_id, &event, at).await;
         }
+        let noted = self.noted_state(room_id, StreamPosition::ZERO, at).await?;
+        Ok(noted.unwrap_or_default())
     }
 
     /// The same for a caller who has the last event before that place.

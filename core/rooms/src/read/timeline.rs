@@ -444,9 +444,8 @@ impl Rooms {
         };
         let found = match remote.timestamp_to_event(room_id, at, asked).await {
             Ok(Some((event_id, _))) => self.readable_event(room_id, user_id, &event_id).await,
-            Ok(None) => return here,
             Err(error @ RoomError::Internal(_)) => return Err(error),
-            Err(_) => return here,
+            Ok(None) | Err(_) => return here,
         };
         let fits = |event: &StoredEvent| match direction {
             Direction::Forward => event.pdu.origin_server_ts() >= at,

@@ -33,9 +33,9 @@ impl Room {
         view: &Context<'_>,
         batch: &mut Batch,
         pdu: &Pdu,
-        auth_events: Vec<Arc<StoredEvent>>,
+        auth_events: &[Arc<StoredEvent>],
     ) -> Result<Verdict, StepError> {
-        let allowed = self.allowed_by_auth_events(view, pdu, &auth_events)?;
+        let allowed = self.allowed_by_auth_events(view, pdu, auth_events)?;
         let standing = if allowed.is_ok() { Standing::Outlier } else { Standing::Rejected };
         let new_key = match pdu.state_key() {
             Some(state_key) if allowed.is_ok() => {

@@ -59,6 +59,6 @@ impl Room {
         // What is refused shall be refused before anybody is asked.
         let facts = Facts::of(&event_type, event.state_key.as_deref(), &event.content);
         drop(Effects::plan(self, view, batch, event, facts)?);
-        self.prepare(view, event).map(|pdu| Outcome::Prepared(CheckedPdu::new(pdu)))
+        self.prepare(view, event).map(|pdu| Outcome::Prepared(Box::new(CheckedPdu::new(pdu))))
     }
 }

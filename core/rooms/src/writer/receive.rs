@@ -182,7 +182,7 @@ impl Room {
             (_, missing) => return Ok(Verdict::MissingAuth(missing)),
         };
         if as_outlier {
-            return self.receive_outlier(view, batch, pdu, auth_events);
+            return self.receive_outlier(view, batch, pdu, &auth_events);
         }
         let (prev_events, missing) = self.find_all(view, pdu.prev_events(), has_state)?;
         let mut roots: Vec<_> = prev_events.iter().map(|prev| prev.header.state_after).collect();
@@ -207,7 +207,7 @@ impl Room {
         let arrival = Arrival { pdu, known, auth_events, prev_events, missing, before };
         match (how, receive.places.get(pdu.id())) {
             (How::History(_), Some(place)) => self.admit_history(view, batch, &arrival, *place),
-            _ => self.admit(view, batch, arrival, receive),
+            _ => self.admit(view, batch, &arrival, receive),
         }
     }
 
@@ -216,10 +216,10 @@ impl Room {
         &mut self,
         view: &Context<'_>,
         batch: &mut Batch,
-        arrival: Arrival<'_>,
+        arrival: &Arrival<'_>,
         receive: &Receive,
     ) -> Result<Verdict, StepError> {
-        let mut verdict = self.judge(view, &arrival)?;
+        let mut verdict = self.judge(view, arrival)?;
         if verdict == Verdict::Accepted && self.lacks_recommendation(view, arrival.pdu)? {
             if !receive.asked {
                 return Err(StepError::Unsigned);
@@ -234,8 +234,8 @@ impl Room {
             Verdict::SoftFailed => (Standing::SoftFailed, Verdict::SoftFailed),
             _ => (Standing::Accepted, Verdict::Accepted),
         };
-        let change = self.state_after(view, batch, &arrival, standing)?;
-        let mut event = self.stored(view, &arrival, standing, &change)?;
+        let change = self.state_after(view, batch, arrival, standing)?;
+        let mut event = self.stored(view, arrival, standing, &change)?;
         let request = receive.transaction();
         event.header.transaction =
             request.map(|key| (key.device_id.clone(), key.transaction_id.clone()));
@@ -243,7 +243,7 @@ impl Room {
             self.store_quietly(view, batch, event, change.new_key, &[])?;
             return Ok(verdict);
         }
-        self.accept(view, batch, &arrival, (event, change), &receive.how)
+        self.accept(view, batch, arrival, (event, change), &receive.how)
     }
 
     /// Makes an event part of the history. Soft-fails it if the room has too many forks for it.

@@ -45,7 +45,7 @@ impl Room {
             {
                 let pdu = redacted_pdu(&self.rules, &event.pdu)?;
                 let header = EventHeader { redacted_by: Some(ordinal), ..event.header };
-                return Ok(StoredEvent { pdu, header, ..event });
+                return Ok(StoredEvent { header, pdu, ..event });
             }
         }
         Ok(event)

@@ -63,7 +63,7 @@ pub(crate) enum Outcome {
     /// This event says it: a new one, or one that was there.
     Event(OwnedEventId),
     /// This event could say it: signed and authorized, not part of the room.
-    Prepared(CheckedPdu),
+    Prepared(Box<CheckedPdu>),
     /// Done, without an event.
     Done,
     /// What became of each received event.
@@ -111,7 +111,7 @@ impl Rooms {
         match self.act(room_id, action).await? {
             Outcome::Event(event_id) => Ok(event_id),
             Outcome::Prepared(event) => {
-                let event = self.recommended(room_id, event).await?;
+                let event = self.recommended(room_id, *event).await?;
                 self.add_own(room_id, event, transaction).await
             }
             Outcome::Done | Outcome::Verdicts(_) => {

@@ -240,8 +240,8 @@ impl<'a> Filling<'a> {
     /// The first three checks; what does not pass is left out.
     async fn check(&self, events: Vec<Box<RawValue>>) -> Vec<CheckedPdu> {
         let checker = self.federation.checker();
-        let checked = checker.check(&self.version, self.room_id, events).await;
-        let passed = checked.into_iter().filter_map(|event| {
+        let results = checker.check(&self.version, self.room_id, events).await;
+        let passed = results.into_iter().filter_map(|event| {
             event.inspect_err(|dropped| {
                 let (origin, room_id) = (self.origin, self.room_id);
                 tracing::debug!(%origin, %room_id, reason = dropped.reason, "an event was dropped");
