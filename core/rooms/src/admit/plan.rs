@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::{
     RemoteJoin,
-    members::{LocalChanges, Senders, count, gone, is_local, local_changes, servers},
+    members::{LocalChanges, Member, Senders, count, gone, is_local, local_changes, servers},
     order::{AuthOrder, Known, authorize, authorize_by, find},
 };
 use crate::{

@@ -210,7 +210,8 @@ async fn soft_failed_events_are_in_no_sync() {
     world.rooms.ban(&room_id, &alice, &bob, None).await.unwrap();
     let first = world.ask(Ask::of(&alice)).await;
     let message = (("m.room.message"), None);
-    let evading = foreign(&world, &room_id, std::slice::from_ref(&base), BOB, message, json!({})).await;
+    let evading =
+        foreign(&world, &room_id, std::slice::from_ref(&base), BOB, message, json!({})).await;
     assert_eq!(take(&world, &room_id, evading.clone()).await, Verdict::SoftFailed);
     let news = world.ask(Ask::of(&alice).after(&first)).await;
     assert!(joined(&news, &room_id).is_null());
