@@ -149,7 +149,7 @@ impl Rooms {
         let mut auth_events = before.auth_events().to_vec();
         auth_events.truncate(MAX_AUTH_EVENTS - 1);
         auth_events.push(before.id().to_owned());
-        let event = self.finish_membership(MembershipDraft {
+        let event = self.finish_membership(&MembershipDraft {
             room_id: known.room_id.clone(),
             room_version: known.room_version.clone(),
             user_id: known.user_id.clone(),
@@ -194,7 +194,7 @@ impl Rooms {
     ///
     /// [`RoomError::UnsupportedVersion`]; [`RoomError::InvalidParam`] for links that no event may have,
     /// or for a user of another server; [`RoomError::TooLarge`].
-    pub fn finish_membership(&self, draft: MembershipDraft) -> Result<CheckedPdu, RoomError> {
+    pub fn finish_membership(&self, draft: &MembershipDraft) -> Result<CheckedPdu, RoomError> {
         let unsupported = || RoomError::UnsupportedVersion(draft.room_version.to_string());
         if !SUPPORTED_VERSIONS.contains(&draft.room_version) {
             return Err(unsupported());
@@ -211,7 +211,7 @@ impl Rooms {
             return Err(RoomError::InvalidParam("no event may have such links".to_owned()));
         }
         let now = self.clock().now();
-        let object = membership_object(&draft, now.get().into());
+        let object = membership_object(draft, now.get().into());
         Ok(CheckedPdu::new(sign(self, object, &rules)?.pdu))
     }
 

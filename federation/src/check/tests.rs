@@ -147,9 +147,9 @@ async fn many_events_keep_their_order_whatever_becomes_of_each() {
         })
         .collect();
     let checker = bench.us.federation.checker();
-    let checked = checker.check(&RoomVersionId::V11, room(), events).await;
-    assert_eq!(checked.len(), 300);
-    for (number, event) in (0..).zip(checked) {
+    let results = checker.check(&RoomVersionId::V11, room(), events).await;
+    assert_eq!(results.len(), 300);
+    for (number, event) in (0..).zip(results) {
         match event {
             Ok(event) => assert_eq!(event.pdu().depth(), number),
             Err(_) => assert_eq!(number % 3, 0),
@@ -226,8 +226,8 @@ async fn numbers_that_canonical_json_does_not_have_are_refused() {
         let event = event.replace(r#""body":"hello""#, &format!(r#""body":{number}"#));
         let events = vec![RawValue::from_string(event).unwrap()];
         let checker = bench.us.federation.checker();
-        let checked = checker.check(&RoomVersionId::V11, room(), events).await.remove(0);
-        assert_eq!(checked.unwrap_err().event_id, None, "{number}");
+        let results = checker.check(&RoomVersionId::V11, room(), events).await.remove(0);
+        assert_eq!(results.unwrap_err().event_id, None, "{number}");
     }
 }
 
@@ -270,8 +270,8 @@ async fn a_create_event_of_version_12_makes_the_room_of_its_own_name() {
     let checker = bench.us.federation.checker();
     let id = checker.event_id(&version, &raw(&create)).unwrap();
     let room_id = RoomId::parse(id.as_str().replace('$', "!")).unwrap();
-    let checked = checker.check(&version, &room_id, vec![raw(&create)]).await.remove(0);
-    assert_eq!(checked.unwrap().pdu().id(), id);
+    let results = checker.check(&version, &room_id, vec![raw(&create)]).await.remove(0);
+    assert_eq!(results.unwrap().pdu().id(), id);
     let other = owned_room_id!("!wAY3BnfwwuNp44MUKOQCQxB9Y4LIPNB4EGUvJ6Lh5Yw");
     assert!(checker.check(&version, &other, vec![raw(&create)]).await.remove(0).is_err());
 
@@ -279,8 +279,8 @@ async fn a_create_event_of_version_12_makes_the_room_of_its_own_name() {
     message["room_id"] = json!(room_id);
     message["auth_events"] = json!([id]);
     let message = signed_by(&bench.them, message, &version);
-    let checked = checker.check(&version, &room_id, vec![raw(&message)]).await.remove(0);
-    assert!(checked.is_err(), "the create event is no auth event");
+    let results = checker.check(&version, &room_id, vec![raw(&message)]).await.remove(0);
+    assert!(results.is_err(), "the create event is no auth event");
 }
 
 #[tokio::test]

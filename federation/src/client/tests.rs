@@ -66,6 +66,7 @@ async fn bench(config: FederationConfig) -> Bench {
     Bench { client, network, destinations, identity }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what tests write in place")]
 fn answer(status: u16, body: Value) -> Response<Bytes> {
     Response::builder().status(status).body(Bytes::from(body.to_string())).unwrap()
 }

@@ -78,7 +78,6 @@ fn may_end(known: &OutOfBand, sender: &UserId) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use bytes::Bytes;
     use hearth_rooms::CheckedPdu;

@@ -290,9 +290,9 @@ mod tests {
     #[test]
     fn each_edu_has_one_thread_of_a_user_and_a_transaction_has_few_edus() {
         let mut queue = EduQueue::default();
-        for number in 0..RECEIPT_EDUS as u64 + 5 {
-            queue.add_receipt(receipt(number, user(0), &format!("$thread{number:04}")));
-            queue.add_receipt(receipt(number, user(number as usize + 1), "main"));
+        for (number, place) in (0..RECEIPT_EDUS + 5).zip(0..) {
+            queue.add_receipt(receipt(place, user(0), &format!("$thread{number:04}")));
+            queue.add_receipt(receipt(place, user(number + 1), "main"));
         }
         for number in 0..80 {
             queue.add_typing(owned_room_id!("!r:here.test"), user(number), true);

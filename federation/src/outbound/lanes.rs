@@ -192,7 +192,7 @@ pub(super) struct LaneState {
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     /// In order, so that the same happens in every simulation of the same seed.
-    lanes: BTreeMap<OwnedServerName, Lane>,
+    by_server: BTreeMap<OwnedServerName, Lane>,
     /// Lanes that hold a transaction to be offered again.
     again: usize,
     /// What is in the log up to here is distributed.
@@ -209,7 +209,7 @@ impl Lanes {
     ) -> Self {
         let lane = |cursor| Lane { behind: Some(cursor), row: Some(cursor), ..Lane::default() };
         Self {
-            lanes: rows.into_iter().map(|(server, cursor)| (server, lane(cursor))).collect(),
+            by_server: rows.into_iter().map(|(server, cursor)| (server, lane(cursor))).collect(),
             again: 0,
             routed: shared,
             changed: false,
@@ -234,14 +234,14 @@ impl Lanes {
 
     /// A destination's lane, which is made if there is none.
     fn lane(&mut self, server: &ServerName) -> Option<&mut Lane> {
-        if !self.lanes.contains_key(server) {
-            if self.lanes.len() >= MAX_LANES {
+        if !self.by_server.contains_key(server) {
+            if self.by_server.len() >= MAX_LANES {
                 tracing::error!(%server, "too many destinations: something is not sent");
                 return None;
             }
-            self.lanes.insert(server.to_owned(), Lane::default());
+            self.by_server.insert(server.to_owned(), Lane::default());
         }
-        self.lanes.get_mut(server)
+        self.by_server.get_mut(server)
     }
 
     /// Adds a receipt. Must be followed by [`Self::set_routed`]. Whether somebody must come back for
@@ -306,7 +306,7 @@ impl Lanes {
 
     /// Those to start a task for: they count as busy from now on.
     pub(super) fn start_due(&mut self, now: Instant) -> Vec<OwnedServerName> {
-        let due = self.lanes.iter_mut().filter(|(_, lane)| lane.is_due(now));
+        let due = self.by_server.iter_mut().filter(|(_, lane)| lane.is_due(now));
         due.map(|(server, lane)| {
             lane.start();
             server.clone()
@@ -316,7 +316,7 @@ impl Lanes {
 
     /// Whether to start a task for this one, if it is due.
     pub(super) fn start_if_due(&mut self, server: &ServerName, now: Instant) -> bool {
-        let Some(lane) = self.lanes.get_mut(server).filter(|lane| lane.is_due(now)) else {
+        let Some(lane) = self.by_server.get_mut(server).filter(|lane| lane.is_due(now)) else {
             return false;
         };
         lane.start();
@@ -325,7 +325,7 @@ impl Lanes {
 
     /// The same, whatever it rests for.
     pub(super) fn start(&mut self, server: &ServerName, now: Instant) -> bool {
-        if let Some(lane) = self.lanes.get_mut(server) {
+        if let Some(lane) = self.by_server.get_mut(server) {
             lane.rests_until = None;
         }
         self.start_if_due(server, now)
@@ -333,7 +333,7 @@ impl Lanes {
 
     /// What its task does next; `None` if there is nothing, and the task ends.
     pub(super) fn next(&mut self, server: &ServerName, now: Instant) -> Option<Task> {
-        let lane = self.lanes.get_mut(server)?;
+        let lane = self.by_server.get_mut(server)?;
         if let Some(batch) = lane.again.take() {
             self.again = self.again.saturating_sub(1);
             lane.in_flight = batch.first().map(|first| (first, batch.items.len()));
@@ -360,7 +360,7 @@ impl Lanes {
     /// What was taken may have arrived, or not: it is offered again under the same ID, so that it counts
     /// once. Who types is no news by then, and presence is told as it stands then.
     pub(super) fn offer_again(&mut self, server: &ServerName, mut batch: Batch) {
-        let Some(lane) = self.lanes.get_mut(server) else { return };
+        let Some(lane) = self.by_server.get_mut(server) else { return };
         for user_id in batch.edus.leave_receipts() {
             lane.edus.add_presence(user_id);
         }
@@ -375,7 +375,7 @@ impl Lanes {
 
     /// Some of what was taken did not fit.
     pub(super) fn give_back(&mut self, server: &ServerName, items: Vec<Item>) {
-        let Some(lane) = self.lanes.get_mut(server) else { return };
+        let Some(lane) = self.by_server.get_mut(server) else { return };
         if let Some((_, count)) = &mut lane.in_flight {
             *count = count.saturating_sub(items.len());
         }
@@ -394,7 +394,7 @@ impl Lanes {
     ) {
         let routed = self.routed;
         self.changed = true;
-        let Some(lane) = self.lanes.get_mut(server) else { return };
+        let Some(lane) = self.by_server.get_mut(server) else { return };
         lane.queue.extend(items);
         for receipt in receipts {
             // There is a place for all: what is read at a time is less than what may wait.
@@ -411,7 +411,7 @@ impl Lanes {
         items: Vec<Item>,
         absence: Absence,
     ) {
-        let Some(lane) = self.lanes.get_mut(server) else { return };
+        let Some(lane) = self.by_server.get_mut(server) else { return };
         lane.queue.extend(items);
         lane.absence = Some(absence);
     }
@@ -419,7 +419,7 @@ impl Lanes {
     /// An absence is made good: the log is read again from `until` on.
     pub(super) fn absence_over(&mut self, server: &ServerName, until: StreamPosition) {
         self.changed = true;
-        let Some(lane) = self.lanes.get_mut(server) else { return };
+        let Some(lane) = self.by_server.get_mut(server) else { return };
         lane.absence = None;
         lane.behind = Some(until);
     }
@@ -427,7 +427,7 @@ impl Lanes {
     /// What was taken was delivered, or is no longer to be.
     pub(super) fn delivered(&mut self, server: &ServerName) {
         self.changed = true;
-        let Some(lane) = self.lanes.get_mut(server) else { return };
+        let Some(lane) = self.by_server.get_mut(server) else { return };
         lane.in_flight = None;
         lane.refusals = 0;
         lane.last_refusal = None;
@@ -436,7 +436,7 @@ impl Lanes {
 
     /// What was taken was refused as a whole: each event is offered alone.
     pub(super) fn offer_singly(&mut self, server: &ServerName, items: Vec<Item>) {
-        let Some(lane) = self.lanes.get_mut(server) else { return };
+        let Some(lane) = self.by_server.get_mut(server) else { return };
         lane.singly = items.len();
         lane.in_flight = None;
         for item in items.into_iter().rev() {
@@ -446,7 +446,7 @@ impl Lanes {
 
     /// Counts an answer that was an error, and tells how many there were in a row before it.
     pub(super) fn refused(&mut self, server: &ServerName, error: String) -> u32 {
-        let Some(lane) = self.lanes.get_mut(server) else { return 0 };
+        let Some(lane) = self.by_server.get_mut(server) else { return 0 };
         lane.last_refusal = Some(error);
         let before = lane.refusals;
         lane.refusals = before.saturating_add(1);
@@ -457,7 +457,7 @@ impl Lanes {
     pub(super) fn rest(&mut self, server: &ServerName, until: Instant) {
         let routed = self.routed;
         self.changed = true;
-        let Some(lane) = self.lanes.get_mut(server) else { return };
+        let Some(lane) = self.by_server.get_mut(server) else { return };
         lane.fall_behind(routed);
         lane.busy = false;
         lane.rests_until = Some(until);
@@ -466,7 +466,7 @@ impl Lanes {
     /// Nothing is to be sent there any more.
     pub(super) fn drop_all(&mut self, server: &ServerName) {
         self.changed = true;
-        let Some(lane) = self.lanes.get_mut(server) else { return };
+        let Some(lane) = self.by_server.get_mut(server) else { return };
         self.again = self.again.saturating_sub(usize::from(lane.again.is_some()));
         // Its task goes on, and ends when it finds nothing.
         *lane = Lane { row: lane.row, busy: lane.busy, ..Lane::default() };
@@ -476,7 +476,7 @@ impl Lanes {
     pub(super) fn checkpoint(&mut self) -> Checkpoint {
         let routed = self.routed;
         let (mut rows, mut shared) = (Vec::new(), routed);
-        self.lanes.retain(|server, lane| {
+        self.by_server.retain(|server, lane| {
             let delivered = lane.delivered(routed);
             let idle = !lane.busy && !lane.has_work();
             let lags = lane.behind.is_some()
@@ -501,7 +501,7 @@ impl Lanes {
 
     /// What is known of those that have something waiting.
     pub(super) fn states(&self) -> HashMap<OwnedServerName, LaneState> {
-        let waiting = self.lanes.iter().filter(|(_, lane)| lane.has_work() || lane.busy);
+        let waiting = self.by_server.iter().filter(|(_, lane)| lane.has_work() || lane.busy);
         let state = |(server, lane): (&OwnedServerName, &Lane)| {
             let state = LaneState {
                 held: lane.held(),

@@ -10,7 +10,10 @@ use hearth_rooms::{
 use hearth_storage::{Commit, Engine, EngineKind, StoreOptions, engine::memory::MemoryEngine};
 use hearth_users::UsersConfig;
 use http::{Request, Response};
-use ruma::{OwnedRoomId, OwnedUserId, owned_server_name, owned_user_id, server_name, user_id};
+use ruma::{
+    OwnedRoomId, OwnedUserId, events::receipt::ReceiptType, owned_server_name, owned_user_id,
+    server_name, user_id,
+};
 use serde_json::{Value, json, value::RawValue};
 use tokio::time::sleep;
 
@@ -195,14 +198,13 @@ impl World {
         let users =
             Users::open(store.clone(), identity.clone(), clock.clone(), UsersConfig::default());
         let users = users.await.unwrap();
-        let room_id = match room_id {
-            Some(room_id) => room_id,
-            None => {
-                let options = CreateRoomOptions::default();
-                let room_id = rooms.create_room(&alice(), options).await.unwrap();
-                share(&store, &room_id, there()).await;
-                room_id
-            }
+        let room_id = if let Some(room_id) = room_id {
+            room_id
+        } else {
+            let options = CreateRoomOptions::default();
+            let room_id = rooms.create_room(&alice(), options).await.unwrap();
+            share(&store, &room_id, there()).await;
+            room_id
         };
         let config = FederationConfig { backoff_max_s: 3_600, ..FederationConfig::default() };
         let own_name = identity.server_name();
@@ -474,7 +476,7 @@ async fn read_up_to(world: &World, place: u64) {
     let update = hearth_users::ReceiptUpdate {
         room_id: world.room_id.clone(),
         user_id: alice(),
-        receipt_type: ruma::events::receipt::ReceiptType::Read,
+        receipt_type: ReceiptType::Read,
         thread: ruma::events::receipt::ReceiptThread::Main,
         event_id: event.pdu.id().to_owned(),
         timeline_position: place,
@@ -509,9 +511,8 @@ async fn receipts_go_out_the_newest_of_each_user() {
         ts_ms: None,
     };
     let users = &world.outbound.0.users;
-    use ruma::events::receipt::ReceiptType::{Read, ReadPrivate};
-    users.set_receipt(update("@alice:here.test", ReadPrivate)).await.unwrap();
-    users.set_receipt(update("@bob:there.test", Read)).await.unwrap();
+    users.set_receipt(update("@alice:here.test", ReceiptType::ReadPrivate)).await.unwrap();
+    users.set_receipt(update("@bob:there.test", ReceiptType::Read)).await.unwrap();
     after_s(30).await;
     assert_eq!(edus(&world, "m.receipt").len(), 2);
 }

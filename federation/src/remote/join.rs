@@ -87,7 +87,7 @@ impl Remote {
             .map_err(|error| error.into_room_error(server))?;
         let version = draft.room_version.clone();
         let restricted = draft.authorised_via.is_some();
-        let event = self.finish(draft, server)?;
+        let event = self.finish(&draft, server)?;
         let mut request = send_join::Request::new(
             wish.room_id.clone(),
             event.pdu().id().to_owned(),
@@ -112,7 +112,7 @@ impl Remote {
     /// Signs a membership of a local user; a template whose links no event may have is the server's fault.
     pub(super) fn finish(
         &self,
-        draft: MembershipDraft,
+        draft: &MembershipDraft,
         server: &ServerName,
     ) -> Result<CheckedPdu, RoomError> {
         self.federation().rooms().finish_membership(draft).map_err(|error| match error {

@@ -58,7 +58,7 @@ impl Remote {
         let draft = draft(&answer.event, Some(answer.room_version), wish, Membership::Knock)
             .map_err(|error| error.into_room_error(server))?;
         let room_version = draft.room_version.clone();
-        let event = self.finish(draft, server)?;
+        let event = self.finish(&draft, server)?;
         let event_id = event.pdu().id().to_owned();
         let request = send_knock::Request::new(wish.room_id.clone(), event_id, raw(&event)?);
         let answer = federation.client().send(server, request, limits).await.map_err(refusal)?;

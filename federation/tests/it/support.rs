@@ -100,8 +100,8 @@ pub(crate) async fn wait_for_sync(user: &TestUser, since: &str, shows: impl Fn(&
             sync["next_batch"].as_str().unwrap().clone_into(&mut since);
         }
     };
-    let shown = timeout(PATIENCE, waiting).await;
-    shown.unwrap_or_else(|_| panic!("it does not come to {}", user.user_id));
+    let seen = timeout(PATIENCE, waiting).await;
+    seen.unwrap_or_else(|_| panic!("it does not come to {}", user.user_id));
 }
 
 /// Kicks somebody.

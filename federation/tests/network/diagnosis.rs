@@ -26,11 +26,13 @@ struct Told {
 
 impl Told {
     fn steps(&self) -> Vec<&str> {
-        let step = |finding| match finding {
-            &Finding::Step(ref text) => Some(text.as_str()),
-            _ => None,
-        };
-        self.findings.iter().filter_map(step).collect()
+        let mut steps = Vec::new();
+        for finding in &self.findings {
+            if let Finding::Step(text) = finding {
+                steps.push(text.as_str());
+            }
+        }
+        steps
     }
 
     /// Everything in lines, each behind a letter for its kind.

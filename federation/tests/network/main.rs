@@ -1,5 +1,5 @@
 //! Finding and reaching servers, over real sockets and certificates on loopback.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod diagnosis;
 mod fake;

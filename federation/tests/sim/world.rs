@@ -394,7 +394,7 @@ impl View {
         for (which, here, there) in [("first", self, other), ("second", other, self)] {
             for (event_id, what) in &here.events {
                 if !there.events.contains_key(event_id) {
-                    let _ = write!(text, "only the {which} has {event_id} ({what}); ");
+                    write!(text, "only the {which} has {event_id} ({what}); ").unwrap();
                 }
             }
         }
@@ -402,7 +402,7 @@ impl View {
         for key in keys {
             let (here, there) = (self.state.get(key), other.state.get(key));
             if here != there {
-                let _ = write!(text, "{key:?}: {here:?} against {there:?}; ");
+                write!(text, "{key:?}: {here:?} against {there:?}; ").unwrap();
             }
         }
         (!text.is_empty()).then_some(text)

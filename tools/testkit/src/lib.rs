@@ -7,6 +7,7 @@
 //! return the status and the body.
 #![expect(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::missing_panics_doc,
     reason = "test support fails by panicking, that is its purpose"
 )]

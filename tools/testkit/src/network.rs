@@ -136,7 +136,7 @@ impl Network {
     }
 
     /// What becomes of a request, and who gets it.
-    fn route(&self, passage: Passage) -> (Fate, Option<Router>) {
+    fn route(&self, passage: &Passage) -> (Fate, Option<Router>) {
         let mut state = self.0.lock();
         let pair = (passage.from.clone(), passage.to.clone());
         let judge = state.judge.clone();
@@ -147,7 +147,7 @@ impl Network {
         if is_cut {
             return (Fate::Lost, router);
         }
-        (judge.map_or(Fate::Arrives, |judge| judge(&passage)), router)
+        (judge.map_or(Fate::Arrives, |judge| judge(passage)), router)
     }
 }
 
@@ -189,7 +189,7 @@ impl Wire {
             server: destination.to_owned(),
             reason: reason.to_owned(),
         };
-        let (fate, router) = self.network.route(passage);
+        let (fate, router) = self.network.route(&passage);
         match fate {
             Fate::Lost => return Err(unreachable("the network lost the request")),
             Fate::Silence => std::future::pending::<()>().await,

@@ -48,6 +48,7 @@ pub(crate) const FAR_ADMIN: &str = "@admin:far.test";
 
 impl FarRoom {
     /// A public room with an administrator, power levels, join rules and a history visibility.
+    #[expect(clippy::needless_pass_by_value, reason = "what tests write in place")]
     pub(crate) fn new(version: RoomVersionId) -> Self {
         static ROOMS: AtomicU64 = AtomicU64::new(0);
         let name = OwnedServerName::try_from("far.test").unwrap();
@@ -147,6 +148,7 @@ impl FarRoom {
     }
 
     /// Makes an event with these auth events.
+    #[expect(clippy::needless_pass_by_value, reason = "what tests write in place")]
     pub(crate) fn sign_with(
         &mut self,
         sketch: Sketch<'_>,

@@ -72,7 +72,7 @@ impl RemoteRooms for Archive {
         let told = vec![(far.events[first].pdu().id().to_owned(), state_before(&far, first))];
         let told = if first == 0 { Vec::new() } else { told };
         let verdicts = self.rooms.receive_history(room_id, events, told).await?;
-        Ok(verdicts.iter().any(|verdict| *verdict == Verdict::Accepted))
+        Ok(verdicts.contains(&Verdict::Accepted))
     }
 
     async fn join(&self, _: RemoteMembership) -> Result<OwnedEventId, RoomError> {
@@ -150,14 +150,12 @@ async fn read_all(
         let page = server.rooms.messages(room_id, user_id, &Ignored::default(), &request).await;
         let page = page.unwrap();
         read.extend(page.events.iter().map(|event| event.header.event_id.clone()));
-        match page.end {
-            // As clients have it.
-            Some(end) => from = Some(end.to_string().parse().unwrap()),
-            None => {
-                read.reverse();
-                return read;
-            }
-        }
+        let Some(end) = page.end else {
+            read.reverse();
+            return read;
+        };
+        // As clients have it.
+        from = Some(end.to_string().parse().unwrap());
     }
     panic!("the history does not end");
 }

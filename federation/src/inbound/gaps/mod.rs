@@ -98,14 +98,14 @@ impl Gaps {
             if !is_open(verdict) {
                 continue;
             }
-            match timeout_at(deadline, filling.settle(event.clone(), verdict.clone())).await {
-                Ok(settled) => *verdict = settled?,
+            let settled = filling.settle(event.clone(), verdict.clone());
+            if let Ok(settled) = timeout_at(deadline, settled).await {
+                *verdict = settled?;
+            } else {
                 // Those behind it have no time either.
-                Err(_) => {
-                    let event_id = event.pdu().id().to_owned();
-                    tracing::info!(%origin, %room_id, %event_id, "a gap was not filled in time");
-                    filling.left_open.insert(event_id, Hole::Pushed);
-                }
+                let event_id = event.pdu().id().to_owned();
+                tracing::info!(%origin, %room_id, %event_id, "a gap was not filled in time");
+                filling.left_open.insert(event_id, Hole::Pushed);
             }
             // What was fetched for one is mostly what all the others wait for: they need one commit.
             filling.receive_open(events.get(place + 1..).unwrap_or_default(), behind).await?;

@@ -112,11 +112,11 @@ async fn a_gap_is_walked_to_its_end_however_many_requests_that_takes() {
 async fn where_the_gap_stays_open_its_state_is_fetched() {
     let bench = bench().await;
     bench.network.refuse("/get_missing_events/");
-    let lost = bench.say(3).await;
+    let missed = bench.say(3).await;
     let topic = bench.set("m.room.topic", "", json!({ "topic": "what was missed" })).await;
     let last = bench.say(1).await.remove(0);
     assert_eq!(bench.push(&last).await, Verdict::Accepted);
-    assert_eq!(bench.standing(&lost[0]).await, None);
+    assert_eq!(bench.standing(&missed[0]).await, None);
     assert_eq!(bench.standing(&topic).await, Some(Standing::Outlier));
     let rooms = bench.us.federation.rooms();
     let head = rooms.head(&bench.room_id).await.unwrap().unwrap();
@@ -188,13 +188,13 @@ async fn what_could_not_be_judged_is_asked_for_again() {
 async fn history_behind_a_told_state_is_asked_for_again() {
     let bench = bench().await;
     bench.network.refuse("/get_missing_events/");
-    let lost = bench.say(3).await;
+    let missed = bench.say(3).await;
     let last = bench.say(1).await.remove(0);
     assert_eq!(bench.push(&last).await, Verdict::Accepted);
     let rooms = bench.us.federation.rooms();
     let before = rooms.head(&bench.room_id).await.unwrap().unwrap();
     assert_eq!(bench.fill_holes().await, 1);
-    for id in &lost {
+    for id in &missed {
         assert_eq!(bench.standing(id).await, Some(Standing::Accepted));
     }
     let after = rooms.head(&bench.room_id).await.unwrap().unwrap();

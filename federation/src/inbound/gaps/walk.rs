@@ -126,16 +126,15 @@ fn in_order(mut events: BTreeMap<OwnedEventId, CheckedPdu>) -> Vec<CheckedPdu> {
                 let mut prev = event.pdu().prev_events().iter();
                 prev.find(|prev| events.contains_key(*prev) && !placed.contains(*prev)).cloned()
             });
-            match pending {
-                Some(prev) => path.push(prev),
-                None => {
-                    path.pop();
-                    if placed.insert(id.clone())
-                        && let Some(event) = events.get(&id)
-                    {
-                        order.push(event.clone());
-                    }
-                }
+            if let Some(prev) = pending {
+                path.push(prev);
+                continue;
+            }
+            path.pop();
+            if placed.insert(id.clone())
+                && let Some(event) = events.get(&id)
+            {
+                order.push(event.clone());
             }
         }
     }

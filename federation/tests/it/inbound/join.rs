@@ -162,7 +162,7 @@ async fn members_are_left_out_when_the_joiner_wants_it_so() {
         member.join(&named.id).await;
     }
     for room in [&unnamed, &named] {
-        let join = signed(&scene, &room, &bob).await;
+        let join = signed(&scene, room, &bob).await;
         let path = format!("{}?omit_members=true", room.event_path("v2/send_join", &join));
         let (status, answer) = scene.peer.put(scene.name(), &path, join.clone()).await;
         assert_eq!(status, StatusCode::OK, "{answer}");

@@ -44,14 +44,14 @@ async fn each_event_has_a_result_of_its_own() {
     let room = scene.public_room(version.clone()).await;
     let place = scene.join(&room, &scene.peer.user("bob")).await;
     let join = place.join_id(&room);
-    let good = scene.message(&room, &place, &[join.clone()], "good");
-    let mut unsigned = scene.message(&room, &place, &[join.clone()], "unsigned");
+    let good = scene.message(&room, &place, std::slice::from_ref(&join), "good");
+    let mut unsigned = scene.message(&room, &place, std::slice::from_ref(&join), "unsigned");
     unsigned["signatures"] = json!({});
     let forbidden = json!({
         "type": "m.room.name", "state_key": "", "content": { "name": "mine now" },
     });
-    let forbidden = scene.event(&room, &place, &[join.clone()], forbidden);
-    let mut altered = scene.message(&room, &place, &[join.clone()], "as it was");
+    let forbidden = scene.event(&room, &place, std::slice::from_ref(&join), forbidden);
+    let mut altered = scene.message(&room, &place, std::slice::from_ref(&join), "as it was");
     altered["content"]["body"] = json!("altered");
     let homeless = json!({ "type": "m.room.message" });
     let unknown = json!({ "room_id": "!nowhere:hs.test", "type": "m.room.message" });
@@ -76,8 +76,8 @@ async fn a_repeated_transaction_does_nothing_and_has_the_same_answer() {
     let room = scene.public_room(RoomVersionId::V11).await;
     let place = scene.join(&room, &scene.peer.user("bob")).await;
     let join = place.join_id(&room);
-    let event = scene.message(&room, &place, &[join.clone()], "once");
-    let mut refused = scene.message(&room, &place, &[join.clone()], "never");
+    let event = scene.message(&room, &place, std::slice::from_ref(&join), "once");
+    let mut refused = scene.message(&room, &place, std::slice::from_ref(&join), "never");
     refused["signatures"] = json!({});
     let first = vec![event, refused];
     let answer = scene.peer.transaction(scene.name(), "one", first.clone(), Vec::new()).await;

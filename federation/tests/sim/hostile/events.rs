@@ -97,7 +97,7 @@ fn events_with_oversized_types_are_dropped() {
 fn events_with_too_many_previous_events_are_dropped() {
     play(|scene| async move {
         let mut event = scene.message();
-        let previous: Vec<String> = (0..21).map(|n| format!("${:0>43}", n)).collect();
+        let previous: Vec<String> = (0..21).map(|n| format!("${n:0>43}")).collect();
         event["prev_events"] = json!(previous);
         refused(&scene, scene.peer.sign(&scene.version, event)).await;
     });
@@ -107,7 +107,7 @@ fn events_with_too_many_previous_events_are_dropped() {
 fn events_with_too_many_auth_events_are_dropped() {
     play(|scene| async move {
         let mut event = scene.message();
-        let auth: Vec<String> = (0..11).map(|n| format!("${:0>43}", n)).collect();
+        let auth: Vec<String> = (0..11).map(|n| format!("${n:0>43}")).collect();
         event["auth_events"] = json!(auth);
         refused(&scene, scene.peer.sign(&scene.version, event)).await;
     });

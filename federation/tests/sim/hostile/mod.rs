@@ -66,6 +66,7 @@ impl Scene {
     }
 
     /// A well-formed, unsigned event of the peer's user that follows their join.
+    #[expect(clippy::needless_pass_by_value, reason = "what tests write in place")]
     pub(crate) fn event(&self, event_type: &str, content: Value) -> Value {
         let join_id = event_id(&self.version, &self.join);
         let mut auth: Vec<String> = vec![join_id.clone()];

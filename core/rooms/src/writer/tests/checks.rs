@@ -64,7 +64,7 @@ async fn too_many_auth_or_previous_events_are_refused() {
         let making = shared.making(BOB, "m.room.message").await;
         let (auth, prev) =
             (Some(vec![making.prev[0].clone(); auth]), vec![making.prev[0].clone(); prev]);
-        let event = shared.make(Making { auth, prev, ..making }).await;
+        let event = shared.make(Making { prev, auth, ..making }).await;
         let event_id = id_of(&event);
         assert!(matches!(shared.take(event).await, Verdict::Rejected(_)));
         assert!(shared.rooms.event_by_id(&shared.id, &event_id).await.unwrap().is_none());

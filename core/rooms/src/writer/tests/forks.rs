@@ -19,7 +19,7 @@ fn id_of(event: &CheckedPdu) -> OwnedEventId {
 }
 
 /// Power levels in which the creator has 100 where the version wants it said.
-fn levels(shared: &Shared, users: Value) -> Value {
+fn levels(shared: &Shared, users: &Value) -> Value {
     let mut content = json!({ "users": users });
     if !shared.rules.authorization.explicitly_privilege_room_creators {
         content["users"][ALICE] = 100.into();
@@ -29,7 +29,7 @@ fn levels(shared: &Shared, users: Value) -> Value {
 
 /// Gives levels, on top of everything.
 async fn promote(shared: &Shared, users: Value) {
-    let content = levels(shared, users);
+    let content = levels(shared, &users);
     let event = shared.state(ALICE, (LEVELS, ""), content).await;
     assert_eq!(shared.take(event).await, Verdict::Accepted);
 }
@@ -105,9 +105,9 @@ async fn of_two_levels_at_once_the_stronger_sender_s_win() {
         let base = shared.tips().await;
         let twin = shared.full_twin("t.test").await;
         // Bob takes Carol's level; Alice takes Bob's at the same time, and lets Carol keep hers.
-        let by_bob = levels(&shared, json!({ BOB: 90, CAROL: 0 }));
+        let by_bob = levels(&shared, &json!({ BOB: 90, CAROL: 0 }));
         let by_bob = shared.state_on(&base, BOB, (LEVELS, ""), by_bob).await;
-        let by_alice = levels(&shared, json!({ BOB: 0, CAROL: 60 }));
+        let by_alice = levels(&shared, &json!({ BOB: 0, CAROL: 60 }));
         let by_alice = shared.state_on(&base, ALICE, (LEVELS, ""), by_alice.clone()).await;
         assert_eq!(shared.take(by_bob.clone()).await, Verdict::Accepted);
         assert_eq!(shared.take(by_alice.clone()).await, Verdict::Accepted);
@@ -128,13 +128,13 @@ async fn a_soft_failed_event_can_come_back_as_state() {
         promote(&shared, json!({ BOB: 90, CAROL: 50 })).await;
         let base = shared.tips().await;
         // Bob demotes Carol, who sets the topic meanwhile; what Alice does undoes Bob's doing.
-        let demotion = levels(&shared, json!({ BOB: 90, CAROL: 0 }));
+        let demotion = levels(&shared, &json!({ BOB: 90, CAROL: 0 }));
         let demotion = shared.state_on(&base, BOB, (LEVELS, ""), demotion).await;
         assert_eq!(shared.take(demotion).await, Verdict::Accepted);
         let topic = json!({ "topic": "by carol" });
         let topic = shared.state_on(&base, CAROL, ("m.room.topic", ""), topic).await;
         assert_eq!(shared.take(topic.clone()).await, Verdict::SoftFailed);
-        let undoing = levels(&shared, json!({ BOB: 0, CAROL: 50 }));
+        let undoing = levels(&shared, &json!({ BOB: 0, CAROL: 50 }));
         let undoing = shared.state_on(&base, ALICE, (LEVELS, ""), undoing).await;
         assert_eq!(shared.take(undoing).await, Verdict::Accepted);
         assert_eq!(content(&shared.rooms, &shared.id, ("m.room.topic", "")).await, Value::Null);
@@ -251,7 +251,7 @@ impl Step {
         match self.kind {
             0 => ("m.room.topic", Some(""), json!({ "topic": self.at })),
             1 => ("m.room.name", Some(""), json!({ "name": self.at })),
-            2 | 3 => (LEVELS, Some(""), levels(shared, json!({ BOB: 75, target: self.at * 25 }))),
+            2 | 3 => (LEVELS, Some(""), levels(shared, &json!({ BOB: 75, target: self.at * 25 }))),
             // Alice stays, to join all ends.
             4 => member(USERS[self.target.max(1)], "ban"),
             5 => member(USERS[self.target.max(1)], "leave"),

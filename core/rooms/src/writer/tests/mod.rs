@@ -187,12 +187,11 @@ impl Shared {
             roots.push(self.event(prev).await.header.state_after);
         }
         let nodes = self.rooms.nodes(&self.id);
-        let changes = match roots.len() {
-            1 => Vec::new(),
-            _ => {
-                let events = RoomEvents::new(&self.rooms, &self.id);
-                resolve(&self.rules, &roots, &events, &nodes).unwrap().changes
-            }
+        let changes = if roots.len() == 1 {
+            Vec::new()
+        } else {
+            let events = RoomEvents::new(&self.rooms, &self.id);
+            resolve(&self.rules, &roots, &events, &nodes).unwrap().changes
         };
         let content = RawValue::from_string(making.content.to_string()).unwrap();
         let rules = &self.rules.authorization;
@@ -202,8 +201,8 @@ impl Shared {
         for (event_type, state_key) in types {
             let key = self.rooms.state_key(&self.id, &event_type.to_string(), &state_key).await;
             let Some(key) = key.unwrap() else { continue };
-            let changed = changes.iter().find(|(changed, _)| *changed == key);
-            let ordinal = match changed {
+            let found_at = changes.iter().find(|(at, _)| *at == key);
+            let ordinal = match found_at {
                 Some((_, ordinal)) => *ordinal,
                 None => lookup(&nodes, roots[0], key).unwrap(),
             };

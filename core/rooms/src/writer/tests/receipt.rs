@@ -22,7 +22,7 @@ async fn events_of_others_enter_the_timeline_and_the_state() {
         assert_eq!(shared.take(message.clone()).await, Verdict::Accepted);
         assert_eq!(shared.take(message).await, Verdict::Known);
         assert_eq!(timeline(&shared.rooms, &shared.id).await.last(), Some(&event_id));
-        assert_eq!(shared.tips().await, [event_id.clone()]);
+        assert_eq!(shared.tips().await, std::slice::from_ref(&event_id));
         assert_rows_follow(&shared.rooms, &shared.id).await;
 
         // The next local event follows it.
