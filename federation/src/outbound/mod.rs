@@ -1,11 +1,12 @@
 //! What other servers are sent: events and EDUs, by transactions.
 //!
-//! One task reads the log and routes what concerns other servers to their queues in memory ([`router`],
-//! [`lanes`]); each destination with something to send has a task of its own, with at most one
-//! transaction in flight ([`sender`]). A destination that could not be reached reads the log again from
+//! One task reads the log and routes what concerns other servers to their queues in memory (`router`,
+//! `lanes`); each destination with something to send has a task of its own, with at most one
+//! transaction in flight (`sender`). A destination that could not be reached reads the log again from
 //! where it stopped; one that was long away gets its rooms' newest events and fetches the rest itself
-//! ([`catch_up`]). Typing, receipts and presence go along, the newest of each ([`edus`], [`ephemeral`]). How far everybody got is persisted once a second ([`cursors`]): after a crash a little
-//! is sent twice, which does no harm, and nothing is left out.
+//! (`catch_up`). Typing, receipts and presence go along, the newest of each (`edus`, `ephemeral`). How
+//! far everybody got is persisted once a second (`cursors`): after a crash a little is sent twice, which
+//! does no harm, and nothing is left out.
 
 mod catch_up;
 mod cursors;
