@@ -244,17 +244,20 @@ impl Drop for Place {
 }
 
 /// What became of each event that has an ID.
-type Results = BTreeMap<OwnedEventId, Result<(), String>>;
+pub(super) type Results = BTreeMap<OwnedEventId, Result<(), String>>;
 
 /// The events, room by room, and beside them the rest.
-async fn work(federation: &Federation, transaction: Transaction) -> Result<Bytes, CommitError> {
+/// Fails if what would be lost with an answer could not be written: then the origin sends it again.
+async fn work(federation: &Federation, transaction: Transaction) -> Result<Bytes, RoomError> {
     let Transaction { origin, pdus, edus, .. } = transaction;
     let rooms = by_room(pdus).into_iter().map(|(room_id, pdus)| {
         let origin = &origin;
         async move { receive_room(federation, origin, &room_id, pdus).await }
     });
-    let results: Vec<Results> = stream::iter(rooms).buffer_unordered(ROOMS_AT_ONCE).collect().await;
+    let results: Vec<Result<Results, RoomError>> =
+        stream::iter(rooms).buffer_unordered(ROOMS_AT_ONCE).collect().await;
     edus::receive(federation, &origin, edus).await?;
+    let results: Vec<Results> = results.into_iter().collect::<Result<_, _>>()?;
     Ok(answer(results.into_iter().flatten().collect()))
 }
 
@@ -289,19 +292,20 @@ async fn version_of_resident(
 }
 
 /// The events of one room. One that cannot be taken harms no other.
-async fn receive_room(
+pub(super) async fn receive_room(
     federation: &Federation,
     origin: &ServerName,
     room_id: &RoomId,
     pdus: Vec<Box<RawValue>>,
-) -> Results {
+) -> Result<Results, RoomError> {
     let version = match version_of_resident(federation, room_id).await {
         Ok(version) => version,
+        Err(error) if store_failed(&error) => return Err(error),
         Err(error) => {
             // Without the room's version its events have no ID to report them by.
             tracing::debug!(%origin, %room_id, %error, "events of a room that is not here");
             ended::receive(federation, room_id, pdus).await;
-            return Results::new();
+            return Ok(Results::new());
         }
     };
     let checker = federation.checker();
@@ -311,8 +315,9 @@ async fn receive_room(
     };
     match federation.rooms().acl_admits(room_id, origin).await {
         Ok(true) => {}
-        Ok(false) => return refuse_all("your server is banned from the room"),
-        Err(error) => return refuse_all(&told(&error)),
+        Ok(false) => return Ok(refuse_all("your server is banned from the room")),
+        Err(error) if store_failed(&error) => return Err(error),
+        Err(error) => return Ok(refuse_all(&told(&error))),
     }
     let mut results = Results::new();
     let mut passed = Vec::with_capacity(pdus.len());
@@ -330,9 +335,21 @@ async fn receive_room(
     let ids: Vec<_> = passed.iter().map(|event| event.pdu().id().to_owned()).collect();
     match Gaps::new(federation.clone()).receive(origin, room_id, passed).await {
         Ok(verdicts) => results.extend(ids.into_iter().zip(verdicts.into_iter().map(result))),
-        Err(error) => results.extend(ids.into_iter().map(|id| (id, Err(told(&error))))),
+        Err(error) => {
+            if matches!(error, RoomError::Busy | RoomError::Internal(_)) {
+                // Nothing is wrong with the events, and who pushed them does not push them again.
+                federation.holes().note_pushed(room_id, &ids, origin).await?;
+            }
+            results.extend(ids.into_iter().map(|id| (id, Err(told(&error)))));
+        }
     }
-    results
+    Ok(results)
+}
+
+/// Is it the store that does not answer, rather than one room that is damaged?
+fn store_failed(error: &RoomError) -> bool {
+    let RoomError::Internal(cause) = error else { return false };
+    cause.is::<StoreError>() || cause.is::<CommitError>()
 }
 
 /// Whether an event was handled. A soft-failed one was; its sender is not to know.

@@ -112,6 +112,17 @@ impl Holes {
         Ok(Self(Arc::new(Inner { store: store.clone(), table, noted: Notify::new() })))
     }
 
+    /// Notes events that were pushed and could not be looked at, durably.
+    pub(crate) async fn note_pushed(
+        &self,
+        room_id: &RoomId,
+        events: &[OwnedEventId],
+        origin: &ServerName,
+    ) -> Result<(), RoomError> {
+        let events = events.iter().map(|event_id| (event_id.clone(), Hole::Pushed));
+        self.note(room_id, events, origin, 0).await
+    }
+
     /// Notes holes that were found after so many attempts, durably.
     pub(super) async fn note(
         &self,

@@ -215,3 +215,28 @@ async fn holes_are_bounded_and_outlive_the_process() {
     assert!((1..=100).contains(&noted), "{noted}");
     assert_eq!(Holes::open(us.store()).await.unwrap().hurry(), noted);
 }
+
+#[tokio::test]
+async fn what_there_was_no_turn_for_is_asked_for_again() {
+    let bench = bench().await;
+    let us = &bench.us.federation;
+    let ids = bench.say(2).await;
+    let others = server_name!("others.example");
+    let mut waiting: Vec<_> =
+        (0..100).map(|_| Box::pin(us.turns().take(others, &bench.room_id))).collect();
+    for wait in &mut waiting {
+        let _waits = futures_util::poll!(wait).is_pending();
+    }
+    let event = bench.them.federation.rooms().event_by_id(&bench.room_id, &ids[1]).await.unwrap();
+    let json = String::from_utf8(event.unwrap().pdu.json().to_vec()).unwrap();
+    let pdus = vec![RawValue::from_string(json).unwrap()];
+    let origin = server_name!("them.example");
+    let results =
+        crate::inbound::send::receive_room(us, origin, &bench.room_id, pdus).await.unwrap();
+    assert!(results[&ids[1]].is_err());
+    drop(waiting);
+    assert_eq!(bench.fill_holes().await, 1);
+    for id in &ids {
+        assert_eq!(bench.standing(id).await, Some(Standing::Accepted));
+    }
+}
