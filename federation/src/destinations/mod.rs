@@ -120,9 +120,15 @@ impl Destinations {
         let turn = async {
             loop {
                 let settled = self.0.settled.notified();
-                match self.retry_in(server) {
+                let (wait, probes) = {
+                    let mut table = self.0.table.lock();
+                    let wait = table.try_now(server, self.0.clock.now_ms());
+                    (wait, table.is_failing(server))
+                };
+                match wait {
                     None => {
-                        return Ok(Turn { destinations: self.clone(), server: server.to_owned() });
+                        let (destinations, server) = (self.clone(), server.to_owned());
+                        return Ok(Turn { destinations, server, probes });
                     }
                     Some(wait_ms) if self.due_in(server).is_some() => return Err(wait_ms),
                     Some(_) => settled.await,
@@ -186,13 +192,15 @@ impl Destinations {
 pub(crate) struct Turn {
     destinations: Destinations,
     server: OwnedServerName,
+    /// This is the one request that others wait for.
+    probes: bool,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         // Cut off before anything was heard: the next one may try.
         let Inner { table, settled, .. } = &*self.destinations.0;
-        if table.lock().end_probe(&self.server) {
+        if self.probes && table.lock().end_probe(&self.server) {
             settled.notify_waiters();
         }
     }
@@ -272,12 +280,14 @@ mod tests {
         let there = server_name!("there.test");
         let destinations = open(&store, &clock).await;
         let patience = Duration::from_secs(10);
+        let from_before = destinations.turn(there, patience).await.ok().unwrap();
         destinations.failed(there, "it is down");
         let wait = destinations.due_in(there).unwrap();
         assert_eq!(destinations.turn(there, patience).await.err(), Some(wait), "it rests");
         clock.advance(Duration::from_millis(wait));
 
         let first = destinations.turn(there, patience).await.ok().unwrap();
+        drop(from_before);
         assert!(destinations.turn(there, patience).await.is_err(), "no patience left");
         let waits = destinations.turn(there, patience);
         let (second, ()) = tokio::join!(waits, async { destinations.succeeded(there) });

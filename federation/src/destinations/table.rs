@@ -89,6 +89,11 @@ impl Table {
         None
     }
 
+    /// Did it fail the last time?
+    pub(super) fn is_failing(&self, server: &ServerName) -> bool {
+        self.failing.contains_key(server)
+    }
+
     /// The one request is over, whether anything was heard or not. Says whether there was one.
     pub(super) fn end_probe(&mut self, server: &ServerName) -> bool {
         let known = self.failing.get_mut(server);
