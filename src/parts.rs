@@ -3,6 +3,7 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
+use hearth_e2ee::{E2ee, E2eeError, E2eeParts};
 use hearth_federation::{FederationError, keys, transport::Transport};
 use hearth_rooms::{RoomError, Rooms};
 use hearth_storage::{Store, StoreError, StoreOptions};
@@ -26,6 +27,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) users: Users,
     pub(crate) rooms: Rooms,
+    pub(crate) e2ee: E2ee,
     pub(crate) sync: SyncService,
 }
 
@@ -79,6 +81,9 @@ pub enum OpenError {
     /// The rooms cannot be opened.
     #[error(transparent)]
     Rooms(#[from] RoomError),
+    /// Keys and messages to devices cannot be opened.
+    #[error(transparent)]
+    E2ee(#[from] E2eeError),
     /// Sync cannot be opened.
     #[error(transparent)]
     Sync(#[from] SyncError),
@@ -116,6 +121,7 @@ impl Parts {
             keyspaces: [
                 hearth_users::KEYSPACES,
                 hearth_rooms::KEYSPACES,
+                hearth_e2ee::KEYSPACES,
                 hearth_federation::KEYSPACES,
             ]
             .concat(),
@@ -137,19 +143,30 @@ impl Parts {
             config.rooms.clone(),
         )
         .await?;
+        let e2ee = E2ee::open(E2eeParts {
+            store: store.clone(),
+            identity: Arc::clone(&identity),
+            clock: Arc::clone(&options.clock),
+            users: users.clone(),
+            rooms: rooms.clone(),
+            config: config.e2ee.clone(),
+        })
+        .await?;
         let sync = SyncService::open(
             rooms.clone(),
             users.clone(),
+            e2ee.clone(),
             store.clone(),
             Arc::clone(&options.clock),
             config.sync.clone(),
         )?;
-        Ok(Self { identity, store, users, rooms, sync })
+        Ok(Self { identity, store, users, rooms, e2ee, sync })
     }
 
     /// Writes what is only in memory and closes the store, then waits for tasks that still hold it to
     /// end, so that it can be opened again. Nothing may be asked of the parts after it.
     pub(crate) async fn close(self) -> Result<(), OpenError> {
+        self.e2ee.close().await;
         self.rooms.close();
         self.rooms.ended().await;
         self.users.flush().await?;

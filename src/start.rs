@@ -127,6 +127,7 @@ pub(crate) async fn federation(
         clock: Arc::clone(&options.clock),
         users: parts.users.clone(),
         rooms: parts.rooms.clone(),
+        e2ee: parts.e2ee.clone(),
         transport,
         config: config.federation.clone(),
     });
@@ -140,6 +141,7 @@ fn router(config: &Config, parts: &Parts, federation: Option<&Federation>, http:
         Arc::clone(parts.rooms.clock()),
         parts.users.clone(),
         parts.rooms.clone(),
+        parts.e2ee.clone(),
         parts.sync.clone(),
         config.client.clone(),
     );

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use hearth_e2ee::E2eeError;
 use hearth_http::MatrixError;
 use hearth_rooms::RoomError;
 use hearth_sync::SyncError;
@@ -117,6 +118,33 @@ impl From<RoomError> for ApiError {
 fn passed_on(status: u16, errcode: String, message: String) -> MatrixError {
     let status = StatusCode::from_u16(status).ok().filter(StatusCode::is_client_error);
     MatrixError::new(status.unwrap_or(StatusCode::BAD_GATEWAY), errcode, message)
+}
+
+impl From<E2eeError> for ApiError {
+    fn from(error: E2eeError) -> Self {
+        use E2eeError as E;
+        let text = error.to_string();
+        Self(match error {
+            E::InvalidParam(_) => MatrixError::invalid_param(text),
+            E::MissingParam(_) => MatrixError::missing_param(text),
+            E::BadJson(_) => MatrixError::bad_json(text),
+            E::InvalidSignature(_) => {
+                MatrixError::new(StatusCode::BAD_REQUEST, "M_INVALID_SIGNATURE", text)
+            }
+            E::NotFound(_) => MatrixError::not_found(text),
+            E::Forbidden(_) => MatrixError::forbidden(text),
+            E::TooLarge(_) => MatrixError::too_large(text),
+            E::WrongBackupVersion { current } => {
+                let wrong = "M_WRONG_ROOM_KEYS_VERSION";
+                MatrixError::new(StatusCode::FORBIDDEN, wrong, text)
+                    .with("current_version", current)
+            }
+            E::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
+            E::Users(error) => return error.into(),
+            E::Rooms(error) => return error.into(),
+            E::Store(_) | E::Commit(_) | E::Internal(_) => MatrixError::internal(&text),
+        })
+    }
 }
 
 impl From<SyncError> for ApiError {

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use hearth_e2ee::E2ee;
 use hearth_http::{ApiState, Authenticate, Http, MatrixError, Session, TokenError};
 use hearth_rooms::Rooms;
 use hearth_sync::SyncService;
@@ -22,6 +23,7 @@ struct Parts {
     clock: Arc<dyn Clock>,
     users: Users,
     rooms: Rooms,
+    e2ee: E2ee,
     sync: SyncService,
     config: ClientConfig,
 }
@@ -29,16 +31,18 @@ struct Parts {
 impl ClientApi {
     /// The API over these services.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "one handle for each service")]
     pub fn new(
         http: Http,
         identity: Arc<ServerIdentity>,
         clock: Arc<dyn Clock>,
         users: Users,
         rooms: Rooms,
+        e2ee: E2ee,
         sync: SyncService,
         config: ClientConfig,
     ) -> Self {
-        Self(Arc::new(Parts { http, identity, clock, users, rooms, sync, config }))
+        Self(Arc::new(Parts { http, identity, clock, users, rooms, e2ee, sync, config }))
     }
 
     /// Who this server is.
@@ -59,6 +63,11 @@ impl ClientApi {
     /// Rooms.
     pub(crate) fn rooms(&self) -> &Rooms {
         &self.0.rooms
+    }
+
+    /// Keys and messages to devices.
+    pub(crate) fn e2ee(&self) -> &E2ee {
+        &self.0.e2ee
     }
 
     /// Refuses a session that has ended or was locked since it was proven, as a new request of it

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use hearth_e2ee::E2ee;
 use hearth_http::Http;
 use hearth_rooms::Rooms;
 use hearth_storage::Store;
@@ -33,6 +34,8 @@ pub struct FederationParts {
     pub users: Users,
     /// Rooms.
     pub rooms: Rooms,
+    /// Keys and messages to devices.
+    pub e2ee: E2ee,
     /// The network.
     pub transport: Arc<dyn Transport>,
     /// The section `[federation]`.
@@ -192,6 +195,12 @@ impl Federation {
     #[must_use]
     pub fn rooms(&self) -> &Rooms {
         &self.0.parts.rooms
+    }
+
+    /// Keys and messages to devices.
+    #[must_use]
+    pub fn e2ee(&self) -> &E2ee {
+        &self.0.parts.e2ee
     }
 
     /// The section `[federation]`.

@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use axum::{Router, body::Body};
 use bytes::Bytes;
+use hearth_e2ee::{E2ee, E2eeConfig, E2eeParts};
 use hearth_http::{Http, HttpConfig, Shutdown};
 use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_storage::Store;
@@ -104,8 +105,13 @@ impl Server {
         network: &Network,
         configure: impl FnOnce(&mut FederationConfig),
     ) -> Self {
-        let keyspaces =
-            [hearth_users::KEYSPACES, hearth_rooms::KEYSPACES, crate::KEYSPACES].concat();
+        let keyspaces = [
+            hearth_users::KEYSPACES,
+            hearth_rooms::KEYSPACES,
+            hearth_e2ee::KEYSPACES,
+            crate::KEYSPACES,
+        ]
+        .concat();
         let store = Store::memory_for_tests(&keyspaces);
         let name = OwnedServerName::try_from(name).unwrap();
         let key = ServerIdentity::generate_key();
@@ -124,14 +130,24 @@ impl Server {
             Arc::clone(&clock),
             RoomsConfig::default(),
         );
+        let (users, rooms) = (users.await.unwrap(), rooms.await.unwrap());
+        let e2ee = E2ee::open(E2eeParts {
+            store: store.clone(),
+            identity: Arc::clone(&identity),
+            clock: Arc::clone(&clock),
+            users: users.clone(),
+            rooms: rooms.clone(),
+            config: E2eeConfig::default(),
+        });
         let mut config = FederationConfig::default();
         configure(&mut config);
         let parts = FederationParts {
             store,
             identity,
             clock: Arc::clone(&clock),
-            users: users.await.unwrap(),
-            rooms: rooms.await.unwrap(),
+            users,
+            rooms,
+            e2ee: e2ee.await.unwrap(),
             transport: Arc::new(network.clone()),
             config,
         };

@@ -92,6 +92,7 @@ pub const SECTIONS: &[Section] = &[
     USERS,
     ARGON2,
     ROOMS,
+    E2EE,
     SYNC,
     FEDERATION,
     STORE,
@@ -395,6 +396,17 @@ const ROOMS: Section = Section {
             "Whether users may list rooms that they administer in the public directory.",
         ),
     ],
+};
+
+const E2EE: Section = Section {
+    name: "e2ee",
+    about: "Keys of clients that encrypt, and messages to their devices.",
+    fields: &[field(
+        "e2ee.max_queued_messages",
+        Kind::Integer,
+        "Messages that wait for one device, or for one server that cannot be reached. Further ones are \
+         not kept. At least 1000.",
+    )],
 };
 
 const SYNC: Section = Section {

@@ -13,6 +13,7 @@ pub mod render;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use hearth_client_api::ClientConfig;
+use hearth_e2ee::E2eeConfig;
 use hearth_federation::FederationConfig;
 use hearth_http::HttpConfig;
 use hearth_rooms::RoomsConfig;
@@ -41,6 +42,8 @@ pub struct Config {
     pub users: UsersConfig,
     /// How rooms are made and kept.
     pub rooms: RoomsConfig,
+    /// Keys of encrypting clients and messages to their devices.
+    pub e2ee: E2eeConfig,
     /// How clients are told what changed.
     pub sync: SyncConfig,
     /// How it speaks with other servers.
@@ -160,6 +163,7 @@ impl Config {
         self.users.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         let in_rooms = |reason| ConfigError::Invalid(format!("rooms.{reason}"));
         self.rooms.validate().map_err(in_rooms)?;
+        self.e2ee.validate().map_err(ConfigError::Invalid)?;
         let in_sync = |reason| ConfigError::Invalid(format!("sync.{reason}"));
         self.sync.validate().map_err(in_sync)?;
         let in_federation = |reason| ConfigError::Invalid(format!("federation.{reason}"));

@@ -94,6 +94,10 @@ impl SyncService {
         device_id: &DeviceId,
         token: &SyncToken,
     ) {
+        let e2ee = &self.inner.e2ee;
+        if let Err(error) = e2ee.acknowledge_to_device(user_id, device_id, token.to_device).await {
+            tracing::error!(%error, "delivered messages to a device stay for now");
+        }
         if !self.inner.config.delivery_receipts {
             return;
         }

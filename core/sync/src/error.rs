@@ -1,5 +1,6 @@
 //! What can go wrong, in terms that callers act on.
 
+use hearth_e2ee::E2eeError;
 use hearth_rooms::RoomError;
 use hearth_users::UsersError;
 
@@ -28,6 +29,12 @@ impl From<RoomError> for SyncError {
 
 impl From<UsersError> for SyncError {
     fn from(error: UsersError) -> Self {
+        Self::Internal(Box::new(error))
+    }
+}
+
+impl From<E2eeError> for SyncError {
+    fn from(error: E2eeError) -> Self {
         Self::Internal(Box::new(error))
     }
 }

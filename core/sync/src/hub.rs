@@ -200,6 +200,7 @@ pub(crate) struct DeviceMemory {
 pub(crate) struct Session {
     pub(crate) user_id: OwnedUserId,
     topic: Topic,
+    e2ee_topic: Topic,
     notifier: Arc<Notifier>,
     clock: Arc<dyn Clock>,
     wake: tokio::sync::Notify,
@@ -246,6 +247,7 @@ impl Session {
         let session = Arc::new(Self {
             user_id: user_id.to_owned(),
             topic: Topic::new(user_id.as_str()),
+            e2ee_topic: hearth_e2ee::user_topic(user_id),
             notifier: Arc::clone(notifier),
             clock: Arc::clone(clock),
             wake: tokio::sync::Notify::new(),
@@ -257,6 +259,7 @@ impl Session {
         });
         let listener: Arc<dyn Listener> = Arc::clone(&session) as Arc<dyn Listener>;
         notifier.subscribe(&session.topic, &listener);
+        notifier.subscribe(&session.e2ee_topic, &listener);
         session.list.lock().listener = Some(listener);
         session
     }
@@ -270,6 +273,7 @@ impl Session {
         drop(listening);
         if let Some(listener) = listener {
             self.notifier.unsubscribe(&self.topic, &listener);
+            self.notifier.unsubscribe(&self.e2ee_topic, &listener);
             for topic in &topics {
                 self.notifier.unsubscribe(topic, &listener);
             }
@@ -279,6 +283,11 @@ impl Session {
     /// The user's topic: account data, memberships, receipts of their own.
     pub(crate) fn topic(&self) -> &Topic {
         &self.topic
+    }
+
+    /// The topic of messages to the user's devices and of their keys.
+    pub(crate) fn e2ee_topic(&self) -> &Topic {
+        &self.e2ee_topic
     }
 
     /// The user's rooms, exact for the position that comes with them, which is published. All of the

@@ -13,6 +13,8 @@ mod body;
 mod config;
 mod counts;
 mod delivery;
+mod device_lists;
+mod encryption;
 mod ephemeral;
 mod error;
 mod filter;
@@ -27,6 +29,7 @@ mod state;
 mod stream;
 mod summary;
 mod timeline;
+mod to_device;
 mod token;
 
 pub use self::{

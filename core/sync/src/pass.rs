@@ -15,9 +15,11 @@ use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId};
 use crate::{
     SyncError, SyncResponse, SyncToken,
     body::{EventList, Object},
+    encryption::Encryption,
     filter::SyncFilter,
     hub::{DeviceMemory, RoomList, Session},
     service::Inner,
+    to_device,
 };
 
 /// Rooms that are worked on before other tasks get their turn.
@@ -54,6 +56,13 @@ struct RoomSections {
     leave: Vec<(OwnedRoomId, Vec<u8>)>,
 }
 
+/// What is told outside of rooms.
+#[derive(Default)]
+struct Lists {
+    presence: EventList,
+    account_data: EventList,
+}
+
 /// Account data of the user that belongs into the response.
 #[derive(Default)]
 struct AccountData {
@@ -72,10 +81,20 @@ impl<'a> Pass<'a> {
         let typing = inner.users.typing_serial();
         let presence = inner.presence.serial();
         let (list, position) = session.rooms(&inner.rooms).await?;
-        let until = SyncToken { position, boot: inner.users.boot_id(), typing, presence };
+        let mut until = SyncToken {
+            position,
+            boot: inner.users.boot_id(),
+            typing,
+            presence,
+            to_device: position,
+        };
+        let keys = inner.e2ee.key_counts(&question.user_id, &question.device_id).await?;
         if question.since == Some(until) && !question.full_state {
-            return Ok(respond(until, RoomSections::default(), [const { None }; 2]));
+            let encryption = Encryption { keys, ..Encryption::default() };
+            return Ok(respond(until, RoomSections::default(), Lists::default(), &encryption));
         }
+        let messages = to_device::read(inner, session, question, position).await?;
+        until.to_device = messages.until;
         let pass = Self {
             inner,
             session,
@@ -84,7 +103,9 @@ impl<'a> Pass<'a> {
             ignored: inner.users.ignored_users(&question.user_id).await?,
             device: session.device(&question.device_id),
         };
-        Box::pin(pass.run(&list)).await
+        let encryption =
+            Encryption { to_device: messages.events, lists: pass.device_lists(&list).await?, keys };
+        Box::pin(pass.run(&list, encryption)).await
     }
 
     /// What the client knows of stored things.
@@ -92,7 +113,7 @@ impl<'a> Pass<'a> {
         self.question.since.map(|since| since.position)
     }
 
-    async fn run(self, list: &RoomList) -> Result<SyncResponse, SyncError> {
+    async fn run(self, list: &RoomList, encryption: Encryption) -> Result<SyncResponse, SyncError> {
         if self.question.since.is_none() {
             self.device.lock().members.clear();
         }
@@ -125,8 +146,11 @@ impl<'a> Pass<'a> {
         }
         let presence = self.presence(list).await?;
         let global = self.global_account_data(account_data.global);
-        let lists = [("presence", presence), ("account_data", global)];
-        Ok(respond(self.until, sections, lists.map(Some)))
+        let keys_changed = self.since().is_none_or(|since| encryption.keys.changed > since);
+        let mut response =
+            respond(self.until, sections, Lists { presence, account_data: global }, &encryption);
+        response.is_empty &= !keys_changed;
+        Ok(response)
     }
 
     /// Everything on an initial sync, else what changed.
@@ -232,17 +256,18 @@ impl<'a> Pass<'a> {
 fn respond(
     until: SyncToken,
     sections: RoomSections,
-    lists: [Option<(&'static str, EventList)>; 2],
+    lists: Lists,
+    encryption: &Encryption,
 ) -> SyncResponse {
     let next_batch = until.to_string();
     let mut body = Vec::new();
     let mut object = Object::begin(&mut body);
     object.member("next_batch", &next_batch);
-    let mut is_empty = true;
-    for (name, list) in lists.into_iter().flatten() {
-        is_empty &= list.is_empty();
-        object.events(name, &list);
-    }
+    object.events("presence", &lists.presence);
+    object.events("account_data", &lists.account_data);
+    let mut is_empty = lists.presence.is_empty() && lists.account_data.is_empty();
+    is_empty &= encryption.is_empty();
+    encryption.write(&mut object);
     let kinds = [
         ("join", sections.join),
         ("invite", sections.invite),

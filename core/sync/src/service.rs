@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use hearth_e2ee::E2ee;
 use hearth_rooms::{Rooms, read::UnreadTotals};
 use hearth_storage::{Notifier, Store};
 use hearth_types::Clock;
@@ -67,6 +68,7 @@ pub struct SyncService {
 pub(crate) struct Inner {
     pub(crate) rooms: Rooms,
     pub(crate) users: Users,
+    pub(crate) e2ee: E2ee,
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: SyncConfig,
@@ -88,6 +90,7 @@ impl SyncService {
     pub fn open(
         rooms: Rooms,
         users: Users,
+        e2ee: E2ee,
         store: Store,
         clock: Arc<dyn Clock>,
         config: SyncConfig,
@@ -100,7 +103,8 @@ impl SyncService {
         users.set_presence_audience(Arc::new(audience));
         let counts = CountCache::new();
         let closing = watch::Sender::new(false);
-        let inner = Inner { rooms, users, store, clock, config, hub, counts, presence, closing };
+        let inner =
+            Inner { rooms, users, e2ee, store, clock, config, hub, counts, presence, closing };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -1,7 +1,8 @@
 //! Sync tokens: `since` and `next_batch`.
 //!
-//! Text: `s1_<position>_<boot>_<typing>_<presence>`, opaque to clients and versioned. The position
-//! names all that is stored; typing and presence live in memory and are counted by serials that mean
+//! Text: `s1_<position>_<boot>_<typing>_<presence>_<to device>`, opaque to clients and versioned; older
+//! tokens end before the last number. The position names all that is stored but messages to devices, of
+//! which a response has only so many and which have a position of their own; typing and presence live in memory and are counted by serials that mean
 //! something only within one run of the process, which the boot number tells apart. Pagination takes
 //! a sync token too (`hearth_rooms::read::TimelineToken`), and reads its position only.
 
@@ -23,6 +24,8 @@ pub struct SyncToken {
     pub typing: u64,
     /// Presence changes up to here.
     pub presence: u64,
+    /// Messages to the device up to here: never behind `position`.
+    pub to_device: StreamPosition,
 }
 
 impl SyncToken {
@@ -35,8 +38,8 @@ impl SyncToken {
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { position, boot, typing, presence } = self;
-        write!(f, "{SYNC_TOKEN_PREFIX}{position}_{boot}_{typing}_{presence}")
+        let Self { position, boot, typing, presence, to_device } = self;
+        write!(f, "{SYNC_TOKEN_PREFIX}{position}_{boot}_{typing}_{presence}_{to_device}")
     }
 }
 
@@ -50,13 +53,19 @@ impl FromStr for SyncToken {
 
 fn parse(text: &str) -> Option<SyncToken> {
     let mut numbers = text.strip_prefix(SYNC_TOKEN_PREFIX)?.split('_').map(parse_number);
+    let position = StreamPosition::new(numbers.next()??);
     let token = SyncToken {
-        position: StreamPosition::new(numbers.next()??),
+        position,
         boot: u32::try_from(numbers.next()??).ok()?,
         typing: numbers.next()??,
         presence: numbers.next()??,
+        to_device: match numbers.next() {
+            Some(number) => StreamPosition::new(number?),
+            None => position,
+        },
     };
-    (numbers.next().is_none() && token.position <= StreamPosition::MAX).then_some(token)
+    let fits = position <= StreamPosition::MAX && token.to_device <= position;
+    (numbers.next().is_none() && fits).then_some(token)
 }
 
 #[cfg(test)]
@@ -68,14 +77,30 @@ mod tests {
 
     #[test]
     fn refuses_foreign_tokens() {
-        for text in ["", "s1_", "s1_1_2_3", "s1_1_2_3_4_5", "s1_1_2_-3_4", "s2_1_2_3_4", "t1_5"] {
+        for text in [
+            "",
+            "s1_",
+            "s1_1_2_3",
+            "s1_1_2_3_4_5",
+            "s1_5_2_3_4_5_6",
+            "s1_1_2_-3_4",
+            "s2_1_2_3_4",
+            "t1_5",
+        ] {
             assert!(matches!(text.parse::<SyncToken>(), Err(SyncError::InvalidParam(_))), "{text}");
         }
     }
 
     #[test]
+    fn older_tokens_have_had_all_messages_to_devices() {
+        let token: SyncToken = "s1_7_1_2_3".parse().unwrap();
+        assert_eq!(token.to_device, token.position);
+    }
+
+    #[test]
     fn another_run_knows_no_serials() {
-        let token = SyncToken { position: StreamPosition::new(9), boot: 1, typing: 5, presence: 6 };
+        let nine = StreamPosition::new(9);
+        let token = SyncToken { position: nine, boot: 1, typing: 5, presence: 6, to_device: nine };
         assert_eq!(token.in_run(1), token);
         let other = token.in_run(2);
         assert_eq!((other.position, other.typing, other.presence), (token.position, 0, 0));
@@ -86,7 +111,9 @@ mod tests {
         fn texts_are_read_back_and_paginate(
             number in 0..=StreamPosition::MAX.get(), boot: u32, typing: u64, presence: u64,
         ) {
-            let token = SyncToken { position: StreamPosition::new(number), boot, typing, presence };
+            let position = StreamPosition::new(number);
+            let to_device = StreamPosition::new(number / 2);
+            let token = SyncToken { position, boot, typing, presence, to_device };
             let text = token.to_string();
             prop_assert_eq!(text.parse::<SyncToken>().unwrap(), token);
             prop_assert_eq!(

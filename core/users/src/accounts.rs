@@ -6,8 +6,9 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LogKind, Users, UsersError, log::user_entry, profiles::PROFILES, profiles::initial_profile,
-    registration::REGISTRATION_TOKENS, tokens::random_bytes, users::detached,
+    DeviceChange, LogKind, Users, UsersError, log::user_entry, profiles::PROFILES,
+    profiles::initial_profile, registration::REGISTRATION_TOKENS, tokens::random_bytes,
+    users::detached,
 };
 
 pub(crate) const ACCOUNTS: Keyspace<OwnedUserId, (), AccountRow> = Keyspace::new("accounts");
@@ -218,6 +219,8 @@ impl Users {
             // it to the next call.
             users.inner.directory.write().remove(&user_id);
             users.delete_all_devices_now(&user_id, None).await?;
+            let kept = Commit::new(&user_id);
+            users.commit_change(&user_id, DeviceChange::Deactivated, kept).await?;
             users.delete_account_data_now(&user_id).await?;
             users.delete_filters_now(&user_id).await?;
             users.forget_presence(&user_id).await

@@ -7,7 +7,8 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LogKind, Session, TokenHash, Users, UsersError, log::user_entry, sessions::forget_tokens,
+    DeviceChange, LogKind, Session, TokenHash, Users, UsersError, log::user_entry,
+    sessions::forget_tokens,
 };
 
 pub(crate) const DEVICES: Keyspace<OwnedUserId, OwnedDeviceId, DeviceRow> =
@@ -15,8 +16,8 @@ pub(crate) const DEVICES: Keyspace<OwnedUserId, OwnedDeviceId, DeviceRow> =
 pub(crate) const DEVICES_SEEN: Keyspace<OwnedUserId, OwnedDeviceId, SeenRow> =
     Keyspace::new("devices_seen");
 
-/// Devices deleted by one commit: seven operations each at most.
-const DEVICES_PER_COMMIT: usize = 100;
+/// Devices deleted by one commit: seven operations each at most, and eight of the keeper's.
+const DEVICES_PER_COMMIT: usize = 50;
 /// The longest name of a device in bytes.
 const MAX_NAME_BYTES: usize = 1024;
 /// A device is noted at most this often.
@@ -144,8 +145,8 @@ impl Users {
             let mut commit = Commit::new(&user_id);
             commit.put(&DEVICES, &user_id, &device_id, &row);
             log_device(&mut commit, &user_id, &device_id);
-            users.store().commit(commit).await?;
-            Ok(())
+            let change = DeviceChange::Renamed(&device_id);
+            users.commit_change(&user_id, change, commit).await
         })
         .await
     }
@@ -189,7 +190,7 @@ impl Users {
         for chunk in device_ids.chunks(DEVICES_PER_COMMIT) {
             let rows = self.store().get_many(&DEVICES, user_id, chunk).await?;
             let mut commit = Commit::new(user_id);
-            let mut ended = Vec::new();
+            let (mut ended, mut going) = (Vec::new(), Vec::new());
             for (device_id, row) in chunk.iter().zip(rows) {
                 let Some(row) = row else { continue };
                 commit.delete(&DEVICES, user_id, device_id);
@@ -199,7 +200,7 @@ impl Users {
                     forget_tokens(&mut commit, pair);
                     ended.push(pair.clone());
                 }
-                gone.push(device_id.clone());
+                going.push(device_id.clone());
             }
             if commit.is_empty() {
                 continue;
@@ -209,9 +210,30 @@ impl Users {
             for pair in &ended {
                 self.inner.sessions.remove(pair);
             }
-            self.store().commit(commit).await?;
+            self.commit_change(user_id, DeviceChange::Removed(&going), commit).await?;
+            gone.append(&mut going);
         }
         Ok(gone)
+    }
+
+    /// Under the user's lock: commits a change of devices together with what the keeper adds.
+    pub(crate) async fn commit_change(
+        &self,
+        user_id: &UserId,
+        change: DeviceChange<'_>,
+        mut commit: Commit,
+    ) -> Result<(), UsersError> {
+        let keeper = self.device_keeper();
+        if let Some(keeper) = &keeper {
+            keeper.changing(user_id, change, &mut commit).await?;
+        }
+        if !commit.is_empty() {
+            self.store().commit(commit).await?;
+        }
+        if let Some(keeper) = &keeper {
+            keeper.changed(user_id, change).await;
+        }
+        Ok(())
     }
 
     /// Notes that the session's device was in use, for its `last_seen_ts` and `last_seen_ip`. Costs

@@ -50,7 +50,7 @@ pub use self::{
     push_rules::PushRuleError,
     receipts::{ReadPositions, ReceiptEntry, ReceiptUpdate},
     registration::{RegistrationToken, SharedSecretRegistration},
-    remote::{EphemeralWatcher, RemoteProfiles},
+    remote::{DeviceChange, DeviceKeeper, EphemeralWatcher, RemoteProfiles},
     sessions::{IssuedTokens, NewSession, Session},
     tokens::TokenHash,
     typing::{Typing, TypingSerial},

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ruma::{RoomId, UserId};
+use hearth_storage::Commit;
+use ruma::{OwnedDeviceId, RoomId, UserId};
 
 use crate::{Profile, Users, UsersError};
 
@@ -24,7 +25,49 @@ pub trait EphemeralWatcher: Send + Sync + 'static {
     fn presence(&self, user_id: &UserId);
 }
 
+/// What happens to a user's devices.
+#[derive(Clone, Copy, Debug)]
+pub enum DeviceChange<'a> {
+    /// A device got another name.
+    Renamed(&'a OwnedDeviceId),
+    /// Devices go, with their sessions.
+    Removed(&'a [OwnedDeviceId]),
+    /// The account is deactivated; its devices have gone.
+    Deactivated,
+}
+
+/// Keeps what belongs to devices elsewhere.
+#[async_trait]
+pub trait DeviceKeeper: Send + Sync + 'static {
+    /// Adds to the commit, whose home is the user, what shall happen together with the change: up to
+    /// eight operations for each device. Called in the user's [turn](Users::in_turn).
+    async fn changing(
+        &self,
+        user_id: &UserId,
+        change: DeviceChange<'_>,
+        commit: &mut Commit,
+    ) -> Result<(), UsersError>;
+
+    /// The change is durable. Still in the user's turn.
+    async fn changed(&self, user_id: &UserId, change: DeviceChange<'_>);
+}
+
 impl Users {
+    /// Plugs in who keeps what belongs to devices; the last one counts.
+    pub fn set_device_keeper(&self, keeper: Arc<dyn DeviceKeeper>) {
+        *self.inner.keeper.write() = Some(keeper);
+    }
+
+    /// Takes it out again when the server stops: what is plugged in may hold these users in its turn.
+    pub fn unset_device_keeper(&self) {
+        let taken = self.inner.keeper.write().take();
+        drop(taken);
+    }
+
+    pub(crate) fn device_keeper(&self) -> Option<Arc<dyn DeviceKeeper>> {
+        self.inner.keeper.read().clone()
+    }
+
     /// Plugs in who tells other servers of typing and presence; the last one counts.
     pub fn set_ephemeral_watcher(&self, watcher: Arc<dyn EphemeralWatcher>) {
         *self.inner.watcher.write() = Some(watcher);

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::Instrument as _;
 
 use crate::{
-    EphemeralWatcher, RemoteProfiles, UsersConfig, UsersError,
+    DeviceKeeper, EphemeralWatcher, RemoteProfiles, UsersConfig, UsersError,
     devices::SeenTable,
     directory::DirectoryIndex,
     filters::FilterCache,
@@ -71,6 +71,8 @@ pub(crate) struct Inner {
     pub(crate) remote: RwLock<Option<Arc<dyn RemoteProfiles>>>,
     /// Who tells other servers of typing and presence, if anybody does.
     pub(crate) watcher: RwLock<Option<Arc<dyn EphemeralWatcher>>>,
+    /// Who keeps what belongs to devices, if anybody does.
+    pub(crate) keeper: RwLock<Option<Arc<dyn DeviceKeeper>>>,
     locks: OwnerLocks,
 }
 
@@ -102,6 +104,7 @@ impl Users {
             receipts: ReceiptLine::start(store.clone(), Arc::clone(&clock)),
             remote: RwLock::new(None),
             watcher: RwLock::new(None),
+            keeper: RwLock::new(None),
             locks: OwnerLocks::new(),
             store,
             identity,
@@ -187,6 +190,31 @@ impl Users {
 
     pub(crate) fn poke(&self, topic: &str) {
         self.inner.store.notifier().poke(&Topic::new(topic));
+    }
+
+    /// Runs a change of what belongs to this user as the only one, in a task of its own: a caller that
+    /// goes away does not interrupt it between the store and what memory holds of it. For crates that
+    /// keep other rows of users. Whoever holds a turn must not ask for one again, nor call what does.
+    pub async fn in_turn<T, E, Fut>(
+        &self,
+        user_id: &UserId,
+        work: impl FnOnce() -> Fut + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<UsersError> + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let users = self.clone();
+        let user_id = user_id.to_owned();
+        let task = async move {
+            let inner = Arc::clone(&users.inner);
+            let _turn = inner.locks.lock(user_id.as_str()).await;
+            work().await
+        };
+        tokio::spawn(task.in_current_span()).await.map_err(|error| {
+            E::from(UsersError::Internal(format!("a task did not finish: {error}")))
+        })?
     }
 
     /// Runs a change of this user's rows as the only one, in a task of its own: a caller that goes

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use hearth_e2ee::{E2ee, E2eeConfig, E2eeParts};
 use hearth_federation::{Federation, FederationConfig, FederationParts};
 use hearth_http::{Http, HttpConfig, Shutdown};
 use hearth_rooms::{Rooms, RoomsConfig};
@@ -45,12 +46,18 @@ struct Incarnation {
     life: Life,
     users: Users,
     rooms: Rooms,
+    e2ee: E2ee,
     federation: Federation,
 }
 
 fn store_options(name: &OwnedServerName) -> StoreOptions {
-    let keyspaces =
-        [hearth_users::KEYSPACES, hearth_rooms::KEYSPACES, hearth_federation::KEYSPACES].concat();
+    let keyspaces = [
+        hearth_users::KEYSPACES,
+        hearth_rooms::KEYSPACES,
+        hearth_e2ee::KEYSPACES,
+        hearth_federation::KEYSPACES,
+    ]
+    .concat();
     StoreOptions {
         server_name: name.to_string(),
         ..StoreOptions::for_tests(EngineKind::Memory, Path::new(""), &keyspaces)
@@ -97,6 +104,15 @@ impl SimServer {
             RoomsConfig::default(),
         );
         let rooms = rooms.await.unwrap();
+        let e2ee = E2ee::open(E2eeParts {
+            store: store.clone(),
+            identity: Arc::clone(&identity),
+            clock: Arc::clone(&clock),
+            users: users.clone(),
+            rooms: rooms.clone(),
+            config: E2eeConfig::default(),
+        });
+        let e2ee = e2ee.await.unwrap();
         let transport = SimTransport {
             network: self.network.clone(),
             origin: self.name.clone(),
@@ -110,6 +126,7 @@ impl SimServer {
             clock: Arc::clone(&clock),
             users: users.clone(),
             rooms: rooms.clone(),
+            e2ee: e2ee.clone(),
             transport: Arc::new(transport),
             config,
         });
@@ -118,18 +135,21 @@ impl SimServer {
         let http = Http::new(HttpConfig::default(), clock, Shutdown::new()).unwrap();
         let router = hearth_http::finish(federation.router(http));
         self.network.plug_in(&self.name, router, life.clone());
-        self.running = Some(Incarnation { life, users, rooms, federation });
+        self.running = Some(Incarnation { life, users, rooms, e2ee, federation });
     }
 
     /// Ends the server at this moment: nothing more is written or sent, and nobody is told.
     pub(crate) async fn crash(&mut self) {
-        let Some(Incarnation { life, rooms, federation, .. }) = self.running.take() else { return };
+        let Some(Incarnation { life, rooms, e2ee, federation, .. }) = self.running.take() else {
+            return;
+        };
         life.end();
         self.network.pull_out(&self.name);
         // The tasks of the dead incarnation have nothing left to write to: they only end.
         rooms.close();
         let ended = async {
             federation.close().await;
+            e2ee.close().await;
             rooms.ended().await;
         };
         timeout(Duration::from_mins(10), ended).await.expect("a crashed server's tasks end");

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use hearth_e2ee::{E2ee, E2eeConfig, E2eeParts};
 use hearth_rooms::{CreateRoomOptions, Draft, MemberProfile, Preset, Rooms, RoomsConfig};
 use hearth_storage::{EngineKind, Store, StoreOptions};
 use hearth_sync::{SyncConfig, SyncRequest, SyncService};
@@ -20,6 +21,7 @@ use serde_json::{Value, json, value::to_raw_value};
 pub(crate) struct World {
     pub(crate) rooms: Rooms,
     pub(crate) users: Users,
+    pub(crate) e2ee: E2ee,
     pub(crate) sync: SyncService,
 }
 
@@ -77,6 +79,7 @@ impl Ask {
 pub(crate) fn store_options() -> StoreOptions {
     let mut keyspaces = hearth_rooms::KEYSPACES.to_vec();
     keyspaces.extend(hearth_users::KEYSPACES);
+    keyspaces.extend(hearth_e2ee::KEYSPACES);
     StoreOptions {
         engine: EngineKind::Memory,
         path: PathBuf::new(),
@@ -110,12 +113,25 @@ impl World {
         )
         .await
         .unwrap();
-        let users =
-            Users::open(store.clone(), identity, Arc::clone(&clock), UsersConfig::default())
-                .await
-                .unwrap();
-        let sync = SyncService::open(rooms.clone(), users.clone(), store, clock, config).unwrap();
-        Self { rooms, users, sync }
+        let users = Users::open(
+            store.clone(),
+            Arc::clone(&identity),
+            Arc::clone(&clock),
+            UsersConfig::default(),
+        );
+        let users = users.await.unwrap();
+        let e2ee = E2ee::open(E2eeParts {
+            store: store.clone(),
+            identity,
+            clock: Arc::clone(&clock),
+            users: users.clone(),
+            rooms: rooms.clone(),
+            config: E2eeConfig::default(),
+        });
+        let e2ee = e2ee.await.unwrap();
+        let sync =
+            SyncService::open(rooms.clone(), users.clone(), e2ee.clone(), store, clock, config);
+        Self { rooms, users, e2ee, sync: sync.unwrap() }
     }
 
     /// A public room that its creator is in.
