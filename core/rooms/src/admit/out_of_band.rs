@@ -41,7 +41,8 @@ struct Stripped {
 impl Rooms {
     /// Keeps an invitation, a knock, or the end of either, of a local user in a room that this server is
     /// not in; in a room that it is in, receives the event in the ordinary way. The user's syncs show
-    /// it. The end of what is not kept is passed over.
+    /// it. The end of what is not kept is passed over, and so is an end by somebody else that does not
+    /// name what is kept among its auth events: it ended an earlier membership.
     ///
     /// # Errors
     ///
@@ -169,6 +170,12 @@ pub(super) async fn keep(rooms: &Rooms, kept: OutOfBand) -> Result<Outcome, Room
     if ends && !matches!(now, Some(Membership::Invite | Membership::Knock)) {
         return Ok(Outcome::Done);
     }
+    if ends && event.pdu().sender() != user_id {
+        let known = rooms.out_of_band(&room_id, &user_id).await?;
+        if known.is_none_or(|known| !follows(event.pdu(), known.event.pdu())) {
+            return Ok(Outcome::Done);
+        }
+    }
     let mut commit = Commit::new(&room_id);
     let position = commit.next_position();
     let details = UserRoomDetails {
@@ -194,6 +201,12 @@ pub(super) async fn keep(rooms: &Rooms, kept: OutOfBand) -> Result<Outcome, Room
     commit.touch(Topic::new(user_id.as_str()));
     rooms.store().commit(commit).await?;
     Ok(Outcome::Event(event.pdu().id().to_owned()))
+}
+
+/// Does an event rest on a membership? Who changes that of somebody else names the one that they
+/// change (SS "Auth events selection"): by it, late and repeated ends are told from those that count.
+fn follows(event: &Pdu, membership: &Pdu) -> bool {
+    event.auth_events().iter().any(|named| named == membership.id())
 }
 
 /// Marks a kept membership as forgotten; only by the room's writer.

@@ -279,6 +279,8 @@ async fn the_end_of_an_invitation_that_nobody_knows_is_passed_over() {
 
     let invite = invitation(&mut far, &alice);
     server.rooms.admit_out_of_band(invite.clone()).await.unwrap();
+    far.add(invite.event.clone());
+    kick.event = far.draft_member(FAR_ADMIN, alice.as_str(), "leave");
     server.rooms.admit_out_of_band(kick).await.unwrap();
     let row = server.rooms.user_room(&alice, &far.id).await.unwrap().unwrap();
     assert_eq!(row.details.membership, Membership::Leave);
@@ -286,6 +288,32 @@ async fn the_end_of_an_invitation_that_nobody_knows_is_passed_over() {
     of_bob.user_id = user("bob");
     let refused = server.rooms.admit_out_of_band(of_bob).await;
     assert!(matches!(refused, Err(RoomError::InvalidParam(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_ended_an_earlier_invitation_does_not_end_a_new_one() {
+    let server = Server::new().await;
+    let alice = user("alice");
+    let mut far = FarRoom::new(RoomVersionId::V11);
+    let shape = invitation(&mut far, &alice);
+    let admit = async |event| {
+        server.rooms.admit_out_of_band(OutOfBand { event, ..shape.clone() }).await.unwrap();
+        let row = server.rooms.user_room(&alice, &shape.room_id).await.unwrap().unwrap();
+        row.details.membership
+    };
+    let first = far.draft_member(FAR_ADMIN, alice.as_str(), "invite");
+    assert_eq!(admit(first.clone()).await, Membership::Invite);
+    far.add(first);
+    let kick = far.draft_member(FAR_ADMIN, alice.as_str(), "leave");
+    far.add(kick.clone());
+    let second = far.draft_member(FAR_ADMIN, alice.as_str(), "invite");
+    far.add(second.clone());
+    // The invitations come at once, by requests of their own; what came between them is late.
+    assert_eq!(admit(second).await, Membership::Invite);
+    assert_eq!(admit(kick.clone()).await, Membership::Invite);
+    let last = far.draft_member(FAR_ADMIN, alice.as_str(), "leave");
+    assert_eq!(admit(last).await, Membership::Leave);
+    assert_eq!(admit(kick).await, Membership::Leave);
 }
 
 #[tokio::test]
