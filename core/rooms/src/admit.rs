@@ -19,7 +19,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, Room
 use serde_json::value::RawValue;
 
 use crate::{
-    CheckedPdu, Rooms, Verdict,
+    CheckedPdu, Rooms, Teller, Verdict,
     error::RoomError,
     schema::{self, Standing, StoredEvent},
     writer::{Action, Outcome},
@@ -136,7 +136,9 @@ impl Rooms {
             }
         }
         let event_id = join.event.pdu().id().to_owned();
-        match self.receive_with_state(room_id, join.event.clone(), before).await? {
+        // The join is this server's, its state the resident's word.
+        let teller = Teller::Other;
+        match self.receive_with_state(room_id, join.event.clone(), before, teller).await? {
             Verdict::Accepted | Verdict::Known => Ok(event_id),
             Verdict::Rejected(reason) => Err(RoomError::Forbidden(reason)),
             Verdict::SoftFailed => {

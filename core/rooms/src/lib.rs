@@ -47,7 +47,7 @@ pub use self::{
     elsewhere::MembershipDraft,
     error::{ReadError, RoomError},
     membership::MemberProfile,
-    receive::{CheckedPdu, MAX_HISTORY, Verdict},
+    receive::{CheckedPdu, MAX_HISTORY, Teller, Verdict},
     remote::{RemoteAlias, RemoteHierarchy, RemoteInvite, RemoteMembership, RemoteRooms},
     rooms::{RoomNodes, Rooms},
     schema::{KEYSPACES, StoredEvent},

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hearth_types::Pdu;
-use ruma::{OwnedEventId, RoomId};
+use ruma::{OwnedEventId, RoomId, ServerName};
 
 use crate::{
     Rooms,
@@ -54,6 +54,23 @@ pub enum Verdict {
     MissingPrev(Vec<OwnedEventId>),
     /// Not taken, nothing stored: these of its auth events are not here.
     MissingAuth(Vec<OwnedEventId>),
+}
+
+/// Who tells the state before an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Teller {
+    /// The server whose user made the event.
+    Author,
+    /// Any other server of the room.
+    Other,
+}
+
+impl Teller {
+    /// What a server is to an event.
+    #[must_use]
+    pub fn of(event: &CheckedPdu, server: &ServerName) -> Self {
+        if event.pdu().sender().server_name() == server { Self::Author } else { Self::Other }
+    }
 }
 
 /// Events that the writer is handed at a time: about a commit's worth, so that others come in between.
@@ -108,13 +125,18 @@ impl Rooms {
     /// server tells it. The state's events must be here, as outliers or otherwise: those that are not
     /// are named as missing auth events. Where some previous events are here, the states after them
     /// are resolved with the told one; where all are, it is not looked at.
+    ///
+    /// What only the told state forbids is kept as rejected if its author tells that state. Of any other
+    /// teller it is rejected without being kept: whoever passes an event on must not be able to have it
+    /// rejected for good by a state of their own making.
     pub async fn receive_with_state(
         &self,
         room_id: &RoomId,
         event: CheckedPdu,
         state_before: Vec<OwnedEventId>,
+        teller: Teller,
     ) -> Result<Verdict, RoomError> {
-        only(self.receive_all(room_id, vec![event], &How::WithState(state_before)).await?)
+        only(self.receive_all(room_id, vec![event], &How::WithState(state_before, teller)).await?)
     }
 
     /// Receives history: events from before what is held, in any order, with the states before the

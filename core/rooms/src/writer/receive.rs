@@ -18,7 +18,7 @@ use super::{
     parse_object,
 };
 use crate::{
-    CheckedPdu, Verdict,
+    CheckedPdu, Teller, Verdict,
     error::RoomError,
     redaction::received_target,
     schema::{
@@ -50,7 +50,7 @@ pub(crate) enum How {
     /// Because others refer to them.
     Outliers,
     /// Into the timeline, with the state before them as told by another server.
-    WithState(Vec<OwnedEventId>),
+    WithState(Vec<OwnedEventId>, Teller),
     /// Into the timeline before what follows them, with states before some of them as told by another
     /// server.
     History(Arc<HashMap<OwnedEventId, Vec<OwnedEventId>>>),
@@ -63,7 +63,7 @@ impl How {
     fn told(&self, event_id: &EventId) -> Option<&[OwnedEventId]> {
         match self {
             Self::Live(_) | Self::Outliers | Self::Own(_) => None,
-            Self::WithState(state) => Some(state),
+            Self::WithState(state, _) => Some(state),
             Self::History(states) => states.get(event_id).map(Vec::as_slice),
         }
     }
@@ -73,7 +73,7 @@ impl How {
         match self {
             Self::Live(forwarding) => *forwarding,
             Self::Own(_) => Forwarding::Here,
-            Self::Outliers | Self::WithState(_) | Self::History(_) => Forwarding::Elsewhere,
+            Self::Outliers | Self::WithState(..) | Self::History(_) => Forwarding::Elsewhere,
         }
     }
 }
@@ -88,7 +88,7 @@ impl Receive {
     pub(super) fn transaction(&self) -> Option<&TransactionKey> {
         match &self.how {
             How::Own(transaction) => transaction.as_ref(),
-            How::Live(_) | How::Outliers | How::WithState(_) | How::History(_) => None,
+            How::Live(_) | How::Outliers | How::WithState(..) | How::History(_) => None,
         }
     }
 
@@ -227,6 +227,13 @@ impl Room {
             verdict = Verdict::SoftFailed;
         }
         if verdict != Verdict::Accepted && matches!(receive.how, How::Own(_)) {
+            return Ok(verdict);
+        }
+        if matches!(verdict, Verdict::Rejected(_))
+            && matches!(receive.how, How::WithState(_, Teller::Other))
+            && !arrival.missing.is_empty()
+            && self.allowed_by_auth_events(view, arrival.pdu, &arrival.auth_events)?.is_ok()
+        {
             return Ok(verdict);
         }
         let (standing, verdict) = match verdict {

@@ -15,7 +15,7 @@ mod walk;
 
 use std::{collections::BTreeMap, iter, time::Duration};
 
-use hearth_rooms::{CheckedPdu, RoomError, Verdict};
+use hearth_rooms::{CheckedPdu, RoomError, Teller, Verdict};
 use ruma::{OwnedEventId, RoomId, RoomVersionId, ServerName};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
@@ -207,6 +207,7 @@ impl<'a> Filling<'a> {
         let rooms = self.federation.rooms();
         let mut verdict = open;
         let mut behind = Vec::new();
+        let teller = Teller::of(&event, self.origin);
         let mut state: Option<Vec<OwnedEventId>> = None;
         for _ in 0..MAX_TRIES {
             match &verdict {
@@ -226,7 +227,8 @@ impl<'a> Filling<'a> {
             }
             verdict = match &state {
                 Some(state) => {
-                    rooms.receive_with_state(self.room_id, event.clone(), state.clone()).await?
+                    let (event, state) = (event.clone(), state.clone());
+                    rooms.receive_with_state(self.room_id, event, state, teller).await?
                 }
                 None => self.receive(&event).await?,
             };

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    Teller,
     read::TimelineToken,
     schema::{HISTORY_GAPS, LOG_ROOM_EVENT, RELATIONS, log_forwarding, log_ordinal},
 };
@@ -225,7 +226,9 @@ async fn a_gap_is_bridged_with_a_told_state() {
         let next = shared.message(BOB, "next").await;
         shared.take(next.clone()).await;
 
-        let told = twin.receive_with_state(&shared.id, next.clone(), ids.clone()).await.unwrap();
+        let teller = Teller::Author;
+        let told = twin.receive_with_state(&shared.id, next.clone(), ids.clone(), teller).await;
+        let told = told.unwrap();
         assert!(matches!(told, Verdict::MissingAuth(missing) if missing.len() == 1));
         let outliers = shared.history().await;
         let outliers: Vec<_> = outliers
@@ -233,7 +236,7 @@ async fn a_gap_is_bridged_with_a_told_state() {
             .filter(|event| ids.iter().any(|id| id == event.pdu().id()))
             .collect();
         twin.receive_outliers(&shared.id, outliers).await.unwrap();
-        let told = twin.receive_with_state(&shared.id, next.clone(), ids).await.unwrap();
+        let told = twin.receive_with_state(&shared.id, next.clone(), ids, teller).await.unwrap();
         assert_eq!(told, Verdict::Accepted);
         assert_eq!(current(&twin, &shared.id).await, state);
         assert_rows_follow(&twin, &shared.id).await;
@@ -251,5 +254,31 @@ async fn a_gap_is_bridged_with_a_told_state() {
         let latest = TimelineToken::at_position(twin.store().notifier().published());
         let head = twin.head(&shared.id).await.unwrap().unwrap();
         assert_eq!(twin.state_at(&shared.id, latest).await.unwrap(), head.state);
+    }
+}
+
+#[tokio::test]
+async fn a_told_state_has_an_event_rejected_for_good_only_by_its_author() {
+    for teller in [Teller::Author, Teller::Other] {
+        let shared = Shared::with(RoomVersionId::V11, &[BOB]).await;
+        let twin = shared.full_twin("c.test").await;
+        shared.take(shared.message(BOB, "missed").await).await;
+        let next = shared.message(BOB, "next").await;
+        shared.take(next.clone()).await;
+        // A state in which Bob is not.
+        let state = current(&shared.rooms, &shared.id).await.into_iter();
+        let without_bob = state.filter(|(_, key, _)| key != BOB);
+        let ids = without_bob.map(|(_, _, id)| OwnedEventId::try_from(id.as_str()).unwrap());
+        let told = twin.receive_with_state(&shared.id, next.clone(), ids.collect(), teller).await;
+        assert!(matches!(told, Ok(Verdict::Rejected(_))), "{told:?}");
+
+        let verdicts = twin.receive(&shared.id, shared.history().await).await.unwrap();
+        let known = verdicts.last() == Some(&Verdict::Known);
+        assert_eq!(known, teller == Teller::Author, "{verdicts:?}");
+        assert_eq!(verdicts.last() == Some(&Verdict::Accepted), teller == Teller::Other);
+        let event = twin.event_by_id(&shared.id, next.pdu().id()).await.unwrap().unwrap();
+        let rejected = event.header.standing == Standing::Rejected;
+        assert_eq!(rejected, teller == Teller::Author);
+        assert_rows_follow(&twin, &shared.id).await;
     }
 }
