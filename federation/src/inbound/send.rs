@@ -387,3 +387,6 @@ fn answer(results: Results) -> Bytes {
     let json = serde_json::to_vec(&Answer { pdus: pdus.collect() });
     json.map_or_else(|_| Bytes::from_static(br#"{"pdus":{}}"#), Bytes::from)
 }
+
+#[cfg(test)]
+mod tests;
