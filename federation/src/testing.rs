@@ -20,6 +20,7 @@ use hearth_users::{Users, UsersConfig};
 use http::{Request, Response, StatusCode};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use crate::{
@@ -38,6 +39,7 @@ pub(crate) struct Network(Arc<Inner>);
 struct Inner {
     routers: Mutex<HashMap<OwnedServerName, Router>>,
     refused: Mutex<Vec<&'static str>>,
+    held: watch::Sender<Option<&'static str>>,
     requests: AtomicUsize,
 }
 
@@ -57,6 +59,16 @@ impl Network {
         self.0.refused.lock().clear();
     }
 
+    /// Requests whose path has this part are on their way until [`Self::let_go`].
+    pub(crate) fn hold(&self, part: &'static str) {
+        self.0.held.send_replace(Some(part));
+    }
+
+    /// Everything arrives again.
+    pub(crate) fn let_go(&self) {
+        self.0.held.send_replace(None);
+    }
+
     /// How many requests there were.
     pub(crate) fn requests(&self) -> usize {
         self.0.requests.load(Ordering::SeqCst)
@@ -74,6 +86,9 @@ impl Transport for Network {
         let unreachable =
             |reason: String| TransportError::Unreachable { server: destination.to_owned(), reason };
         self.0.requests.fetch_add(1, Ordering::SeqCst);
+        let path = request.uri().path();
+        let mut held = self.0.held.subscribe();
+        drop(held.wait_for(|held| held.is_none_or(|part| !path.contains(part))).await);
         if self.0.refused.lock().iter().any(|part| request.uri().path().contains(part)) {
             let mut response = Response::new(Bytes::from_static(b"{}"));
             *response.status_mut() = StatusCode::NOT_FOUND;

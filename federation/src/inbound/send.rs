@@ -76,11 +76,22 @@ type Work = Shared<BoxFuture<'static, Option<Bytes>>>;
 #[derive(Clone, Default)]
 pub(crate) struct Transactions(Arc<TransactionsInner>);
 
-#[derive(Default)]
 struct TransactionsInner {
     in_flight: Mutex<InFlight>,
+    /// Bytes of the transactions in flight at most.
+    max_bytes: usize,
     /// One writer at a time for each origin's remembered answers.
     owners: OwnerLocks,
+}
+
+impl Default for TransactionsInner {
+    fn default() -> Self {
+        Self {
+            in_flight: Mutex::default(),
+            max_bytes: MAX_BYTES_IN_FLIGHT,
+            owners: OwnerLocks::default(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -161,7 +172,7 @@ impl Transactions {
         // An origin has an entry for as long as it has work.
         if of_origin.map_or(0, HashMap::len) >= MAX_IN_FLIGHT_PER_ORIGIN
             || in_flight.origins.len() >= MAX_IN_FLIGHT
-            || in_flight.bytes.saturating_add(bytes) > MAX_BYTES_IN_FLIGHT
+            || in_flight.bytes.saturating_add(bytes) > self.0.max_bytes
         {
             return Err(MatrixError::limit_exceeded(BUSY_RETRY_AFTER));
         }

@@ -5,8 +5,10 @@ use hearth_rooms::{
 };
 use hearth_storage::{Listener, Topic};
 use hearth_types::StreamPosition;
-use ruma::{EventId, OwnedUserId, events::TimelineEventType, owned_user_id, user_id};
+use http::StatusCode;
+use ruma::{EventId, OwnedUserId, events::TimelineEventType, owned_user_id, server_name, user_id};
 use serde_json::{Value, json, value::to_raw_value};
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::{
@@ -14,8 +16,12 @@ use crate::{
     testing::{Network, Server},
 };
 
+/// How long something that needs no waiting may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Two servers of which neither tells the other anything by itself.
 struct Bench {
+    network: Network,
     us: Server,
     them: Server,
     bob: OwnedUserId,
@@ -33,7 +39,7 @@ impl Bench {
         let network = Network::default();
         let us = Server::open("us.example", &network).await;
         let them = Server::open("them.example", &network).await;
-        Self { us, them, bob: owned_user_id!("@bob:them.example") }
+        Self { network, us, them, bob: owned_user_id!("@bob:them.example") }
     }
 
     /// A room of ours that a user of theirs is in.
@@ -118,5 +124,56 @@ async fn the_events_of_a_transaction_are_one_commit_for_each_room() {
     }
     for commits in commits {
         assert_eq!(commits.0.lock().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn beyond_the_bytes_in_flight_a_transaction_is_refused_and_can_be_repeated() {
+    let bench = Bench::new().await;
+    let us = &bench.us.federation;
+    let (slow, quick) = (bench.room().await, bench.room().await);
+    let before = bench.say(&slow).await;
+    let late = bench.say(&slow).await;
+    let surplus = bench.say(&quick).await;
+    let (them, third) = (bench.bob.server_name(), server_name!("third.example"));
+    let inner = TransactionsInner { max_bytes: late.json.get().len() + 100, ..Default::default() };
+    let transactions = Transactions(Arc::new(inner));
+    let bytes = || transactions.0.in_flight.lock().bytes;
+
+    // What comes before one event is asked for, and not answered yet.
+    bench.network.hold("/get_missing_events/");
+    let working = transactions.join(us, transaction(them, "late", &[&late])).unwrap();
+    assert_eq!(bytes(), late.json.get().len());
+    let refused = transactions.run(us, transaction(third, "surplus", &[&surplus])).await;
+    let error = refused.unwrap_err();
+    assert_eq!(
+        (error.status(), error.errcode(), error.retry_after()),
+        (StatusCode::TOO_MANY_REQUESTS, Some("M_LIMIT_EXCEEDED"), Some(BUSY_RETRY_AFTER))
+    );
+    assert_eq!(bench.standing(&surplus).await, None);
+    // Neither what fits nor what repeats the one at work is surplus.
+    let edu = json!({ "edu_type": "org.example.none", "content": {} });
+    let edus = vec![Raw::from_json_string(edu.to_string()).unwrap()];
+    let small = Transaction { edus, ..transaction(third, "small", &[]) };
+    transactions.run(us, small).await.unwrap();
+    let repeated = transactions.join(us, transaction(them, "late", &[&late])).unwrap();
+
+    bench.network.let_go();
+    for work in [working, repeated] {
+        let answer = timeout(PATIENCE, work).await.unwrap().unwrap();
+        assert!(is_taken(&answer, &late.event_id), "{answer:?}");
+    }
+    let given_back = async {
+        while bytes() > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, given_back).await.unwrap();
+    assert!(transactions.0.in_flight.lock().origins.is_empty());
+    // The refusal was not remembered as the transaction's answer.
+    let answer = transactions.run(us, transaction(third, "surplus", &[&surplus])).await.unwrap();
+    assert!(is_taken(&answer, &surplus.event_id), "{answer:?}");
+    for sent in [&before, &late, &surplus] {
+        assert_eq!(bench.standing(sent).await, Some(Standing::Accepted));
     }
 }
