@@ -10,18 +10,24 @@ use serde_json::json;
 use crate::command::{Home, block_on, stderr};
 
 /// A port that nobody listens on.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Writes a certificate for `localhost` and that of its private authority, and a configuration that
-/// uses them and trusts the authority.
-fn configure(home: &Home, port: u16) {
+/// Has the server listen on this port of `localhost`, which is a part of its name.
+pub(crate) fn configure(home: &Home, port: u16) {
+    let (name, address) = (format!("localhost:{port}"), format!("127.0.0.1:{port}"));
+    configure_as(home, &name, "localhost", &address);
+}
+
+/// Writes a certificate for a host and that of its private authority, and a configuration that uses
+/// them and trusts the authority.
+pub(crate) fn configure_as(home: &Home, name: &str, host: &str, tls_address: &str) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
     let certificate = params.signed_by(&key, &authority).unwrap();
     home.write("ca.pem", &authority.pem());
     home.write("certificate.pem", &certificate.pem());
@@ -31,9 +37,9 @@ fn configure(home: &Home, port: u16) {
         &format!(
             r#"
             [server]
-            name = "localhost:{port}"
+            name = "{name}"
             [listen]
-            tls_addresses = ["127.0.0.1:{port}"]
+            tls_addresses = ["{tls_address}"]
             tls_certificate = "certificate.pem"
             tls_key = "key.pem"
             [federation]

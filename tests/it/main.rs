@@ -6,5 +6,6 @@ mod configuration;
 mod demo;
 mod federation;
 mod life;
+mod tls;
 mod users;
 mod waiting;
