@@ -1,8 +1,7 @@
 //! `/publicRooms` and `/directory/list/room/{roomId}` (CS "Published room directory").
 
-use bytes::Bytes;
 use hearth_http::{MatrixError, RawJson, Ruma};
-use hearth_rooms::{DirectoryPage, DirectoryQuery, PublicRoom};
+use hearth_rooms::{DirectoryPage, DirectoryQuery};
 use ruma::{
     OwnedServerName, UInt,
     api::client::{
@@ -13,7 +12,6 @@ use ruma::{
     },
     directory::RoomNetwork,
 };
-use serde_json::{Map, Value, json};
 
 use crate::{ApiError, ClientApi, LocalUser};
 
@@ -65,7 +63,7 @@ pub(crate) async fn search(
 ) -> Result<RawJson, ApiError> {
     if matches!(request.room_network, RoomNetwork::ThirdParty(_)) {
         // No bridge, so no room of a bridged network.
-        return Ok(answer(DirectoryPage::default()));
+        return Ok(RawJson(DirectoryPage::default().to_json()?));
     }
     let filter = request.body.filter;
     let query = DirectoryQuery {
@@ -97,44 +95,9 @@ async fn page(
         }
         _ => app.rooms().public_rooms(&query).await?,
     };
-    Ok(answer(page))
+    Ok(RawJson(page.to_json()?))
 }
 
 fn count(number: UInt) -> usize {
     usize::try_from(u64::from(number)).unwrap_or(usize::MAX)
-}
-
-fn answer(page: DirectoryPage) -> RawJson {
-    let rooms: Vec<Value> = page.rooms.into_iter().map(entry).collect();
-    let mut answer = Map::new();
-    answer.insert("chunk".to_owned(), Value::Array(rooms));
-    answer.insert("total_room_count_estimate".to_owned(), json!(page.total_estimate));
-    for (key, token) in [("next_batch", page.next_batch), ("prev_batch", page.prev_batch)] {
-        if let Some(token) = token {
-            answer.insert(key.to_owned(), Value::String(token));
-        }
-    }
-    RawJson(Bytes::from(Value::Object(answer).to_string()))
-}
-
-fn entry(room: PublicRoom) -> Value {
-    let mut entry = Map::new();
-    let texts = [
-        ("name", room.name),
-        ("topic", room.topic),
-        ("canonical_alias", room.canonical_alias.map(Into::into)),
-        ("avatar_url", room.avatar_url),
-        ("room_type", room.room_type),
-    ];
-    for (key, text) in texts {
-        if let Some(text) = text {
-            entry.insert(key.to_owned(), Value::String(text));
-        }
-    }
-    entry.insert("room_id".to_owned(), json!(room.room_id));
-    entry.insert("num_joined_members".to_owned(), json!(room.joined_members));
-    entry.insert("join_rule".to_owned(), json!(room.join_rule));
-    entry.insert("world_readable".to_owned(), json!(room.world_readable));
-    entry.insert("guest_can_join".to_owned(), json!(room.guest_can_join));
-    Value::Object(entry)
 }

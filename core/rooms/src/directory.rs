@@ -2,12 +2,14 @@
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use hearth_storage::{Commit, Direction, Snapshot, Topic};
 use hearth_types::StreamPosition;
 use parking_lot::Mutex;
 use ruma::{
     OwnedRoomAliasId, OwnedRoomId, RoomId, UserId, events::TimelineEventType, room::RoomSummary,
 };
+use serde::Serialize;
 
 use crate::{Rooms, error::RoomError, schema};
 
@@ -26,23 +28,29 @@ pub(crate) struct Directory {
 }
 
 /// A room as the directory shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PublicRoom {
     /// The room.
     pub room_id: OwnedRoomId,
     /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
     /// Its canonical alias.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub canonical_alias: Option<OwnedRoomAliasId>,
     /// The `mxc://` URI of its avatar.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub avatar_url: Option<String>,
     /// Its joined members.
+    #[serde(rename = "num_joined_members")]
     pub joined_members: u64,
     /// Its join rule, as the specification names it.
     pub join_rule: String,
     /// Its type, such as `m.space`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub room_type: Option<String>,
     /// May everybody read it?
     pub world_readable: bool,
@@ -64,16 +72,32 @@ pub struct DirectoryQuery {
 }
 
 /// A page of the directory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct DirectoryPage {
     /// The rooms, those with the most members first.
+    #[serde(rename = "chunk")]
     pub rooms: Vec<PublicRoom>,
     /// The token of the next page, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub next_batch: Option<String>,
     /// The token of the page before, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub prev_batch: Option<String>,
     /// How many rooms there are on all pages.
+    #[serde(rename = "total_room_count_estimate")]
     pub total_estimate: u64,
+}
+
+impl DirectoryPage {
+    /// The page as clients and other servers are answered alike (CS, SS "Published room directory").
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::Internal`] if the page cannot be serialized, which does not happen.
+    pub fn to_json(&self) -> Result<Bytes, RoomError> {
+        let json = serde_json::to_vec(self);
+        json.map(Bytes::from).map_err(|error| RoomError::internal(error.to_string()))
+    }
 }
 
 /// The place of a room in the directory's order: most members first, then by ID.

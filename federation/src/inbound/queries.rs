@@ -2,7 +2,7 @@
 //! for information", "Public Room Directory", "Spaces", "OpenID").
 
 use hearth_http::{Class, Endpoints, MatrixError, RawJson, Ruma};
-use hearth_rooms::{DirectoryPage, DirectoryQuery, PublicRoom};
+use hearth_rooms::{DirectoryPage, DirectoryQuery};
 use http::StatusCode;
 use ruma::{
     ServerName, UInt,
@@ -16,7 +16,6 @@ use ruma::{
     directory::RoomNetwork,
     serde::Raw,
 };
-use serde_json::{Map, Value, json};
 
 use super::{Api, Origin, error::ApiError};
 
@@ -147,7 +146,7 @@ async fn listing(
     }
     if matches!(network, RoomNetwork::ThirdParty(_)) {
         // No bridge, so no room of a bridged network.
-        return Ok(page(DirectoryPage::default()));
+        return Ok(RawJson(DirectoryPage::default().to_json()?));
     }
     let mut found = api.rooms().public_rooms(&query).await?;
     let mut admitting = Vec::with_capacity(found.rooms.len());
@@ -157,42 +156,7 @@ async fn listing(
         }
     }
     found.rooms = admitting;
-    Ok(page(found))
-}
-
-fn page(page: DirectoryPage) -> RawJson {
-    let rooms: Vec<Value> = page.rooms.into_iter().map(entry).collect();
-    let mut answer = Map::new();
-    answer.insert("chunk".to_owned(), Value::Array(rooms));
-    answer.insert("total_room_count_estimate".to_owned(), json!(page.total_estimate));
-    for (key, token) in [("next_batch", page.next_batch), ("prev_batch", page.prev_batch)] {
-        if let Some(token) = token {
-            answer.insert(key.to_owned(), Value::String(token));
-        }
-    }
-    RawJson::from(Value::Object(answer).to_string().into_bytes())
-}
-
-fn entry(room: PublicRoom) -> Value {
-    let mut entry = Map::new();
-    let texts = [
-        ("name", room.name),
-        ("topic", room.topic),
-        ("canonical_alias", room.canonical_alias.map(Into::into)),
-        ("avatar_url", room.avatar_url),
-        ("room_type", room.room_type),
-    ];
-    for (key, text) in texts {
-        if let Some(text) = text {
-            entry.insert(key.to_owned(), Value::String(text));
-        }
-    }
-    entry.insert("room_id".to_owned(), json!(room.room_id));
-    entry.insert("num_joined_members".to_owned(), json!(room.joined_members));
-    entry.insert("join_rule".to_owned(), json!(room.join_rule));
-    entry.insert("world_readable".to_owned(), json!(room.world_readable));
-    entry.insert("guest_can_join".to_owned(), json!(room.guest_can_join));
-    Value::Object(entry)
+    Ok(RawJson(found.to_json()?))
 }
 
 /// `GET /_matrix/federation/v1/hierarchy/{roomId}`
