@@ -3,6 +3,7 @@
 mod aggregations;
 pub mod filter;
 pub mod hierarchy;
+pub mod history_visibility;
 pub mod members;
 pub mod relations;
 pub mod state;
@@ -13,11 +14,15 @@ pub mod tokens;
 pub mod unread;
 pub mod visibility;
 
-pub(crate) use self::visibility::{kinder, membership_of, visibility_of};
+pub(crate) use self::{
+    history_visibility::{ByRoot, VisibilityInStates},
+    visibility::membership_of,
+};
 
 pub use self::{
     filter::TimelineFilter,
     hierarchy::{HierarchyPage, HierarchyRequest, HierarchyRoom},
+    history_visibility::HistoryVisibility,
     members::{JoinedMember, MembersRequest},
     relations::{RelationsPage, RelationsRequest},
     state::StatePart,
@@ -26,5 +31,5 @@ pub use self::{
     timeline::{EventContext, Ignored, MessagesPage, MessagesRequest, Scan, Stretch},
     tokens::TimelineToken,
     unread::{LedgerTail, ReadMarks, UnreadCounts, UnreadTotals},
-    visibility::{Access, HistoryVisibility, Visibility},
+    visibility::{Access, Visibility},
 };

@@ -10,7 +10,7 @@ use ruma::{
 };
 use serde::Deserialize;
 
-use super::visibility::HistoryVisibility;
+use super::HistoryVisibility;
 use crate::{
     ReadError, RoomError, Rooms,
     schema::{Membership, RoomHead, StoredEvent},

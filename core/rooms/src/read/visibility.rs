@@ -5,30 +5,18 @@
 //! Events in one stretch of history share their state's tree roots, so a page of 50 messages costs one
 //! look-up in each tree.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use hearth_types::StreamPosition;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::TimelineEventType};
 use serde::Deserialize;
 
+use super::history_visibility::{ByRoot, HistoryVisibility, VisibilityInStates};
 use crate::{
     ReadError, RoomError, Rooms,
     schema::{EventOrdinal, Membership, RoomHead, StoredEvent, TimelineIndex, UserRoomRow},
     state::{NodeId, StateKeyOrdinal, StateRoot, get},
 };
-
-/// The room's `m.room.history_visibility`, `shared` when unset or unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HistoryVisibility {
-    /// Anybody may read.
-    WorldReadable,
-    /// Members may read all that was sent while this held.
-    Shared,
-    /// From the moment of the invitation.
-    Invited,
-    /// From the moment of joining.
-    Joined,
-}
 
 /// On what ground a user reads a room.
 #[derive(Clone, Debug)]
@@ -89,13 +77,10 @@ pub struct Visibility {
     /// The last place that the user was in the room for.
     inside_until: Option<TimelineIndex>,
     member_key: Option<u32>,
-    history_key: Option<u32>,
-    by_rest: HashMap<NodeId, HistoryVisibility>,
-    by_members: HashMap<NodeId, Option<Membership>>,
+    history: VisibilityInStates,
+    by_members: ByRoot<Option<Membership>>,
 }
 
-/// Remembered roots of each tree. More than this and the memory starts anew: pages are long stretches.
-const REMEMBERED_ROOTS: usize = 256;
 /// Changes of a membership since the user was last inside (an invitation, a ban and the like) that are
 /// gone back over; who had more has no way back to the room's past.
 const MAX_CHANGES_OUTSIDE: usize = 100;
@@ -161,16 +146,6 @@ impl Rooms {
         Ok(None)
     }
 
-    /// The history visibility in this state.
-    pub async fn history_visibility(
-        &self,
-        room_id: &RoomId,
-        root: StateRoot,
-    ) -> Result<HistoryVisibility, ReadError> {
-        let event = self.state_event(room_id, root, "m.room.history_visibility", "").await?;
-        Ok(event.map_or(HistoryVisibility::Shared, |event| visibility_of(&event)))
-    }
-
     /// A judge of this room's events for this user.
     pub async fn visibility(
         &self,
@@ -192,10 +167,6 @@ impl Rooms {
             Some(StateKeyOrdinal::Member(key)) => Some(key),
             _ => None,
         };
-        let history_key = match self.state_key(room_id, "m.room.history_visibility", "").await? {
-            Some(StateKeyOrdinal::Rest(key)) => Some(key),
-            _ => None,
-        };
         let inside_until = match &row {
             Some(row) if row.details.membership == Membership::Join => Some(TimelineIndex::END),
             Some(row) => {
@@ -211,9 +182,8 @@ impl Rooms {
             user_id: user_id.to_owned(),
             row,
             member_key,
-            history_key,
-            by_rest: HashMap::new(),
-            by_members: HashMap::new(),
+            history: VisibilityInStates::of(self, room_id).await?,
+            by_members: ByRoot::default(),
         })
     }
 }
@@ -224,10 +194,10 @@ impl Visibility {
         let Some(index) = event.index else { return Ok(false) };
         let before = event.header.state_before;
         let after = event.header.state_after;
-        let mut visibility = self.history_visibility(before.rest).await?;
+        let mut visibility = self.history.at(before).await?;
         // The create event is preceded by nothing: what the room set up at once judges it.
         if *event.pdu.kind() == TimelineEventType::RoomHistoryVisibility && before != after {
-            visibility = kinder(visibility, self.history_visibility(after.rest).await?);
+            visibility = visibility.or_kinder(self.history.at(after).await?);
         }
         match visibility {
             HistoryVisibility::WorldReadable => return Ok(true),
@@ -273,28 +243,9 @@ impl Visibility {
         Ok(visible)
     }
 
-    async fn history_visibility(&mut self, rest: NodeId) -> Result<HistoryVisibility, ReadError> {
-        if let Some(known) = self.by_rest.get(&rest) {
-            return Ok(*known);
-        }
-        let ordinal = match self.history_key {
-            Some(key) => get(&self.rooms.nodes(&self.room_id), rest, key)?,
-            None => None,
-        };
-        let visibility = match ordinal {
-            Some(ordinal) => visibility_of(&*self.event(ordinal).await?),
-            None => HistoryVisibility::Shared,
-        };
-        if self.by_rest.len() >= REMEMBERED_ROOTS {
-            self.by_rest.clear();
-        }
-        self.by_rest.insert(rest, visibility);
-        Ok(visibility)
-    }
-
     async fn membership(&mut self, members: NodeId) -> Result<Option<Membership>, ReadError> {
-        if let Some(known) = self.by_members.get(&members) {
-            return Ok(*known);
+        if let Some(known) = self.by_members.get(members) {
+            return Ok(known);
         }
         let ordinal = match self.member_key {
             Some(key) => get(&self.rooms.nodes(&self.room_id), members, key)?,
@@ -304,39 +255,12 @@ impl Visibility {
             Some(ordinal) => membership_of(&*self.event(ordinal).await?),
             None => None,
         };
-        if self.by_members.len() >= REMEMBERED_ROOTS {
-            self.by_members.clear();
-        }
-        self.by_members.insert(members, membership);
+        self.by_members.keep(members, membership);
         Ok(membership)
     }
 
     async fn event(&self, ordinal: EventOrdinal) -> Result<Arc<StoredEvent>, ReadError> {
         self.rooms.event(&self.room_id, ordinal).await
-    }
-}
-
-pub(crate) fn kinder(one: HistoryVisibility, other: HistoryVisibility) -> HistoryVisibility {
-    let rank = |visibility| match visibility {
-        HistoryVisibility::WorldReadable => 3,
-        HistoryVisibility::Shared => 2,
-        HistoryVisibility::Invited => 1,
-        HistoryVisibility::Joined => 0,
-    };
-    if rank(one) >= rank(other) { one } else { other }
-}
-
-pub(crate) fn visibility_of(event: &StoredEvent) -> HistoryVisibility {
-    #[derive(Deserialize)]
-    struct Content<'a> {
-        #[serde(borrow)]
-        history_visibility: std::borrow::Cow<'a, str>,
-    }
-    match event.pdu.content_as::<Content<'_>>().as_ref().map(|c| c.history_visibility.as_ref()) {
-        Ok("world_readable") => HistoryVisibility::WorldReadable,
-        Ok("invited") => HistoryVisibility::Invited,
-        Ok("joined") => HistoryVisibility::Joined,
-        _ => HistoryVisibility::Shared,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which events another server may see whole (CS "Room History Visibility", as it applies to servers):
 //! those that any of its users may. Others it gets redacted, so that the graph stays whole.
 
-use std::{collections::HashMap, ops::Bound};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use hearth_storage::{Direction, Snapshot};
@@ -13,20 +13,18 @@ use ruma::{
 use crate::{
     Rooms,
     error::RoomError,
-    read::{HistoryVisibility, kinder, membership_of, visibility_of},
+    read::{ByRoot, HistoryVisibility, VisibilityInStates, membership_of},
     schema::{
         self, EventOrdinal, MemberRow, Membership, Standing, StateKeyRow, StoredEvent,
         TimelineIndex,
     },
-    state::{NodeId, StateKeyOrdinal, StateRoot, get},
+    state::{NodeId, get},
 };
 
 /// Users of one server whose memberships are looked at to find one who may see an event.
 const MAX_USERS: usize = 1_000;
 /// Changes of one user's membership that are gone back over to find when they left.
 const MAX_CHANGES: usize = 100;
-/// Roots of each tree whose answer is remembered: a page of history has few.
-const REMEMBERED_ROOTS: usize = 256;
 /// Rows read at a time while a server's users are listed.
 const PAGE: usize = 1_000;
 
@@ -46,12 +44,11 @@ pub(super) struct ServerVisibility {
     joined_now: bool,
     /// The last place that the server was in the room for.
     inside_until: Option<TimelineIndex>,
-    history_key: Option<u32>,
+    history: VisibilityInStates,
     /// Numbers of the state keys of the server's users: listed when first needed. The one that gave
     /// the last answer comes first.
     member_keys: Option<Vec<u32>>,
-    by_rest: HashMap<NodeId, HistoryVisibility>,
-    by_members: HashMap<NodeId, Presence>,
+    by_members: ByRoot<Presence>,
 }
 
 impl Rooms {
@@ -76,10 +73,6 @@ impl Rooms {
             .version
             .rules()
             .ok_or_else(|| RoomError::UnsupportedVersion(head.version.to_string()))?;
-        let history_key = match self.state_key(room_id, "m.room.history_visibility", "").await? {
-            Some(StateKeyOrdinal::Rest(key)) => Some(key),
-            _ => None,
-        };
         let joined_now = row.joined > 0;
         let inside_until = if joined_now {
             Some(TimelineIndex::END)
@@ -93,10 +86,9 @@ impl Rooms {
             redaction: rules.redaction,
             joined_now,
             inside_until,
-            history_key,
+            history: VisibilityInStates::of(self, room_id).await?,
             member_keys: None,
-            by_rest: HashMap::new(),
-            by_members: HashMap::new(),
+            by_members: ByRoot::default(),
         })
     }
 
@@ -223,18 +215,17 @@ impl ServerVisibility {
         if event.header.standing == Standing::Outlier {
             return Ok(inside);
         }
-        let StateRoot { rest, members } = event.header.state_before;
-        let mut visibility = self.history_visibility(rest).await?;
+        let before = event.header.state_before;
+        let mut visibility = self.history.at(before).await?;
         if *event.pdu.kind() == TimelineEventType::RoomHistoryVisibility {
-            let after = self.history_visibility(event.header.state_after.rest).await?;
-            visibility = kinder(visibility, after);
+            visibility = visibility.or_kinder(self.history.at(event.header.state_after).await?);
         }
         match visibility {
             HistoryVisibility::WorldReadable => return Ok(true),
             HistoryVisibility::Shared if inside => return Ok(true),
             _ => {}
         }
-        let presence = self.presence(members).await?;
+        let presence = self.presence(before.members).await?;
         Ok(presence.joined || (visibility == HistoryVisibility::Invited && presence.invited))
     }
 
@@ -253,29 +244,10 @@ impl ServerVisibility {
                 && event.pdu.state_key().is_some_and(|user_id| is_of(user_id, &self.server)))
     }
 
-    async fn history_visibility(&mut self, rest: NodeId) -> Result<HistoryVisibility, RoomError> {
-        if let Some(known) = self.by_rest.get(&rest) {
-            return Ok(*known);
-        }
-        let ordinal = match self.history_key {
-            Some(key) => get(&self.rooms.nodes(&self.room_id), rest, key)?,
-            None => None,
-        };
-        let visibility = match ordinal {
-            Some(ordinal) => visibility_of(&*self.rooms.event(&self.room_id, ordinal).await?),
-            None => HistoryVisibility::Shared,
-        };
-        if self.by_rest.len() >= REMEMBERED_ROOTS {
-            self.by_rest.clear();
-        }
-        self.by_rest.insert(rest, visibility);
-        Ok(visibility)
-    }
-
     /// Was any of the server's users joined or invited in this state?
     async fn presence(&mut self, members: NodeId) -> Result<Presence, RoomError> {
-        if let Some(known) = self.by_members.get(&members) {
-            return Ok(*known);
+        if let Some(known) = self.by_members.get(members) {
+            return Ok(known);
         }
         let mut keys = match self.member_keys.take() {
             Some(keys) => keys,
@@ -296,10 +268,7 @@ impl ServerVisibility {
             }
         }
         self.member_keys = Some(keys);
-        if self.by_members.len() >= REMEMBERED_ROOTS {
-            self.by_members.clear();
-        }
-        self.by_members.insert(members, presence);
+        self.by_members.keep(members, presence);
         Ok(presence)
     }
 
