@@ -18,7 +18,10 @@ use std::{
 
 use bytes::Bytes;
 use hearth_types::StreamPosition;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant as RuntimeInstant, timeout_at},
+};
 
 use crate::{
     CommitError, Committed, Durability, Engine, EngineError, Notifier, Topic,
@@ -66,8 +69,8 @@ pub(crate) struct Committer {
     /// Positions that may be shown before they are on the disk.
     pub(crate) max_unsynced: u64,
     pub(crate) trimmer: Trimmer,
-    /// Since when something is applied that is not synced.
-    pub(crate) unsynced_since: Option<Instant>,
+    /// Since when something is applied that is not synced, by the runtime's time where there is one.
+    pub(crate) unsynced_since: Option<RuntimeInstant>,
 }
 
 /// The newest rows of the batch being built: keyspace and key to value.
@@ -94,8 +97,8 @@ impl Committer {
         thread::Builder::new().name("committer".to_owned()).spawn(move || self.run())
     }
 
-    /// Runs as a task on the current runtime, where every batch is synced and takes `pace` of the
-    /// runtime's time: for servers under simulated time, which must not depend on threads.
+    /// Runs as a task on the current runtime, where a batch takes `pace` of the runtime's time: for
+    /// servers under simulated time, which must not depend on threads.
     pub(crate) fn spawn_task(
         self,
         pace: Duration,
@@ -106,12 +109,19 @@ impl Committer {
     async fn run_in_task(mut self, pace: Duration) -> Result<(), EngineError> {
         let _abort = AbortOnExit(self.queue.clone());
         loop {
-            self.queue.arrived().await;
+            match self.unsynced_since {
+                // Nothing to take then is the deadline.
+                Some(since) => drop(timeout_at(since + LAZY_SYNC, self.queue.arrived()).await),
+                None => self.queue.arrived().await,
+            }
             tokio::time::sleep(pace).await;
             let step = match self.queue.take_arrived() {
-                Work::Commits(submissions) => self.commit(submissions).and_then(|()| self.sync()),
-                Work::Deadline => Ok(()),
-                Work::Closed => return self.engine.close(),
+                Work::Commits(submissions) => self.commit(submissions),
+                Work::Deadline => self.sync(),
+                Work::Closed => {
+                    self.sync()?;
+                    return self.engine.close();
+                }
             };
             if let Err(error) = step.and_then(|()| self.trim()) {
                 tracing::debug!(%error, "the storage engine failed: the store is closed");
@@ -124,7 +134,7 @@ impl Committer {
     fn run(mut self) -> Result<(), EngineError> {
         let _abort = AbortOnExit(self.queue.clone());
         loop {
-            let deadline = self.unsynced_since.map(|since| since + LAZY_SYNC);
+            let deadline = self.unsynced_since.map(|since| (since + LAZY_SYNC).into_std());
             let step = match self.queue.take(deadline) {
                 Work::Commits(submissions) => self.commit(submissions),
                 Work::Deadline => self.sync(),
@@ -153,7 +163,7 @@ impl Committer {
         let writes = self.trimmer.run(self.engine.as_ref(), self.last)?;
         if !writes.is_empty() {
             self.engine.apply(writes, false)?;
-            self.unsynced_since.get_or_insert_with(Instant::now);
+            self.unsynced_since.get_or_insert_with(RuntimeInstant::now);
         }
         Ok(())
     }
@@ -235,7 +245,7 @@ impl Committer {
             self.unsynced_since = None;
             self.synced = self.last;
         } else {
-            self.unsynced_since.get_or_insert_with(Instant::now);
+            self.unsynced_since.get_or_insert_with(RuntimeInstant::now);
         }
         Ok(())
     }

@@ -1,8 +1,11 @@
 //! Rows that outlive a crash, behind an engine that does not.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -10,6 +13,7 @@ use hearth_storage::{
     Direction, Engine, EngineError, View,
     engine::{KeyRange, KeyspaceIndex, Visitor, Write, memory::MemoryEngine},
 };
+use parking_lot::Mutex;
 
 /// Is this incarnation of a server alive?
 #[derive(Clone, Debug)]
@@ -29,15 +33,32 @@ impl Life {
     }
 }
 
-/// What one incarnation of a server sees of its rows: after the crash nothing that it still does is
-/// written.
+/// What one incarnation of a server sees of its rows. A crash is a loss of power: what was applied and
+/// not synced is gone, and nothing that the dead server still does is written.
 #[derive(Debug)]
 pub(crate) struct MortalEngine {
-    pub(crate) rows: Arc<MemoryEngine>,
-    pub(crate) life: Life,
+    /// What survives.
+    disk: Arc<MemoryEngine>,
+    /// What was on the disk when it began, and all that it applied.
+    seen: MemoryEngine,
+    /// Writes that are not on the disk yet, the oldest first.
+    unsynced: Mutex<Vec<Vec<Write>>>,
+    life: Life,
 }
 
 impl MortalEngine {
+    /// An incarnation over a disk with so many keyspaces.
+    pub(crate) fn new(disk: Arc<MemoryEngine>, keyspaces: usize, life: Life) -> Self {
+        let seen = MemoryEngine::new(keyspaces);
+        let mut rows = Vec::new();
+        let copied = disk.export(keyspaces, &mut |keyspace, key, value| {
+            rows.push(Write { keyspace, key: Bytes::copy_from_slice(key), value: Some(value) });
+            ControlFlow::Continue(())
+        });
+        copied.and_then(|()| seen.apply(rows, true)).expect("memory does not fail");
+        Self { disk, seen, unsynced: Mutex::default(), life }
+    }
+
     fn must_live(&self) -> Result<(), EngineError> {
         if self.life.goes_on() { Ok(()) } else { Err(EngineError("crashed".to_owned())) }
     }
@@ -46,7 +67,7 @@ impl MortalEngine {
 impl View for MortalEngine {
     fn get(&self, keyspace: KeyspaceIndex, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         self.must_live()?;
-        self.rows.get(keyspace, key)
+        self.seen.get(keyspace, key)
     }
 
     fn scan(
@@ -57,22 +78,25 @@ impl View for MortalEngine {
         visit: &mut Visitor<'_>,
     ) -> Result<(), EngineError> {
         self.must_live()?;
-        self.rows.scan(keyspace, range, direction, visit)
+        self.seen.scan(keyspace, range, direction, visit)
     }
 }
 
 impl Engine for MortalEngine {
     fn apply(&self, writes: Vec<Write>, durable: bool) -> Result<(), EngineError> {
         self.must_live()?;
-        self.rows.apply(writes, durable)
+        self.seen.apply(writes.clone(), durable)?;
+        self.unsynced.lock().push(writes);
+        if durable { self.sync() } else { Ok(()) }
     }
 
     fn sync(&self) -> Result<(), EngineError> {
         self.must_live()?;
-        self.rows.sync()
+        let batches = std::mem::take(&mut *self.unsynced.lock());
+        batches.into_iter().try_for_each(|batch| self.disk.apply(batch, true))
     }
 
     fn view(&self) -> Box<dyn View + Send + Sync> {
-        self.rows.view()
+        self.seen.view()
     }
 }

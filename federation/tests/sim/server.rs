@@ -1,14 +1,14 @@
 //! One simulated server: the real store, rooms and federation on simulated time and network.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use hearth_e2ee::{E2ee, E2eeConfig, E2eeParts};
 use hearth_federation::{Federation, FederationConfig, FederationParts};
 use hearth_http::{Http, HttpConfig, Shutdown};
 use hearth_rooms::{Rooms, RoomsConfig};
-use hearth_storage::{EngineKind, Store, StoreOptions, engine::memory::MemoryEngine};
+use hearth_storage::{Engine as _, EngineKind, Store, StoreOptions, engine::memory::MemoryEngine};
 use hearth_types::{Clock, ServerIdentity};
-use hearth_users::{Users, UsersConfig};
+use hearth_users::{NewAccount, Users, UsersConfig};
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 use tokio::time::{Instant, timeout};
 
@@ -17,6 +17,8 @@ use crate::{
     network::{Network, SimTransport},
 };
 
+/// Users who have an account on each server.
+pub(crate) const USERS: usize = 3;
 /// What a batch of commits takes.
 const COMMIT_TIME: Duration = Duration::from_millis(2);
 /// When the simulation begins: 2023-11-14.
@@ -32,13 +34,13 @@ impl Clock for SimClock {
     }
 }
 
-/// A server, running or not. Its rows survive.
+/// A server, running or not. What is on its disk survives.
 pub(crate) struct SimServer {
     pub(crate) name: OwnedServerName,
     number: u8,
     clock: Arc<SimClock>,
     network: Network,
-    rows: Arc<MemoryEngine>,
+    disk: Arc<MemoryEngine>,
     running: Option<Incarnation>,
 }
 
@@ -75,16 +77,22 @@ pub(crate) fn key_of(number: u8) -> Vec<u8> {
 impl SimServer {
     pub(crate) async fn new(number: u8, clock: Arc<SimClock>, network: Network) -> Self {
         let name = OwnedServerName::try_from(format!("s{number}.sim")).unwrap();
-        let rows = MemoryEngine::new(store_options(&name).all_keyspaces().len());
-        let mut server = Self { name, number, clock, network, rows: Arc::new(rows), running: None };
+        let disk = Arc::new(MemoryEngine::new(store_options(&name).all_keyspaces().len()));
+        let mut server = Self { name, number, clock, network, disk, running: None };
         server.start().await;
+        for number in 0..USERS {
+            let username = server.user(number).localpart().to_owned();
+            let account = NewAccount { username, ..NewAccount::default() };
+            server.users().unwrap().create_account(account).await.unwrap();
+        }
         server
     }
 
     pub(crate) async fn start(&mut self) {
         let life = Life::new();
-        let engine = MortalEngine { rows: Arc::clone(&self.rows), life: life.clone() };
         let options = store_options(&self.name);
+        let keyspaces = options.all_keyspaces().len();
+        let engine = MortalEngine::new(Arc::clone(&self.disk), keyspaces, life.clone());
         let store = Store::open_in_task(Arc::new(engine), &options, COMMIT_TIME).unwrap();
         let key = key_of(self.number);
         let identity = ServerIdentity::from_der(self.name.clone(), &key, "sim".to_owned()).unwrap();
@@ -153,6 +161,20 @@ impl SimServer {
             rooms.ended().await;
         };
         timeout(Duration::from_mins(10), ended).await.expect("a crashed server's tasks end");
+    }
+
+    /// What is on the disk, but for these keyspaces: keyspace, key, value.
+    pub(crate) fn rows(&self, but: &[&str]) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
+        let names = store_options(&self.name).all_keyspaces();
+        let mut rows = Vec::new();
+        let exported = self.disk.export(names.len(), &mut |keyspace, key, value| {
+            if !but.contains(&names[keyspace]) {
+                rows.push((names[keyspace], key.to_vec(), value.to_vec()));
+            }
+            ControlFlow::Continue(())
+        });
+        exported.expect("memory does not fail");
+        rows
     }
 
     pub(crate) fn is_running(&self) -> bool {

@@ -24,11 +24,9 @@ use tokio::{
 
 use crate::{
     network::{Network, Weather},
-    server::{SimClock, SimServer},
+    server::{SimClock, SimServer, USERS},
 };
 
-/// Users of each server.
-const USERS: usize = 3;
 /// Things that users do in one run.
 const STEPS: usize = 40;
 /// How long a user waits for an answer.

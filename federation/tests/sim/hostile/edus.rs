@@ -1,15 +1,117 @@
 //! EDUs that must have no effect.
 
-use hearth_types::StreamPosition;
-use hearth_users::ReceiptEntry;
-use serde_json::json;
+use std::time::Duration;
 
-use super::{Scene, new_room, play};
+use hearth_types::StreamPosition;
+use hearth_users::{NewSession, ReceiptEntry};
+use ruma::{OwnedUserId, presence::PresenceState};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{Scene, new_room, peer::Peer, play};
 
 async fn send(scene: &Scene, id: &str, edu: serde_json::Value) {
     let (status, answer) =
         scene.peer.transaction(&scene.victim.name, id, Vec::new(), vec![edu]).await;
     assert_eq!(status, 200, "{answer}");
+}
+
+/// All that EDUs can change.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    typing: Vec<OwnedUserId>,
+    receipts: usize,
+    presence: Vec<(PresenceState, Option<String>)>,
+    /// What is on the disk, but for the answers to transactions and how servers are reached.
+    rows: Vec<(&'static str, Vec<u8>, Vec<u8>)>,
+}
+
+impl Seen {
+    async fn now(scene: &Scene, user_ids: &[&OwnedUserId]) -> Self {
+        // What is synced lazily is on the disk then.
+        sleep(Duration::from_secs(1)).await;
+        let users = scene.victim.users().unwrap();
+        let mut presence = Vec::new();
+        for user_id in user_ids {
+            let seen = users.presence(user_id).await.unwrap();
+            presence.push((seen.state, seen.status_msg));
+        }
+        let but = [
+            "meta",
+            "federation_transactions",
+            "federation_transaction_order",
+            "federation_destinations",
+            "federation_outbound_cursors",
+            "log_cursors",
+        ];
+        Self {
+            typing: users.typing(&scene.room_id).user_ids,
+            receipts: receipts(scene).await.len(),
+            presence,
+            rows: scene.victim.rows(&but),
+        }
+    }
+}
+
+/// One EDU of every kind in a user's name.
+fn of_every_kind(scene: &Scene, user_id: &OwnedUserId) -> [Value; 6] {
+    let event_id = super::event_id(&scene.version, &scene.join);
+    let read = json!({ "data": { "ts": 1 }, "event_ids": [event_id] });
+    let receipt = json!({ scene.room_id.as_str(): { "m.read": { user_id.as_str(): read } } });
+    let typing = json!({ "room_id": scene.room_id, "user_id": user_id, "typing": true });
+    let presence = json!({ "push": [{
+        "user_id": user_id, "presence": "online", "last_active_ago": 1, "status_msg": "hello",
+    }] });
+    let messages = json!({ scene.victim.user(0).as_str(): { "PHONE": { "secret": 1 } } });
+    let to_device = json!({
+        "sender": user_id, "type": "m.example", "message_id": "one", "messages": messages,
+    });
+    let keys = json!({ "algorithms": [], "device_id": "D", "keys": {}, "signatures": {}, "user_id": user_id });
+    let device = json!({
+        "user_id": user_id, "device_id": "D", "stream_id": 1, "prev_id": [], "keys": keys,
+    });
+    let master = json!({ "user_id": user_id, "usage": ["master"], "keys": { "ed25519:x": "x" } });
+    let signing = json!({ "user_id": user_id, "master_key": master });
+    [
+        json!({ "edu_type": "m.typing", "content": typing }),
+        json!({ "edu_type": "m.receipt", "content": receipt }),
+        json!({ "edu_type": "m.presence", "content": presence }),
+        json!({ "edu_type": "m.direct_to_device", "content": to_device }),
+        json!({ "edu_type": "m.device_list_update", "content": device }),
+        json!({ "edu_type": "m.signing_key_update", "content": signing }),
+    ]
+}
+
+/// A user of a third server and one of this server's, both in the room: nothing that another server says
+/// in their names changes anything. What the third server says itself does.
+#[test]
+fn edus_in_the_name_of_other_servers_users_change_nothing() {
+    play(|scene| async move {
+        let third = Peer::new("third.sim", 64, &scene.network);
+        let user = third.user("someone");
+        third.join(&scene.victim.name, &scene.room_id, &user, &scene.version).await;
+        let own = scene.victim.user(0);
+        let phone = NewSession { device_id: Some("PHONE".into()), ..NewSession::default() };
+        scene.victim.users().unwrap().create_session(&own, phone).await.unwrap();
+        let watched = [&user, &own];
+        let before = Seen::now(&scene, &watched).await;
+        for (number, name) in watched.into_iter().enumerate() {
+            for (kind, edu) in of_every_kind(&scene, name).into_iter().enumerate() {
+                send(&scene, &format!("{number}-{kind}"), edu.clone()).await;
+                assert_eq!(Seen::now(&scene, &watched).await, before, "{edu}");
+            }
+        }
+        let mut before = before;
+        for (kind, edu) in of_every_kind(&scene, &user).into_iter().enumerate() {
+            let (to, id) = (&scene.victim.name, format!("own-{kind}"));
+            let (status, answer) = third.transaction(to, &id, Vec::new(), vec![edu.clone()]).await;
+            assert_eq!(status, 200, "{answer}");
+            let after = Seen::now(&scene, &watched).await;
+            assert_ne!(after, before, "{edu}");
+            before = after;
+        }
+        scene.must_go_on().await;
+    });
 }
 
 #[test]

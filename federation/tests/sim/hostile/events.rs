@@ -1,5 +1,6 @@
 //! Events that must not get in by `PUT /send`.
 
+use hearth_rooms::schema::Standing;
 use ruma::{RoomVersionId, UserId};
 use serde_json::{Value, json};
 
@@ -117,19 +118,42 @@ fn events_with_too_many_auth_events_are_dropped() {
 fn malformed_events_do_not_harm_the_transaction() {
     play(|scene| async move {
         let good = scene.peer.sign(&scene.version, scene.message());
-        let mut no_sender = scene.message();
-        no_sender.as_object_mut().unwrap().remove("sender");
-        let mut bad_depth = scene.message();
-        bad_depth["depth"] = json!("deep");
-        let mut no_room = scene.message();
-        no_room.as_object_mut().unwrap().remove("room_id");
-        let bad =
-            [no_sender, bad_depth, no_room].map(|event| scene.peer.sign(&scene.version, event));
-        let mut events = vec![json!({}), json!({ "room_id": scene.room_id })];
-        events.extend(bad);
+        let without = |field: &str| {
+            let mut event = scene.message();
+            event.as_object_mut().unwrap().remove(field);
+            event
+        };
+        let with = |field: &str, value: Value| {
+            let mut event = scene.message();
+            event[field] = value;
+            event
+        };
+        let bad = [
+            without("sender"),
+            without("room_id"),
+            without("depth"),
+            without("prev_events"),
+            without("auth_events"),
+            with("sender", json!("nobody")),
+            with("depth", json!("deep")),
+            with("depth", json!(-1)),
+            with("prev_events", json!("none")),
+            with("auth_events", json!([7])),
+            with("state_key", json!(7)),
+            with("content", json!("text")),
+        ];
+        let bad = bad.map(|event| scene.peer.sign(&scene.version, event));
+        let mut typeless = scene.peer.sign(&scene.version, scene.message());
+        typeless.as_object_mut().unwrap().remove("type");
+        let mut events = vec![json!({}), json!({ "room_id": scene.room_id }), typeless];
+        events.extend(bad.clone());
         events.push(good.clone());
-        scene.peer.send(&scene.victim.name, "malformed", events).await;
+        let results = scene.peer.send(&scene.victim.name, "malformed", events).await;
+        assert_eq!(results[event_id(&scene.version, &good)], json!({}));
         assert!(scene.holds(&good).await);
+        for event in &bad {
+            assert!(scene.found(&scene.room_id, event).await.is_none(), "taken: {event}");
+        }
         scene.must_go_on().await;
     });
 }
@@ -225,6 +249,7 @@ fn forged_depths_do_no_harm() {
     });
 }
 
+/// The rejected event stands where the real one of its kind ought to: all else is as it should be.
 #[test]
 fn an_event_that_names_a_rejected_one_as_its_authority_is_rejected() {
     play(|scene| async move {
@@ -235,11 +260,14 @@ fn an_event_that_names_a_rejected_one_as_its_authority_is_rejected() {
         levels["state_key"] = json!("");
         let levels = scene.peer.sign(&scene.version, levels);
         assert!(scene.error_of(levels.clone()).await.is_some());
-        let levels_id = event_id(&scene.version, &levels);
-        let mut ban = scene.event("m.room.member", json!({ "membership": "ban" }));
-        ban["state_key"] = json!(scene.victim.user(0));
-        ban["auth_events"].as_array_mut().unwrap().push(json!(levels_id));
-        refused(&scene, scene.peer.sign(&scene.version, ban)).await;
+        let kept = scene.found(&scene.room_id, &levels).await.expect("kept, as rejected");
+        assert_eq!(kept.header.standing, Standing::Rejected);
+        let mut event = scene.message();
+        let real = json!(scene.state_id("m.room.power_levels"));
+        let named = event["auth_events"].as_array_mut().unwrap();
+        let place = named.iter().position(|id| *id == real).unwrap();
+        named[place] = json!(event_id(&scene.version, &levels));
+        refused(&scene, scene.peer.sign(&scene.version, event)).await;
     });
 }
 

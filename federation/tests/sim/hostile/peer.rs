@@ -243,7 +243,21 @@ impl Peer {
         user_id: &UserId,
         version: &RoomVersionId,
     ) -> Value {
-        let path = format!("/_matrix/federation/v1/make_join/{room_id}/{user_id}?ver={version}");
+        self.template(to, "join", room_id, user_id, version).await
+    }
+
+    /// The event of a `make_join`, `make_leave` or `make_knock`, without hashes and signatures.
+    pub(crate) async fn template(
+        &self,
+        to: &ServerName,
+        kind: &str,
+        room_id: &OwnedRoomId,
+        user_id: &UserId,
+        version: &RoomVersionId,
+    ) -> Value {
+        // A leave is given in any version.
+        let version = if kind == "leave" { String::new() } else { format!("?ver={version}") };
+        let path = format!("/_matrix/federation/v1/make_{kind}/{room_id}/{user_id}{version}");
         let (status, answer) = self.ask(to, "GET", &path, None).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         let mut event = answer["event"].clone();
