@@ -31,9 +31,13 @@ mod query;
 mod remote;
 mod remote_lists;
 mod removal;
+mod rows;
 mod schema;
 mod signatures;
+#[cfg(test)]
+mod testing;
 mod to_device;
+mod upload;
 mod verify;
 
 pub use self::{

@@ -1,5 +1,6 @@
 //! What this crate writes into the store's log, for its consumers.
 
+use hearth_types::StreamPosition;
 use ruma::OwnedDeviceId;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,34 @@ pub enum LogKind {
 pub struct DeviceListLog {
     /// Which device; `None` if the user's cross-signing keys changed.
     pub device_id: Option<OwnedDeviceId>,
-    /// The `stream_id` of the change before this one, if there was one: other servers' `prev_id`.
-    pub previous: Option<u64>,
+    before: Before,
+}
+
+/// The change before a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Before {
+    /// This is the first one.
+    Nothing,
+    /// It was at this position.
+    At(u64),
+    /// It was in the same commit, this many positions before.
+    Back(u64),
+}
+
+impl DeviceListLog {
+    pub(crate) fn new(device_id: Option<OwnedDeviceId>, before: Before) -> Self {
+        Self { device_id, before }
+    }
+
+    /// The `stream_id` of the change before the one that was logged at `position`, if there was one:
+    /// other servers' `prev_id`.
+    #[must_use]
+    pub fn previous(&self, position: StreamPosition) -> Option<u64> {
+        match self.before {
+            Before::Nothing => None,
+            Before::At(previous) => Some(previous),
+            Before::Back(distance) => Some(position.get().saturating_sub(distance)),
+        }
+    }
 }

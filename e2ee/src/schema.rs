@@ -45,7 +45,7 @@ pub(crate) const DEVICE_LISTS: Keyspace<OwnedUserId, (), StreamPosition> =
     Keyspace::new("e2ee_device_lists");
 
 /// Whose list changed when: one row for each user, at their last change. The server's.
-pub(crate) const DEVICE_LIST_CHANGES: Keyspace<(), StreamPosition, OwnedUserId> =
+pub(crate) const DEVICE_LIST_CHANGES: Keyspace<(), StreamPosition, ListChangeRow> =
     Keyspace::new("e2ee_device_list_changes");
 
 /// What is kept of the list of a user of another server.
@@ -115,6 +115,11 @@ pub const KEYSPACES: &[&str] = &[
     DEHYDRATED.name(),
     SWEEPS.name(),
 ];
+
+/// Whose list changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListChangeRow(pub(crate) OwnedUserId);
+postcard_record!(ListChangeRow, version = 1);
 
 /// A one-time key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
