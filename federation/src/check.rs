@@ -72,6 +72,35 @@ struct Formed {
     at: MilliSecondsSinceUnixEpoch,
 }
 
+/// A room version's rules, for the two kinds of events that they are read for.
+#[derive(Debug)]
+struct Rules {
+    /// For joins: from room version 8 on whoever vouches for one has signed it, too.
+    joins: RoomVersionRules,
+    /// For all others. Whom their content names as a voucher means nothing (SS "Validating
+    /// hashes and signatures on received events" speaks of joins), but ruma would ask for a signature.
+    others: RoomVersionRules,
+}
+
+impl Rules {
+    fn new(joins: RoomVersionRules) -> Self {
+        let mut others = joins.clone();
+        others.signatures.check_join_authorised_via_users_server = false;
+        Self { joins, others }
+    }
+
+    /// Those for this event.
+    fn of(&self, object: &CanonicalJsonObject) -> &RoomVersionRules {
+        let says = |object: &CanonicalJsonObject, field: &str, wanted: &str| {
+            object.get(field).and_then(CanonicalJsonValue::as_str) == Some(wanted)
+        };
+        let content = object.get("content").and_then(CanonicalJsonValue::as_object);
+        let is_join = says(object, "type", "m.room.member")
+            && content.is_some_and(|content| says(content, "membership", "join"));
+        if is_join { &self.joins } else { &self.others }
+    }
+}
+
 impl PduChecker {
     /// A checker that takes keys from the ring.
     #[must_use]
@@ -86,7 +115,7 @@ impl PduChecker {
         event: &RawValue,
     ) -> Result<OwnedEventId, Dropped> {
         let rules = rules(version)?;
-        identify(&parse(event)?, &rules)
+        identify(&parse(event)?, &rules.joins)
     }
 
     /// Checks events of one room, on as many cores as there are: the answer has one entry for each, in
@@ -115,11 +144,12 @@ impl PduChecker {
 }
 
 /// The rules of a version that this server takes part in. Canonical JSON is strict in all of them.
-fn rules(version: &RoomVersionId) -> Result<RoomVersionRules, Dropped> {
+fn rules(version: &RoomVersionId) -> Result<Rules, Dropped> {
     let served = hearth_rooms::SUPPORTED_VERSIONS.contains(version);
     served
         .then(|| version.rules())
         .flatten()
+        .map(Rules::new)
         .ok_or_else(|| Dropped::new(None, format!("room version {version} is not served here")))
 }
 
@@ -165,8 +195,9 @@ where
 }
 
 /// The first check: form and size.
-fn form(event: &RawValue, room_id: &RoomId, rules: &RoomVersionRules) -> Result<Formed, Dropped> {
+fn form(event: &RawValue, room_id: &RoomId, rules: &Rules) -> Result<Formed, Dropped> {
     let mut object = parse(event)?;
+    let rules = rules.of(&object);
     object.remove("unsigned");
     let event_id = identify(&object, rules)?;
     let dropped = |reason: String| Dropped::new(Some(event_id.clone()), reason);
@@ -270,12 +301,9 @@ fn signing_keys(
 }
 
 /// The second and third check: signatures, content hash.
-fn prove(
-    formed: Formed,
-    keys: &KnownKeys,
-    rules: &RoomVersionRules,
-) -> Result<CheckedPdu, Dropped> {
+fn prove(formed: Formed, keys: &KnownKeys, rules: &Rules) -> Result<CheckedPdu, Dropped> {
     let Formed { event_id, object, json, signers, at } = formed;
+    let rules = rules.of(&object);
     let dropped = |reason: String| Dropped::new(Some(event_id.clone()), reason);
     let keys = keys.valid_at(signers.iter(), at);
     let verified =

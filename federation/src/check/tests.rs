@@ -256,6 +256,38 @@ async fn who_vouches_for_a_restricted_join_must_sign_it() {
 }
 
 #[tokio::test]
+async fn whoever_an_event_that_is_no_join_names_as_its_voucher_need_not_sign_it() {
+    let bench = bench().await;
+    let membership = |membership: &str, voucher: Value| {
+        let mut event = fields();
+        event["type"] = json!("m.room.member");
+        event["state_key"] = json!("@alice:them.example");
+        event["content"] =
+            json!({ "membership": membership, "join_authorised_via_users_server": voucher });
+        event
+    };
+    let mut message = fields();
+    message["content"]["join_authorised_via_users_server"] = json!("@x:nowhere.example");
+    let mut powers = fields();
+    powers["type"] = json!("m.room.power_levels");
+    powers["state_key"] = json!("");
+    powers["content"] = json!({ "join_authorised_via_users_server": 5 });
+    let leave = membership("leave", json!("@x:nowhere.example"));
+    let ban = membership("ban", json!(["@x:nowhere.example"]));
+    for version in [RoomVersionId::V8, RoomVersionId::V9, RoomVersionId::V11] {
+        for event in [&message, &powers, &leave, &ban] {
+            let event = signed_by(&bench.them, event.clone(), &version);
+            let checked = bench.check_as(&version, event.clone()).await;
+            let checked = checked.unwrap_or_else(|dropped| panic!("{event}: {}", dropped.reason));
+            assert_eq!(checked.pdu().json(), event.to_string().as_bytes());
+        }
+        let join = membership("join", json!("@x:nowhere.example"));
+        let join = signed_by(&bench.them, join, &version);
+        assert!(bench.check_as(&version, join).await.is_err(), "a join in {version}");
+    }
+}
+
+#[tokio::test]
 async fn a_create_event_of_version_12_makes_the_room_of_its_own_name() {
     let bench = bench().await;
     let mut create = fields();
