@@ -6,14 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use hearth_storage::{Direction, Snapshot};
+use hearth_storage::{Direction, Snapshot, StoreError};
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 
 use super::cache::CachedServers;
 use crate::{
     Rooms,
     error::RoomError,
-    schema::{self, Membership, ServerRow},
+    schema::{self, EventOrdinal, Membership, ServerRow},
 };
 
 /// Servers of one room that are read at all: more than any room of the public federation has.
@@ -22,6 +22,8 @@ const MAX_SERVERS: usize = 50_000;
 const INLINE_SERVERS: usize = 100;
 /// Rooms shared with one server that are looked at for one of its users: few servers share as many.
 const MAX_ROOMS_LOOKED_AT: usize = 5_000;
+/// Partial rooms that are looked at at a time: a room is partial for seconds.
+const MAX_PARTIAL_ROOMS: usize = 1_000;
 /// Rooms read at a time while those of one server are listed.
 const PAGE: usize = 100;
 
@@ -71,7 +73,8 @@ impl Rooms {
         Ok(joined(self.store().bulk(read).await?))
     }
 
-    /// Rooms in which another server has joined members, in order of their IDs, from behind `after`.
+    /// Rooms in which another server has joined members, or is said to have them while the room's state
+    /// is partial, in order of their IDs, from behind `after`.
     pub async fn rooms_shared_with(
         &self,
         server: &ServerName,
@@ -79,35 +82,14 @@ impl Rooms {
         limit: usize,
     ) -> Result<Vec<OwnedRoomId>, RoomError> {
         let server = server.to_owned();
-        let mut after: Option<OwnedRoomId> = after.map(ToOwned::to_owned);
+        let after: Option<OwnedRoomId> = after.map(ToOwned::to_owned);
         let read = move |snapshot: &Snapshot| {
-            let mut shared = Vec::new();
-            loop {
-                let from = after.take().map_or(Bound::Unbounded, Bound::Excluded);
-                let range = (from, Bound::Unbounded);
-                let rows = snapshot.page(
-                    &schema::SERVER_ROOMS,
-                    &server,
-                    range,
-                    Direction::Forward,
-                    PAGE,
-                )?;
-                let last_page = rows.len() < PAGE;
-                for (room_id, _) in rows {
-                    if shared.len() >= limit {
-                        return Ok(shared);
-                    }
-                    after = Some(room_id.clone());
-                    // The row under the server's prefix outlives its members; the room's own counts.
-                    let row = snapshot.get(&schema::ROOM_SERVERS, &room_id, &server)?;
-                    if row.is_some_and(|row| row.joined > 0) {
-                        shared.push(room_id);
-                    }
-                }
-                if last_page {
-                    return Ok(shared);
-                }
-            }
+            let mut shared = rooms_with_members(snapshot, &server, after.clone(), limit)?;
+            shared.extend(rooms_that_name(snapshot, &server, after)?);
+            shared.sort_unstable();
+            shared.dedup();
+            shared.truncate(limit);
+            Ok(shared)
         };
         Ok(self.store().bulk(read).await?)
     }
@@ -169,6 +151,21 @@ impl Rooms {
         Ok(self.store().get(&schema::PARTIAL_SERVERS, &room_id, &server).await?.is_some())
     }
 
+    /// The join of this server whose answer says that another server is in the room, for as long as the
+    /// room's state is partial.
+    pub(super) async fn named_since(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+    ) -> Result<Option<EventOrdinal>, RoomError> {
+        let (room_id, server) = (room_id.to_owned(), server.to_owned());
+        if self.store().get(&schema::PARTIAL_SERVERS, &room_id, &server).await?.is_none() {
+            return Ok(None);
+        }
+        let partial = self.store().get(&schema::PARTIAL, &room_id, &()).await?;
+        Ok(partial.map(|row| row.join))
+    }
+
     /// What is known of another server's members; `None` if it never had any.
     pub(super) async fn server_row(
         &self,
@@ -178,4 +175,51 @@ impl Rooms {
         let (room_id, server) = (room_id.to_owned(), server.to_owned());
         Ok(self.store().get(&schema::ROOM_SERVERS, &room_id, &server).await?)
     }
+}
+
+/// The next rooms in which a server has joined members.
+fn rooms_with_members(
+    snapshot: &Snapshot,
+    server: &OwnedServerName,
+    mut after: Option<OwnedRoomId>,
+    limit: usize,
+) -> Result<Vec<OwnedRoomId>, StoreError> {
+    let mut shared = Vec::new();
+    loop {
+        let range = (after.take().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let keyspace = &schema::SERVER_ROOMS;
+        let rows = snapshot.page(keyspace, server, range, Direction::Forward, PAGE)?;
+        let last_page = rows.len() < PAGE;
+        for (room_id, _) in rows {
+            if shared.len() >= limit {
+                return Ok(shared);
+            }
+            after = Some(room_id.clone());
+            // The row under the server's prefix outlives its members; the room's own counts.
+            let row = snapshot.get(&schema::ROOM_SERVERS, &room_id, server)?;
+            if row.is_some_and(|row| row.joined > 0) {
+                shared.push(room_id);
+            }
+        }
+        if last_page {
+            return Ok(shared);
+        }
+    }
+}
+
+/// The next partial rooms that a server is said to be in.
+fn rooms_that_name(
+    snapshot: &Snapshot,
+    server: &OwnedServerName,
+    after: Option<OwnedRoomId>,
+) -> Result<Vec<OwnedRoomId>, StoreError> {
+    let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+    let (keyspace, forward) = (&schema::PARTIAL_ROOMS, Direction::Forward);
+    let mut named = Vec::new();
+    for (room_id, ()) in snapshot.page(keyspace, &(), range, forward, MAX_PARTIAL_ROOMS)? {
+        if snapshot.get(&schema::PARTIAL_SERVERS, &room_id, server)?.is_some() {
+            named.push(room_id);
+        }
+    }
+    Ok(named)
 }

@@ -42,6 +42,9 @@ pub(super) struct ServerVisibility {
     server: OwnedServerName,
     redaction: RedactionRules,
     joined_now: bool,
+    /// While the room's state is partial: from this event on a server that is in it by what the answer
+    /// to the join says counts as joined, whatever the states here know of its users.
+    named_since: Option<EventOrdinal>,
     /// The last place that the server was in the room for.
     inside_until: Option<TimelineIndex>,
     history: VisibilityInStates,
@@ -65,15 +68,16 @@ impl Rooms {
     ) -> Result<ServerVisibility, RoomError> {
         let head = self.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
         self.require_admitted(room_id, server).await?;
-        let row = self
-            .server_row(room_id, server)
-            .await?
-            .ok_or_else(|| RoomError::Forbidden("your server is not in this room".to_owned()))?;
+        let row = self.server_row(room_id, server).await?;
+        let named_since = self.named_since(room_id, server).await?;
+        if row.is_none() && named_since.is_none() {
+            return Err(RoomError::Forbidden("your server is not in this room".to_owned()));
+        }
         let rules = head
             .version
             .rules()
             .ok_or_else(|| RoomError::UnsupportedVersion(head.version.to_string()))?;
-        let joined_now = row.joined > 0;
+        let joined_now = named_since.is_some() || row.is_some_and(|row| row.joined > 0);
         let inside_until = if joined_now {
             Some(TimelineIndex::END)
         } else {
@@ -85,6 +89,7 @@ impl Rooms {
             server: server.to_owned(),
             redaction: rules.redaction,
             joined_now,
+            named_since,
             inside_until,
             history: VisibilityInStates::of(self, room_id).await?,
             member_keys: None,
@@ -224,6 +229,9 @@ impl ServerVisibility {
             HistoryVisibility::WorldReadable => return Ok(true),
             HistoryVisibility::Shared if inside => return Ok(true),
             _ => {}
+        }
+        if self.named_since.is_some_and(|join| event.ordinal >= join) {
+            return Ok(true);
         }
         let presence = self.presence(before.members).await?;
         Ok(presence.joined || (visibility == HistoryVisibility::Invited && presence.invited))
