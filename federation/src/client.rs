@@ -232,6 +232,7 @@ fn understood(
     if response.status().is_success() {
         return Ok(response);
     }
+    let retry_after = retry_after(&response);
     let body = parsed(response.body());
     let text = |field: &str| body.as_ref()?.get(field)?.as_str();
     Err(RemoteError::Matrix {
@@ -240,6 +241,7 @@ fn understood(
         errcode: errcode(body.as_ref()).unwrap_or_default().to_owned(),
         message: shortened(text("error").unwrap_or_default()).to_owned(),
         body: body.map(Box::new),
+        retry_after,
     })
 }
 
@@ -257,9 +259,11 @@ fn shortened(message: &str) -> &str {
 
 /// How long the server asks to be spared, if that is why it refused (SS "429").
 fn pause(response: &Response<Bytes>) -> Option<Duration> {
-    if response.status() != StatusCode::TOO_MANY_REQUESTS {
-        return None;
-    }
+    (response.status() == StatusCode::TOO_MANY_REQUESTS).then(|| retry_after(response)).flatten()
+}
+
+/// How long the server asks to be spared.
+fn retry_after(response: &Response<Bytes>) -> Option<Duration> {
     let in_head = |headers: &HeaderMap| {
         headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().map(Duration::from_secs).ok()
     };

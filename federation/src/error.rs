@@ -1,5 +1,7 @@
 //! What can go wrong between servers.
 
+use std::time::Duration;
+
 use hearth_storage::{CommitError, StoreError};
 use http::StatusCode;
 use ruma::OwnedServerName;
@@ -50,6 +52,8 @@ pub enum RemoteError {
         message: String,
         /// The whole body, if it was JSON, for fields such as `room_version`.
         body: Option<Box<serde_json::Value>>,
+        /// How long it asks to be spared.
+        retry_after: Option<Duration>,
     },
     /// It answered with what is no answer.
     #[error("{server} answered with what this endpoint does not have: {reason}")]

@@ -192,7 +192,7 @@ async fn errors_are_told_with_a_bound() {
     let body =
         json!({ "errcode": "M_FORBIDDEN", "error": "é".repeat(10_000), "room_version": "9" });
     match bench.ask([answer(403, body)]).await.unwrap_err() {
-        RemoteError::Matrix { server, status, errcode, message, body } => {
+        RemoteError::Matrix { server, status, errcode, message, body, .. } => {
             assert_eq!((server.as_ref(), status), (there(), StatusCode::FORBIDDEN));
             assert_eq!((errcode.as_str(), message.len()), ("M_FORBIDDEN", MAX_MESSAGE_BYTES));
             assert_eq!(body.unwrap()["room_version"], "9");

@@ -459,6 +459,17 @@ impl Lanes {
         self.changed = true;
         let Some(lane) = self.by_server.get_mut(server) else { return };
         lane.fall_behind(routed);
+    /// What was taken is not offered any more; counts the answer that was an error, and tells how many
+    /// there were in a row before it.
+    pub(super) fn given_up(&mut self, server: &ServerName, error: String) -> u32 {
+        self.changed = true;
+        if let Some(lane) = self.by_server.get_mut(server) {
+            lane.in_flight = None;
+            lane.singly = lane.singly.saturating_sub(1);
+        }
+        self.refused(server, error)
+    }
+
         lane.busy = false;
         lane.rests_until = Some(until);
     }

@@ -4,9 +4,10 @@
 //! - The server cannot be reached, or something in front of it answers: its backoff decides.
 //! - It has no time (429) or fails (5xx), does not know this server's key yet (401), shuts it out (403)
 //!   or has no such endpoint (404, 405): the same is offered again later, with doubling pauses.
-//! - It refuses the transaction as such (other 4xx): an event in it may be at fault, so each is offered
-//!   alone; what is still refused is logged and given up, so that the rest gets through. The EDUs are
-//!   given up at once.
+//! - It refuses the transaction as such (other 4xx, with an errcode: what has none is the word of
+//!   something in front of it): an event in it may be at fault, so each is offered alone; what is still
+//!   refused is logged and given up, so that the rest gets through, but with growing pauses if one
+//!   after the other is refused. The EDUs are given up at once.
 
 use std::{
     sync::{
@@ -36,10 +37,18 @@ use super::{
     is_lasting,
     lanes::{Batch, Item, Task},
 };
-use crate::RemoteError;
+use crate::{
+    RemoteError,
+    transport::{Limits, TransportError},
+};
 
 /// Bytes of the events in one transaction; one event is always sent.
 const MAX_BYTES: usize = 2 << 20;
+/// Bytes of the answer to a transaction: what becomes of its events, and for each some kilobytes of why.
+const ANSWER_BYTES: usize = 256 * 1024;
+/// Events that are given up in a row without a pause. If all are refused, it is not they that are at
+/// fault.
+const MAX_GIVEN_UP: u32 = 3;
 /// The longest pause after answers that were errors.
 const MAX_PAUSE: Duration = Duration::from_hours(1);
 /// The pause after something failed here, and the shortest one at all.
@@ -158,7 +167,9 @@ impl Inner {
             }
             Outcome::Refused(error) => {
                 tracing::warn!(%error, %server, ?batch, "what was refused alone is given up");
-                lanes.delivered(server);
+                let before = lanes.given_up(server, error.to_string());
+                let pause = before.checked_sub(MAX_GIVEN_UP);
+                return Ok(pause.map(|n| pause_after(&error, n, self.config.backoff_min_s)));
             }
             Outcome::NotAllowed => lanes.drop_all(server),
         }
@@ -216,7 +227,8 @@ impl Inner {
         let mut request = Request::new(id, origin, self.clock.now());
         request.pdus = pdus;
         request.edus = edus;
-        match self.client.send(server, request, self.client.limits()).await {
+        let limits = Limits { max_bytes: ANSWER_BYTES, ..self.client.limits() };
+        match self.client.send(server, request, limits).await {
             Ok(response) => {
                 log_fates(server, &response);
                 Outcome::Delivered
@@ -231,11 +243,13 @@ impl Inner {
             RemoteError::BackingOff { retry_in_ms, .. } => {
                 return Outcome::Later(Duration::from_millis(*retry_in_ms));
             }
+            // It was reached, so there is no backoff.
+            RemoteError::Transport(TransportError::TooLarge(_)) => {}
             RemoteError::Transport(_) => {
                 let wait_ms = self.destinations.due_in(server).unwrap_or(0);
                 return Outcome::Later(Duration::from_millis(wait_ms));
             }
-            RemoteError::Matrix { status, .. } if is_final(*status) => {
+            RemoteError::Matrix { status, errcode, .. } if is_final(*status, errcode) => {
                 return Outcome::Refused(error);
             }
             RemoteError::Matrix { .. } | RemoteError::BadAnswer { .. } => {}
@@ -248,8 +262,12 @@ impl Inner {
 }
 
 /// Does this answer to a transaction say that the same will never be taken?
-fn is_final(status: StatusCode) -> bool {
+fn is_final(status: StatusCode, errcode: &str) -> bool {
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        return true;
+    }
     status.is_client_error()
+        && !errcode.is_empty()
         && !matches!(
             status,
             StatusCode::UNAUTHORIZED
@@ -264,11 +282,10 @@ fn is_final(status: StatusCode) -> bool {
 /// As long as the server asks for, or doubling.
 fn pause_after(error: &RemoteError, before: u32, first_s: u64) -> Duration {
     let asked = match error {
-        RemoteError::Matrix { body: Some(body), .. } => body.get("retry_after_ms"),
+        RemoteError::Matrix { retry_after, .. } => *retry_after,
         _ => None,
     };
     let doubling = Duration::from_secs(first_s).saturating_mul(1 << before.min(20));
-    let asked = asked.and_then(serde_json::Value::as_u64).map(Duration::from_millis);
     asked.unwrap_or(doubling).min(MAX_PAUSE)
 }
 

@@ -181,3 +181,4 @@ mod tests {
         assert!(matches!(refusal(matrix("M_UNKNOWN")), RoomError::Remote(_)));
     }
 }
+            retry_after: None,
