@@ -6,6 +6,7 @@ use axum::Router;
 use hearth_client_api::ClientApi;
 use hearth_federation::{
     Federation, FederationParts,
+    outbound::Outbound,
     transport::{HttpTransport, Transport},
 };
 use hearth_http::{Http, HttpConfigError, Shutdown};
@@ -115,6 +116,7 @@ pub(crate) async fn federation(
     parts: &Parts,
 ) -> Result<Option<Federation>, OpenError> {
     if !config.federation.enabled {
+        Outbound::forget(&parts.store).await?;
         return Ok(None);
     }
     let transport: Arc<dyn Transport> = match &options.transport {

@@ -15,8 +15,9 @@ const MAX_SERVERS: usize = 65_536;
 /// A server that fails but speaks to us is due at most this often on that account.
 const HEARD_INTERVAL_MS: u64 = 60_000;
 /// How long the one request that a due server gets may stay without news before another may go. Longer
-/// than any request takes.
-const PROBE_MS: u64 = 120_000;
+/// than any request takes: that for a room's state may be made three times of five minutes each, and
+/// pause in between.
+const PROBE_MS: u64 = 16 * 60_000;
 /// The longest error that is kept, in bytes.
 const MAX_ERROR_BYTES: usize = 200;
 

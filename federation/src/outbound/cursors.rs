@@ -39,6 +39,15 @@ pub(super) async fn load(store: &Store) -> Result<Lanes, FederationError> {
     Ok(Lanes::new(shared, read.await?))
 }
 
+/// Lets go of the log, for a server that does not federate any more. If it does so again, it begins with
+/// what happens from then on.
+pub(super) async fn forget(store: &Store) -> Result<(), FederationError> {
+    if store.cursor(CONSUMER).await?.is_some() {
+        store.remove_cursor(CONSUMER).await?;
+    }
+    Ok(())
+}
+
 /// Persists a checkpoint: the rows first, so that whoever the shared cursor passes has one.
 pub(super) async fn save(store: &Store, checkpoint: &Checkpoint) -> Result<(), FederationError> {
     for rows in checkpoint.rows.chunks(ROWS_PER_COMMIT) {

@@ -112,6 +112,10 @@ impl Lane {
             || self.behind.is_some()
     }
 
+    fn is_idle(&self) -> bool {
+        !self.busy && !self.has_work()
+    }
+
     /// Everything up to here was delivered.
     fn delivered(&self, routed: StreamPosition) -> StreamPosition {
         let taken = self.in_flight.map(|(first, _)| first);
@@ -483,13 +487,14 @@ impl Lanes {
         *lane = Lane { row: lane.row, busy: lane.busy, ..Lane::default() };
     }
 
-    /// What to persist now. Lanes without work go.
-    pub(super) fn checkpoint(&mut self) -> Checkpoint {
+    /// What to persist now. To be followed by [`Self::persisted`] when that is done; if it is not, the
+    /// same is to be persisted the next time.
+    pub(super) fn checkpoint(&self) -> Checkpoint {
         let routed = self.routed;
         let (mut rows, mut shared) = (Vec::new(), routed);
-        self.by_server.retain(|server, lane| {
+        for (server, lane) in &self.by_server {
             let delivered = lane.delivered(routed);
-            let idle = !lane.busy && !lane.has_work();
+            let idle = lane.is_idle();
             let lags = lane.behind.is_some()
                 || routed.get().saturating_sub(delivered.get()) > MAX_SHARED_LAG;
             let wanted = if idle {
@@ -503,10 +508,8 @@ impl Lanes {
             };
             if wanted != lane.row {
                 rows.push((server.clone(), wanted));
-                lane.row = wanted;
             }
-            !idle
-        });
+        }
         Checkpoint { rows, shared }
     }
 
@@ -526,3 +529,18 @@ impl Lanes {
         waiting.map(state).collect()
     }
 }
+    /// A checkpoint is written. Lanes without work go.
+    pub(super) fn persisted(&mut self, checkpoint: &Checkpoint) {
+        for (server, row) in &checkpoint.rows {
+            if let Some(lane) = self.by_server.get_mut(server) {
+                lane.row = *row;
+            }
+        }
+        self.by_server.retain(|_, lane| !lane.is_idle() || lane.row.is_some());
+    }
+
+    /// A checkpoint could not be written: it is made again.
+    pub(super) fn not_persisted(&mut self) {
+        self.changed = true;
+    }
+

@@ -26,7 +26,7 @@ use hearth_users::Users;
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, RoomId, ServerName};
 use tokio::{
-    sync::Semaphore,
+    sync::{Mutex as AsyncMutex, Semaphore},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -58,6 +58,8 @@ struct Inner {
     config: FederationConfig,
     lanes: Mutex<Lanes>,
     /// Typing and presence that are still to be put into lanes.
+    /// Who persists the cursors does so alone: an older state must not be written over a newer one.
+    saving: AsyncMutex<()>,
     pending: Pending,
     transaction_ids: TransactionIds,
     /// Places for destinations that are being sent to, each with a transaction in memory.
@@ -94,8 +96,9 @@ impl Outbound {
         Ok(Self(Arc::new(Inner {
             lanes,
             pending: Pending::default(),
+            saving: AsyncMutex::new(()),
             transaction_ids: TransactionIds::new(store.notifier().published()),
-            places: Semaphore::new(config.max_requests.clamp(1, Semaphore::MAX_PERMITS)),
+            places: Semaphore::new(places(config.max_requests)),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             store,
@@ -110,6 +113,12 @@ impl Outbound {
     }
 
     /// Starts the tasks.
+    /// Lets go of the log that was kept for other servers while this one federated: without anybody who
+    /// reads on, it would grow for ever.
+    pub async fn forget(store: &Store) -> Result<(), FederationError> {
+        cursors::forget(store).await
+    }
+
     pub fn start(&self) {
         let watcher = Watcher(Arc::downgrade(&self.0));
         self.0.destinations.set_watcher(Arc::new(watcher));
@@ -125,7 +134,7 @@ impl Outbound {
         self.0.stop.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
-        self.0.save().await;
+        drop(self.0.save().await);
     }
 
     /// A user of that server joined a room by way of this one: it is told who is present there.
@@ -154,15 +163,30 @@ impl Inner {
         }
     }
 
-    async fn save(&self) {
+    /// Persists how far everybody got. If it is cut off or fails, memory takes nothing for written.
+    async fn save(&self) -> Result<(), FederationError> {
+        let _turn = self.saving.lock().await;
         let checkpoint = self.lanes.lock().checkpoint();
-        if let Err(error) = cursors::save(&self.store, &checkpoint).await {
-            tracing::warn!(%error, "how far other servers got could not be written");
+        let saved = cursors::save(&self.store, &checkpoint).await;
+        let mut lanes = self.lanes.lock();
+        match &saved {
+            Ok(()) => lanes.persisted(&checkpoint),
+            Err(error) => {
+                lanes.not_persisted();
+                tracing::warn!(%error, "how far other servers got could not be written");
+            }
         }
     }
+        saved
 }
 
 /// Will the same question fail again, because of damaged rows? The store's own failures are waited out.
+/// Requests that may be transactions: a quarter of all places is kept for what somebody waits for, so that
+/// servers that do not answer cannot take them all.
+fn places(max_requests: usize) -> usize {
+    (max_requests - max_requests / 4).clamp(1, Semaphore::MAX_PERMITS)
+}
+
 fn is_lasting(error: &RoomError) -> bool {
     !matches!(error, RoomError::Internal(source) if source.is::<StoreError>())
 }
@@ -177,7 +201,7 @@ async fn tick(inner: Arc<Inner>) {
         inner.start_senders(due);
         let changed = inner.lanes.lock().take_changed();
         if changed {
-            inner.save().await;
+            drop(inner.save().await);
         }
     }
 }
