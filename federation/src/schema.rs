@@ -1,6 +1,8 @@
 //! Every row that this crate owns.
 
-use crate::{destinations::DESTINATIONS, inbound, keys, outbound::OUTBOUND_CURSORS};
+use crate::{
+    destinations::DESTINATIONS, inbound, keys, outbound::OUTBOUND_CURSORS, remote::PARTIAL_JOINS,
+};
 
 /// All of them, for the store's opening. Each module declares its own.
 pub const KEYSPACES: &[&str] = &[
@@ -11,6 +13,7 @@ pub const KEYSPACES: &[&str] = &[
     inbound::KEPT_EDU_COUNTS.name(),
     inbound::HOLES.name(),
     OUTBOUND_CURSORS.name(),
+    PARTIAL_JOINS.name(),
     keys::ANSWERS.name(),
     keys::KEYS.name(),
     keys::OWN_KEYS.name(),

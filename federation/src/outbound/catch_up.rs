@@ -173,8 +173,16 @@ impl Inner {
         after: StreamPosition,
     ) -> Result<Vec<Item>, RoomError> {
         let newest = self.rooms.newest_events(room_id).await?;
-        let foreign = newest.iter().filter(|event| self.is_destination(server, event));
-        let item = |ordinal| Item { position: after.next(), room_id: room_id.to_owned(), ordinal };
-        Ok(foreign.take(MAX_NEWEST).map(|event| item(event.ordinal)).collect())
+        let mut items = Vec::new();
+        for event in newest.iter().filter(|event| self.is_destination(server, event)) {
+            if items.len() >= MAX_NEWEST {
+                break;
+            }
+            if self.rooms.visible_to_server(server, room_id, event).await? {
+                let (position, room_id) = (after.next(), room_id.to_owned());
+                items.push(Item { position, room_id, ordinal: event.ordinal });
+            }
+        }
+        Ok(items)
     }
 }

@@ -120,8 +120,8 @@ impl Lane {
     fn delivered(&self, routed: StreamPosition) -> StreamPosition {
         let taken = self.in_flight.map(|(first, _)| first);
         let again = self.again.as_ref().and_then(Batch::first);
-        let first = [taken, again, self.first_waiting()].into_iter().flatten().min();
-        first.map(StreamPosition::previous).or(self.behind).unwrap_or(routed)
+        let first = [taken, again, self.first_waiting()].into_iter().flatten();
+        first.map(StreamPosition::previous).chain(self.behind).min().unwrap_or(routed)
     }
 
     /// The first place in the log of what waits here and was not taken.
@@ -246,6 +246,27 @@ impl Lanes {
             self.by_server.insert(server.to_owned(), Lane::default());
         }
         self.by_server.get_mut(server)
+    }
+
+    /// Adds events from earlier in the log, in its order, that a destination was not told when they were
+    /// routed.
+    pub(super) fn push_earlier(&mut self, server: &ServerName, items: &[Item]) {
+        let Some(first) = items.first() else { return };
+        self.changed = true;
+        let Some(lane) = self.lane(server) else { return };
+        let fit = lane.queue.len() + items.len() <= MAX_WAITING;
+        if fit && (lane.behind.is_none() || lane.absence.is_some()) {
+            for item in items.iter().rev() {
+                lane.queue.push_front(item.clone());
+            }
+            return;
+        }
+        // They come when the log is read, and so does what waits.
+        let waiting = lane.first_waiting().into_iter().chain([first.position]);
+        lane.behind = waiting.map(StreamPosition::previous).chain(lane.behind).min();
+        lane.queue.clear();
+        lane.edus.forget_while_away();
+        lane.absence = None;
     }
 
     /// Adds a receipt. Must be followed by [`Self::set_routed`]. Whether somebody must come back for
@@ -438,6 +459,17 @@ impl Lanes {
         lane.singly = lane.singly.saturating_sub(1);
     }
 
+    /// What was taken is not offered any more; counts the answer that was an error, and tells how many
+    /// there were in a row before it.
+    pub(super) fn given_up(&mut self, server: &ServerName, error: String) -> u32 {
+        self.changed = true;
+        if let Some(lane) = self.by_server.get_mut(server) {
+            lane.in_flight = None;
+            lane.singly = lane.singly.saturating_sub(1);
+        }
+        self.refused(server, error)
+    }
+
     /// What was taken was refused as a whole: each event is offered alone.
     pub(super) fn offer_singly(&mut self, server: &ServerName, items: Vec<Item>) {
         let Some(lane) = self.by_server.get_mut(server) else { return };
@@ -463,17 +495,6 @@ impl Lanes {
         self.changed = true;
         let Some(lane) = self.by_server.get_mut(server) else { return };
         lane.fall_behind(routed);
-    /// What was taken is not offered any more; counts the answer that was an error, and tells how many
-    /// there were in a row before it.
-    pub(super) fn given_up(&mut self, server: &ServerName, error: String) -> u32 {
-        self.changed = true;
-        if let Some(lane) = self.by_server.get_mut(server) {
-            lane.in_flight = None;
-            lane.singly = lane.singly.saturating_sub(1);
-        }
-        self.refused(server, error)
-    }
-
         lane.busy = false;
         lane.rests_until = Some(until);
     }
@@ -513,6 +534,21 @@ impl Lanes {
         Checkpoint { rows, shared }
     }
 
+    /// A checkpoint is written. Lanes without work go.
+    pub(super) fn persisted(&mut self, checkpoint: &Checkpoint) {
+        for (server, row) in &checkpoint.rows {
+            if let Some(lane) = self.by_server.get_mut(server) {
+                lane.row = *row;
+            }
+        }
+        self.by_server.retain(|_, lane| !lane.is_idle() || lane.row.is_some());
+    }
+
+    /// A checkpoint could not be written: it is made again.
+    pub(super) fn not_persisted(&mut self) {
+        self.changed = true;
+    }
+
     /// What is known of those that have something waiting.
     pub(super) fn states(&self) -> HashMap<OwnedServerName, LaneState> {
         let waiting = self.by_server.iter().filter(|(_, lane)| lane.has_work() || lane.busy);
@@ -529,18 +565,3 @@ impl Lanes {
         waiting.map(state).collect()
     }
 }
-    /// A checkpoint is written. Lanes without work go.
-    pub(super) fn persisted(&mut self, checkpoint: &Checkpoint) {
-        for (server, row) in &checkpoint.rows {
-            if let Some(lane) = self.by_server.get_mut(server) {
-                lane.row = *row;
-            }
-        }
-        self.by_server.retain(|_, lane| !lane.is_idle() || lane.row.is_some());
-    }
-
-    /// A checkpoint could not be written: it is made again.
-    pub(super) fn not_persisted(&mut self) {
-        self.changed = true;
-    }
-

@@ -13,6 +13,7 @@ mod cursors;
 mod edus;
 mod ephemeral;
 mod lanes;
+mod latecomers;
 mod report;
 mod router;
 mod sender;
@@ -57,9 +58,9 @@ struct Inner {
     destinations: Destinations,
     config: FederationConfig,
     lanes: Mutex<Lanes>,
-    /// Typing and presence that are still to be put into lanes.
     /// Who persists the cursors does so alone: an older state must not be written over a newer one.
     saving: AsyncMutex<()>,
+    /// Typing and presence that are still to be put into lanes.
     pending: Pending,
     transaction_ids: TransactionIds,
     /// Places for destinations that are being sent to, each with a transaction in memory.
@@ -95,8 +96,8 @@ impl Outbound {
         let lanes = Mutex::new(cursors::load(&store).await?);
         Ok(Self(Arc::new(Inner {
             lanes,
-            pending: Pending::default(),
             saving: AsyncMutex::new(()),
+            pending: Pending::default(),
             transaction_ids: TransactionIds::new(store.notifier().published()),
             places: Semaphore::new(places(config.max_requests)),
             stop: CancellationToken::new(),
@@ -112,13 +113,13 @@ impl Outbound {
         })))
     }
 
-    /// Starts the tasks.
     /// Lets go of the log that was kept for other servers while this one federated: without anybody who
     /// reads on, it would grow for ever.
     pub async fn forget(store: &Store) -> Result<(), FederationError> {
         cursors::forget(store).await
     }
 
+    /// Starts the tasks.
     pub fn start(&self) {
         let watcher = Watcher(Arc::downgrade(&self.0));
         self.0.destinations.set_watcher(Arc::new(watcher));
@@ -176,17 +177,17 @@ impl Inner {
                 tracing::warn!(%error, "how far other servers got could not be written");
             }
         }
-    }
         saved
+    }
 }
 
-/// Will the same question fail again, because of damaged rows? The store's own failures are waited out.
 /// Requests that may be transactions: a quarter of all places is kept for what somebody waits for, so that
 /// servers that do not answer cannot take them all.
 fn places(max_requests: usize) -> usize {
     (max_requests - max_requests / 4).clamp(1, Semaphore::MAX_PERMITS)
 }
 
+/// Will the same question fail again, because of damaged rows? The store's own failures are waited out.
 fn is_lasting(error: &RoomError) -> bool {
     !matches!(error, RoomError::Internal(source) if source.is::<StoreError>())
 }

@@ -220,7 +220,7 @@ fn room_of(entry: &LogEntry) -> Option<OwnedRoomId> {
 }
 
 /// Only what is part of the room's history goes out.
-fn may_be_sent(event: &StoredEvent) -> bool {
+pub(super) fn may_be_sent(event: &StoredEvent) -> bool {
     event.header.standing == Standing::Accepted && !event.pdu.is_rejected()
 }
 

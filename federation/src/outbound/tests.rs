@@ -20,6 +20,9 @@ use tokio::time::sleep;
 use super::*;
 use crate::transport::{Limits, Transport, TransportError};
 
+mod answers;
+mod partial;
+
 /// A transaction that arrived.
 #[derive(Clone, Debug)]
 struct Arrived {
@@ -38,6 +41,14 @@ enum Mode {
     LosesAnswers,
     /// Refuses transactions that contain this text.
     Allergic(&'static str),
+    /// Something in front of it answers with this status.
+    Masked(u16),
+    /// Takes everything, and says too much about it.
+    Verbose,
+    /// Fails, and asks to be spared for so many seconds.
+    Asks(&'static str),
+    /// Does not answer.
+    Silent,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +91,7 @@ impl Transport for Network {
         &self,
         destination: &ServerName,
         request: Request<Bytes>,
-        _limits: Limits,
+        limits: Limits,
     ) -> Result<Response<Bytes>, TransportError> {
         let server = destination.to_owned();
         *self.attempts.lock().entry(server.clone()).or_default() += 1;
@@ -107,6 +118,20 @@ impl Transport for Network {
                 return Err(TransportError::Unreachable { server, reason });
             }
             Some(Mode::Error(status, errcode)) => return Ok(error(status, errcode)),
+            Some(Mode::Masked(status)) => {
+                let page = Bytes::from_static(b"<html>not here</html>");
+                return Ok(Response::builder().status(status).body(page).unwrap());
+            }
+            Some(Mode::Verbose) => return Err(TransportError::TooLarge(server)),
+            Some(Mode::Asks(seconds)) => {
+                let mut response = error(500, "M_UNKNOWN");
+                response.headers_mut().insert("retry-after", seconds.parse().unwrap());
+                return Ok(response);
+            }
+            Some(Mode::Silent) => {
+                sleep(limits.timeout).await;
+                return Err(TransportError::TimedOut(server));
+            }
             Some(Mode::Allergic(to)) if text.contains(to) => return Ok(error(400, "M_BAD_JSON")),
             _ => {}
         }

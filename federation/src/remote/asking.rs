@@ -10,7 +10,7 @@ use crate::{Federation, RemoteError, transport::Limits};
 
 /// Servers that one wish is put to at most: a room that eight of its servers do not open is not
 /// opened by the ninth.
-const MAX_CANDIDATES: usize = 8;
+pub(super) const MAX_CANDIDATES: usize = 8;
 /// How long a server may take to say whether and how a membership can be had.
 const TEMPLATE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the state of a large room may take.
@@ -27,6 +27,34 @@ pub(super) fn brief(federation: &Federation) -> Limits {
 /// Limits of an answer that holds the state of a room.
 pub(super) fn large() -> Limits {
     Limits { timeout: STATE_TIMEOUT, max_bytes: STATE_BYTES }
+}
+
+/// Bytes that the IDs of the state of a large room may have.
+const STATE_IDS_BYTES: usize = 32 * 1024 * 1024;
+/// IDs that the state of a room and its auth chain may have: no room of the public federation has as many.
+pub(super) const MAX_STATE_IDS: usize = 300_000;
+
+/// Limits of an answer that holds the IDs of a room's state.
+pub(super) fn many_ids() -> Limits {
+    Limits { timeout: STATE_TIMEOUT, max_bytes: STATE_IDS_BYTES }
+}
+
+/// In which order servers of a room are asked: first one that should know, then the others, those that
+/// were unreachable a moment ago last. The others begin behind so many of them, over the end as often as
+/// it takes: who is asked again skips those that were asked before.
+pub(super) fn in_turn(
+    federation: &Federation,
+    first: Option<OwnedServerName>,
+    others: impl IntoIterator<Item = OwnedServerName>,
+    skipped: usize,
+) -> Vec<OwnedServerName> {
+    let destinations = federation.destinations();
+    let (mut awake, asleep): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|server| destinations.due_in(server).is_none());
+    let start = skipped.checked_rem(awake.len()).unwrap_or(0);
+    awake.rotate_left(start);
+    let own = federation.identity().server_name();
+    candidates(own, first.into_iter().chain(awake).chain(asleep))
 }
 
 /// The servers to ask: in this order, each once, never this one.
@@ -135,6 +163,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::testing::{Network, Server};
 
     #[test]
     fn each_server_is_asked_once_and_never_this_one() {
@@ -144,6 +173,22 @@ mod tests {
         assert_eq!(candidates(own, named), ["a.test", "b.test"]);
         let many = (0..20).map(|n| ServerName::parse(format!("s{n}.test")).unwrap());
         assert_eq!(candidates(own, many).len(), MAX_CANDIDATES);
+    }
+
+    #[tokio::test]
+    async fn who_should_know_is_asked_first_who_is_away_last_and_others_each_time() {
+        let network = Network::default();
+        let us = Server::open("here.test", &network).await.federation;
+        us.destinations().failed(server_name!("s03.test"), "away");
+        let name = |n: usize| ServerName::parse(format!("s{n:02}.test")).unwrap();
+        let others = || (0..20).map(name);
+        let first = Some(name(9));
+        let asked = in_turn(&us, first.clone(), others(), 0);
+        assert_eq!(asked, [9, 0, 1, 2, 4, 5, 6, 7].map(name));
+        let asked = in_turn(&us, first, others(), MAX_CANDIDATES - 1);
+        assert_eq!(asked, [9, 8, 10, 11, 12, 13, 14, 15].map(name));
+        assert_eq!(in_turn(&us, None, [3, 5].map(name), 7), [5, 3].map(name));
+        assert!(in_turn(&us, None, [], 3).is_empty());
     }
 
     #[test]
@@ -171,6 +216,7 @@ mod tests {
             errcode: errcode.to_owned(),
             message: "why".to_owned(),
             body: Some(Box::new(json!({ "room_version": "99" }))),
+            retry_after: None,
         };
         assert!(matches!(refusal(matrix("M_FORBIDDEN")), RoomError::Forbidden(_)));
         assert!(matches!(refusal(matrix("M_NOT_FOUND")), RoomError::UnknownRoom));
@@ -181,4 +227,3 @@ mod tests {
         assert!(matches!(refusal(matrix("M_UNKNOWN")), RoomError::Remote(_)));
     }
 }
-            retry_after: None,

@@ -16,7 +16,7 @@ use ruma::{
 
 use super::{
     Remote,
-    asking::{brief, candidates, refusal},
+    asking::{brief, in_turn, refusal},
 };
 
 /// Events that one backfill asks for at most.
@@ -48,8 +48,14 @@ impl Remote {
         if gaps.is_empty() {
             return Ok(false);
         }
-        let wanted: Vec<OwnedEventId> = gaps.into_iter().map(|(missing, _)| missing).collect();
-        for server in self.neighbours(room_id).await? {
+        let (wanted, children): (Vec<OwnedEventId>, Vec<OwnedEventId>) = gaps.into_iter().unzip();
+        // Whoever made the event behind the deepest gap had what it follows.
+        let author = match children.first() {
+            Some(child) => rooms.event_by_id(room_id, child).await?,
+            None => None,
+        };
+        let author = author.map(|child| child.pdu.sender().server_name().to_owned());
+        for server in self.neighbours(room_id, author).await? {
             match self.backfill_by(&server, room_id, &wanted, limit).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
@@ -80,14 +86,17 @@ impl Remote {
         Ok(held.is_some_and(|held| held.header.standing != Standing::Outlier))
     }
 
-    /// Servers of the room, a few of them.
-    async fn neighbours(&self, room_id: &RoomId) -> Result<Vec<OwnedServerName>, RoomError> {
+    /// Servers of the room, a few of them: each time others.
+    async fn neighbours(
+        &self,
+        room_id: &RoomId,
+        first: Option<OwnedServerName>,
+    ) -> Result<Vec<OwnedServerName>, RoomError> {
         let servers = self.federation().rooms().remote_servers(room_id).await?;
-        let destinations = self.federation().destinations();
-        let (awake, asleep): (Vec<OwnedServerName>, Vec<OwnedServerName>) =
-            servers.iter().cloned().partition(|server| destinations.due_in(server).is_none());
-        let own = self.federation().identity().server_name();
-        let mut servers = candidates(own, awake.into_iter().chain(asleep));
+        let first = first.filter(|first| servers.contains(first));
+        // One of them may be the one that comes first.
+        let skipped = self.next_history_turn().wrapping_mul(MAX_SERVERS - 1);
+        let mut servers = in_turn(self.federation(), first, servers.iter().cloned(), skipped);
         servers.truncate(MAX_SERVERS);
         Ok(servers)
     }
@@ -175,7 +184,7 @@ impl Remote {
         direction: Direction,
     ) -> Result<Option<(OwnedEventId, MilliSecondsSinceUnixEpoch)>, RoomError> {
         let federation = self.federation();
-        for server in self.neighbours(room_id).await? {
+        for server in self.neighbours(room_id, None).await? {
             let request = get_event_by_timestamp::Request::new(room_id.to_owned(), at, direction);
             let asked = federation.client().send(&server, request, brief(federation)).await;
             let Ok(found) = asked else { continue };

@@ -24,8 +24,9 @@ use super::{
 
 /// Whether members are left out of the first answer and fetched behind it (faster joins).
 const OMIT_MEMBERS: bool = true;
-/// Servers in the room that are remembered for completing its state.
-const MAX_SERVERS: usize = 100;
+/// Servers in the room that are taken over from the answer: more than any room of the public federation
+/// has. Rooms keep as many of them as they see fit.
+const MAX_SERVERS: usize = 50_000;
 
 impl Remote {
     /// Joins by way of the first server that lets the user in.
@@ -94,6 +95,7 @@ impl Remote {
             raw(&event)?,
         );
         request.omit_members = OMIT_MEMBERS;
+        let _place = self.answer_places().acquire().await.map_err(|_| RoomError::Busy)?;
         let answer =
             federation.client().send(server, request, large()).await.map_err(refusal)?.room_state;
         let event = if restricted {
@@ -150,6 +152,7 @@ impl Remote {
         };
         self.federation().rooms().admit_join(join).await?;
         if members_omitted {
+            self.remember_resident(room_id, &event_id, server).await?;
             self.wake_completion();
         }
         Ok(event_id)

@@ -14,8 +14,12 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot};
 
 use super::{Remote, asking::again};
 
-/// Remote joins that may be under way at a time: each may hold the state of a large room.
+/// Remote joins that may be under way at a time.
 const MAX_JOINS: usize = 64;
+/// Answers to joins that are read at a time: each may hold the state of a large room.
+pub(super) const MAX_ANSWERS: usize = 16;
+/// Other memberships that other servers take part in at a time.
+pub(super) const MAX_WISHES: usize = 256;
 
 type Joined = Result<OwnedEventId, Arc<RoomError>>;
 type Running = Shared<BoxFuture<'static, Joined>>;
@@ -41,6 +45,23 @@ impl Remote {
     ) -> Result<OwnedEventId, RoomError> {
         let running = self.running_join(wish)?;
         running.await.map_err(|error| again(&error))
+    }
+
+    /// Does something that other servers take part in, to its end, even if the client that wants it goes
+    /// away: what they have accepted must be known here, too.
+    pub(super) async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, RoomError>> + Send + 'static,
+    ) -> Result<T, RoomError> {
+        let place = Arc::clone(self.wishes()).try_acquire_owned().map_err(|_| RoomError::Busy)?;
+        let (done, answer) = oneshot::channel();
+        self.federation().spawn(async move {
+            let _place = place;
+            // Nobody may be waiting any more.
+            drop(done.send(work.await));
+        });
+        // Dropping the sender, when the server stops, is an answer too.
+        answer.await.unwrap_or(Err(RoomError::Busy))
     }
 
     fn running_join(&self, wish: RemoteMembership) -> Result<Running, RoomError> {

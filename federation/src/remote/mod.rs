@@ -20,7 +20,13 @@ mod signed;
 mod state;
 mod template;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use hearth_rooms::{
@@ -31,13 +37,14 @@ use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName,
     RoomId, api::Direction,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
-pub(crate) use self::leave::servers_of;
 use self::{
-    joins::{Joins, RoomLocks},
+    joins::{Joins, MAX_ANSWERS, MAX_WISHES, RoomLocks},
     profiles::Profiles,
+    state::MAX_STATES,
 };
+pub(crate) use self::{leave::servers_of, partial::PARTIAL_JOINS};
 use crate::Federation;
 
 /// [`RemoteRooms`] and [`hearth_users::RemoteProfiles`] over the network. Cheap to clone.
@@ -54,6 +61,14 @@ struct Inner {
     profiles: Profiles,
     /// A room was joined with part of its state.
     completion: Notify,
+    /// Places for whole states.
+    state_places: Semaphore,
+    /// Places for answers to joins.
+    answer_places: Semaphore,
+    /// Places for memberships other than joins.
+    wishes: Arc<Semaphore>,
+    /// Counts questions about history, so that each is put to other servers first.
+    history_turn: AtomicUsize,
 }
 
 impl fmt::Debug for Remote {
@@ -73,6 +88,10 @@ impl Remote {
             history_locks: RoomLocks::default(),
             profiles: Profiles::default(),
             completion: Notify::new(),
+            state_places: Semaphore::new(MAX_STATES),
+            answer_places: Semaphore::new(MAX_ANSWERS),
+            wishes: Arc::new(Semaphore::new(MAX_WISHES)),
+            history_turn: AtomicUsize::new(0),
         }))
     }
 
@@ -100,6 +119,22 @@ impl Remote {
         &self.0.completion
     }
 
+    fn state_places(&self) -> &Semaphore {
+        &self.0.state_places
+    }
+
+    fn answer_places(&self) -> &Semaphore {
+        &self.0.answer_places
+    }
+
+    fn wishes(&self) -> &Arc<Semaphore> {
+        &self.0.wishes
+    }
+
+    fn next_history_turn(&self) -> usize {
+        self.0.history_turn.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// A room's state is to be completed.
     fn wake_completion(&self) {
         self.0.completion.notify_one();
@@ -113,15 +148,18 @@ impl RemoteRooms for Remote {
     }
 
     async fn knock(&self, wish: RemoteMembership) -> Result<OwnedEventId, RoomError> {
-        self.knock_in_turn(wish).await
+        let remote = self.clone();
+        self.to_its_end(async move { remote.knock_in_turn(wish).await }).await
     }
 
     async fn leave(&self, wish: RemoteMembership) -> Result<OwnedEventId, RoomError> {
-        self.leave_in_turn(wish).await
+        let remote = self.clone();
+        self.to_its_end(async move { remote.leave_in_turn(wish).await }).await
     }
 
     async fn invite(&self, invite: RemoteInvite) -> Result<CheckedPdu, RoomError> {
-        self.invite_by(invite).await
+        let remote = self.clone();
+        self.to_its_end(async move { remote.invite_by(invite).await }).await
     }
 
     async fn policy_signature(

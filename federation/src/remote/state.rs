@@ -13,12 +13,14 @@ use serde_json::value::RawValue;
 
 use super::{
     Remote,
-    asking::{brief, large, refusal, unfit},
+    asking::{MAX_STATE_IDS, brief, large, many_ids, refusal, unfit},
     join::apart,
 };
 
 /// Events that are fetched one by one; if more are missing, the whole state is.
 const MAX_SINGLE: usize = 50;
+/// Whole states that are fetched at a time, for whatever reason: each may take hundreds of megabytes.
+pub(super) const MAX_STATES: usize = 4;
 /// Events that are fetched at a time.
 const CONCURRENCY: usize = 8;
 
@@ -31,6 +33,7 @@ impl Remote {
         room_id: &RoomId,
         event_id: OwnedEventId,
     ) -> Result<(Vec<CheckedPdu>, Vec<CheckedPdu>), RoomError> {
+        let _place = self.state_places().acquire().await.map_err(|_| RoomError::Busy)?;
         let request = get_state::Request::new(event_id, room_id.to_owned());
         let client = self.federation().client();
         let answer = client.send(server, request, large()).await.map_err(refusal)?;
@@ -49,7 +52,10 @@ impl Remote {
     ) -> Result<Vec<OwnedEventId>, RoomError> {
         let request = get_state_ids::Request::new(event_id.clone(), room_id.to_owned());
         let client = self.federation().client();
-        let answer = client.send(server, request, large()).await.map_err(refusal)?;
+        let answer = client.send(server, request, many_ids()).await.map_err(refusal)?;
+        if answer.pdu_ids.len() + answer.auth_chain_ids.len() > MAX_STATE_IDS {
+            return Err(unfit(server, "the state is too large"));
+        }
         let wanted = answer.pdu_ids.iter().chain(&answer.auth_chain_ids);
         let missing = self.unknown(room_id, wanted).await?;
         if !missing.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use hearth_federation::FederationConfig;
 use hearth_testkit::{Network, Passage, TestServer, TestUser, encode};
 use parking_lot::Mutex;
 use ruma::{EventId, RoomId, ServerName, UserId};
@@ -22,13 +23,27 @@ pub(crate) struct World {
 impl World {
     /// Starts servers of these names.
     pub(crate) async fn start(names: &[&str]) -> Self {
+        Self::start_with(names, |_| ()).await
+    }
+
+    /// Starts servers of these names with another configuration.
+    pub(crate) async fn start_with(
+        names: &[&str],
+        configure: impl Fn(&mut FederationConfig),
+    ) -> Self {
         let network = Network::new();
         let mut servers = BTreeMap::new();
         for name in names {
-            let server = TestServer::builder().federating(name, &network).start().await;
-            servers.insert((*name).to_owned(), server);
+            let builder = TestServer::builder().federating(name, &network);
+            let builder = builder.config(|config| configure(&mut config.federation));
+            servers.insert((*name).to_owned(), builder.start().await);
         }
         Self { servers, network, passages: Mutex::default() }
+    }
+
+    /// Stops a server, and starts it again.
+    pub(crate) async fn restart(&mut self, name: &str) {
+        self.servers.get_mut(name).unwrap().restart().await;
     }
 
     /// Registers a user of a server.
