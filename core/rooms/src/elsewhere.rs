@@ -241,8 +241,14 @@ impl Rooms {
             event,
             room_state,
         };
-        let signed = remote.invite(invite).await?;
-        self.add_own(room_id, signed, transaction).await
+        // In a task of its own: a client that goes away does not stop what the invitee's server may have
+        // accepted already. The way to other servers ends it when it is closed.
+        let (rooms, room_id) = (self.clone(), room_id.to_owned());
+        let task = tokio::spawn(async move {
+            let signed = remote.invite(invite).await?;
+            rooms.add_own(&room_id, signed, transaction).await
+        });
+        task.await.map_err(|error| RoomError::internal(error.to_string()))?
     }
 
     /// What an invitee's server is shown of the room: full events.

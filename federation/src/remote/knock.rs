@@ -15,7 +15,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     Remote,
-    asking::{Refusals, brief, candidates, raw, refusal, unfit},
+    asking::{Refusals, brief, candidates, raw, refusal},
     template::draft,
 };
 
@@ -62,11 +62,10 @@ impl Remote {
         let event_id = event.pdu().id().to_owned();
         let request = send_knock::Request::new(wish.room_id.clone(), event_id, raw(&event)?);
         let answer = federation.client().send(server, request, limits).await.map_err(refusal)?;
-        if answer.knock_room_state.len() > MAX_SHOWN {
-            return Err(unfit(server, "too much state"));
-        }
-        let stripped_state =
-            self.stripped(&room_version, &wish.room_id, answer.knock_room_state).await;
+        // The knock is taken, so it stands, however much is shown.
+        let mut shown = answer.knock_room_state;
+        shown.truncate(MAX_SHOWN);
+        let stripped_state = self.stripped(&room_version, &wish.room_id, shown).await;
         Ok(OutOfBand {
             room_id: wish.room_id.clone(),
             room_version,
