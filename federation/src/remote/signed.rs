@@ -87,10 +87,15 @@ async fn verify(
 
 #[cfg(test)]
 mod tests {
-    use ruma::{owned_event_id, server_name};
+    use hearth_types::ServerIdentity;
+    use ruma::{
+        owned_event_id, server_name,
+        signatures::{hash_and_sign_event, sign_event},
+    };
     use serde_json::{json, value::to_raw_value};
 
     use super::*;
+    use crate::testing::{Network, Server};
 
     fn ours() -> CheckedPdu {
         let event = json!({
@@ -124,6 +129,40 @@ mod tests {
             json!({ "here.test": { "ed25519:1": "ours" }, "there.test": { "ed25519:2": "theirs" } })
         );
         assert!(!merged.contains_key("unsigned"));
+    }
+
+    /// What `countersigned` says of an event of ours that `signer` has signed in the name of `server`.
+    async fn verdict(us: &Server, signer: &ServerIdentity, server: &ServerName) -> bool {
+        let version = RoomVersionId::V11;
+        let redaction = version.rules().unwrap().redaction;
+        let own = us.federation.identity();
+        let mut object: CanonicalJsonObject = serde_json::from_value(json!({
+            "auth_events": [], "content": { "membership": "invite" }, "depth": 1,
+            "origin_server_ts": 1, "prev_events": ["$before"], "room_id": "!room:here.test",
+            "sender": "@ann:here.test", "state_key": "@bob:there.test", "type": "m.room.member",
+        }))
+        .unwrap();
+        let name = own.server_name().as_str();
+        hash_and_sign_event(name, own.key_pair(), &mut object, &redaction).unwrap();
+        let json = Bytes::from(serde_json::to_vec(&object).unwrap());
+        let ours = CheckedPdu::new(Pdu::parse(owned_event_id!("$invite"), json).unwrap());
+        sign_event(server.as_str(), signer.key_pair(), &mut object, &redaction).unwrap();
+        let answered = to_raw_value(&object).unwrap();
+        countersigned(&us.federation, &version, &ours, &answered, server).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_signature_counts_only_if_that_server_made_it() {
+        let network = Network::default();
+        let us = Server::open("here.test", &network).await;
+        let them = Server::open("there.test", &network).await;
+        let there = server_name!("there.test");
+        assert!(verdict(&us, them.federation.identity(), there).await);
+        // Another key of the same name.
+        let key = ServerIdentity::generate_key();
+        let forger = ServerIdentity::from_der(there.to_owned(), &key, "1".to_owned()).unwrap();
+        assert!(!verdict(&us, &forger, there).await);
+        assert!(!verdict(&us, us.federation.identity(), there).await);
     }
 
     #[test]
