@@ -6,7 +6,7 @@ use hearth_http::{Class, Endpoints, Policy};
 use crate::{
     ClientApi,
     routes::{
-        account, account_data, admin, alias, device, directory, discovery, filter, knock,
+        account, account_data, admin, alias, backup, device, directory, discovery, filter, knock,
         membership, message, peeking, presence, profile, push, receipt, redact, relations, room,
         session, shared_secret, space, state, sync, tag, threads, typing, user_directory,
         websocket,
@@ -16,7 +16,12 @@ use crate::{
 /// The client-server API over this state. The result is still to be
 /// [finished](hearth_http::finish), once, together with other APIs.
 pub fn router(api: ClientApi) -> Router {
-    accounts().merge(personal()).merge(rooms()).merge(reading()).into_router(api)
+    accounts()
+        .merge(personal())
+        .merge(key_backup())
+        .merge(rooms())
+        .merge(reading())
+        .into_router(api)
 }
 
 /// Discovery, registration, sessions, devices, administration.
@@ -91,6 +96,25 @@ fn personal() -> Endpoints<ClientApi> {
         .ruma(receipt::create)
         .ruma(receipt::set_markers)
         .ruma(user_directory::search)
+}
+
+/// A user's key backup.
+fn key_backup() -> Endpoints<ClientApi> {
+    Endpoints::new()
+        .ruma(backup::create)
+        .ruma(backup::latest)
+        .ruma(backup::get)
+        .ruma(backup::update)
+        .ruma(backup::delete)
+        .ruma(backup::add)
+        .ruma(backup::add_room)
+        .ruma(backup::add_session)
+        .ruma(backup::keys)
+        .ruma(backup::room_keys)
+        .ruma(backup::session_key)
+        .ruma(backup::delete_keys)
+        .ruma(backup::delete_room_keys)
+        .ruma(backup::delete_session_key)
 }
 
 /// What changes rooms.

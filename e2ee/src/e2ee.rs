@@ -73,6 +73,7 @@ impl E2ee {
         let e2ee = Self { inner: Arc::new(inner) };
         e2ee.users().set_device_keeper(Arc::new(Keeper::new(&e2ee)));
         e2ee.finish_removals().await?;
+        e2ee.finish_backup_deletions().await?;
         Ok(e2ee)
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod account_data;
 pub(crate) mod admin;
 pub(crate) mod alias;
+pub(crate) mod backup;
 pub(crate) mod device;
 pub(crate) mod directory;
 pub(crate) mod discovery;

@@ -1,11 +1,18 @@
 //! Key backup: what a user's clients store of their room keys, encrypted (CS "Server-side key backups").
+//!
+//! `versions` makes, reads and deletes backups · `keys` adds, reads and deletes what is in them. Each
+//! commit that changes keys writes the version's count and etag too, so that a backup is never half
+//! counted, whatever happens in between.
+
+mod keys;
+mod versions;
 
 use std::collections::BTreeMap;
 
-use ruma::{OwnedRoomId, RoomId, UserId};
+use ruma::OwnedRoomId;
 use serde_json::value::RawValue;
 
-use crate::{E2ee, E2eeError};
+use crate::{E2eeError, schema::BackupVersionRow};
 
 /// A version of a backup.
 #[derive(Clone, Debug)]
@@ -29,6 +36,12 @@ pub struct BackupState {
     pub etag: String,
 }
 
+impl BackupState {
+    fn of(row: &BackupVersionRow) -> Self {
+        Self { count: row.count, etag: row.etag.to_string() }
+    }
+}
+
 /// A backed-up key.
 #[derive(Clone, Debug)]
 pub struct BackedUpKey {
@@ -45,82 +58,21 @@ pub struct BackedUpKey {
 /// Backed-up keys by room and session.
 pub type BackupKeys = BTreeMap<OwnedRoomId, BTreeMap<String, BackedUpKey>>;
 
-impl E2ee {
-    /// Makes a version, which becomes the current one. Returns its number.
-    pub async fn create_backup(
-        &self,
-        user_id: &UserId,
-        algorithm: String,
-        auth_data: Box<RawValue>,
-    ) -> Result<String, E2eeError> {
-        let _ = (user_id, algorithm, auth_data);
-        unimplemented!("backup")
-    }
-
-    /// One version, or the current one.
-    ///
-    /// # Errors
-    ///
-    /// [`E2eeError::NotFound`]
-    pub async fn backup(
-        &self,
-        user_id: &UserId,
-        version: Option<&str>,
-    ) -> Result<BackupVersion, E2eeError> {
-        let _ = (user_id, version);
-        unimplemented!("backup")
-    }
-
-    /// Replaces a version's data; its algorithm stays.
-    pub async fn update_backup(
-        &self,
-        user_id: &UserId,
-        version: &str,
-        algorithm: &str,
-        auth_data: Box<RawValue>,
-    ) -> Result<(), E2eeError> {
-        let _ = (user_id, version, algorithm, auth_data);
-        unimplemented!("backup")
-    }
-
-    /// Deletes a version with its keys.
-    pub async fn delete_backup(&self, user_id: &UserId, version: &str) -> Result<(), E2eeError> {
-        let _ = (user_id, version);
-        unimplemented!("backup")
-    }
-
-    /// Adds keys to the current version; of two for a session the better one stays.
-    pub async fn add_backup_keys(
-        &self,
-        user_id: &UserId,
-        version: &str,
-        keys: BackupKeys,
-    ) -> Result<BackupState, E2eeError> {
-        let _ = (user_id, version, keys);
-        unimplemented!("backup")
-    }
-
-    /// Keys of a version: all, of a room, or of a session.
-    pub async fn backup_keys(
-        &self,
-        user_id: &UserId,
-        version: &str,
-        room_id: Option<&RoomId>,
-        session_id: Option<&str>,
-    ) -> Result<BackupKeys, E2eeError> {
-        let _ = (user_id, version, room_id, session_id);
-        unimplemented!("backup")
-    }
-
-    /// Deletes keys of a version: all, of a room, or of a session.
-    pub async fn delete_backup_keys(
-        &self,
-        user_id: &UserId,
-        version: &str,
-        room_id: Option<&RoomId>,
-        session_id: Option<&str>,
-    ) -> Result<BackupState, E2eeError> {
-        let _ = (user_id, version, room_id, session_id);
-        unimplemented!("backup")
-    }
+/// The number of a version. What is none is a version that does not exist.
+fn number_of(version: &str) -> Result<u64, E2eeError> {
+    let is_number = version.bytes().all(|byte| byte.is_ascii_digit()) && !version.starts_with('0');
+    let number = is_number.then(|| version.parse().ok()).flatten();
+    number.ok_or_else(no_such_backup)
 }
+
+fn no_such_backup() -> E2eeError {
+    E2eeError::NotFound("There is no such backup".to_owned())
+}
+
+fn stored_json(json: String) -> Result<Box<RawValue>, E2eeError> {
+    RawValue::from_string(json)
+        .map_err(|error| E2eeError::Internal(format!("a stored key backup: {error}")))
+}
+
+#[cfg(test)]
+mod tests;

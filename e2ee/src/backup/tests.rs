@@ -1,0 +1,188 @@
+use proptest::prelude::*;
+use ruma::{OwnedUserId, room_id};
+use serde_json::{json, value::to_raw_value};
+
+use super::*;
+use crate::{
+    E2ee,
+    schema::{BACKUP_KEYS, BACKUP_VERSIONS},
+    testing::Bench,
+};
+
+const ALGORITHM: &str = "m.megolm_backup.v1.curve25519-aes-sha2";
+
+fn raw(value: &serde_json::Value) -> Box<RawValue> {
+    to_raw_value(value).unwrap()
+}
+
+fn key(first_message_index: u64, forwarded_count: u64, is_verified: bool) -> BackedUpKey {
+    let session_data = raw(&json!({ "ciphertext": first_message_index }));
+    BackedUpKey { first_message_index, forwarded_count, is_verified, session_data }
+}
+
+/// Keys of one room.
+fn keys<'a>(sessions: impl IntoIterator<Item = (&'a str, BackedUpKey)>) -> BackupKeys {
+    let sessions = sessions.into_iter().map(|(id, key)| (id.to_owned(), key)).collect();
+    BackupKeys::from([(room_id!("!r:x").to_owned(), sessions)])
+}
+
+async fn created(e2ee: &E2ee, user_id: &OwnedUserId) -> String {
+    let auth_data = raw(&json!({ "public_key": "abc" }));
+    e2ee.create_backup(user_id, ALGORITHM.to_owned(), auth_data).await.unwrap()
+}
+
+#[tokio::test]
+async fn versions_are_made_replaced_and_deleted() {
+    let bench = Bench::new().await;
+    let (alice, e2ee) = (bench.user_with_device("alice").await.0, &bench.e2ee);
+    assert!(matches!(e2ee.backup(&alice, None).await, Err(E2eeError::NotFound(_))));
+    let one = created(e2ee, &alice).await;
+    let two = created(e2ee, &alice).await;
+    assert_eq!((one.as_str(), two.as_str()), ("1", "2"));
+    let current = e2ee.backup(&alice, None).await.unwrap();
+    assert_eq!((current.version.as_str(), current.state.count), ("2", 0));
+    let auth_data = raw(&json!({ "public_key": "def" }));
+    let other = e2ee.update_backup(&alice, &two, "m.other", auth_data.clone()).await;
+    assert!(matches!(other, Err(E2eeError::InvalidParam(_))));
+    e2ee.update_backup(&alice, &two, ALGORITHM, auth_data).await.unwrap();
+    let changed = e2ee.backup(&alice, Some("2")).await.unwrap();
+    assert_eq!(changed.auth_data.get(), r#"{"public_key":"def"}"#);
+    e2ee.delete_backup(&alice, &two).await.unwrap();
+    assert_eq!(e2ee.backup(&alice, None).await.unwrap().version, "1");
+    for version in ["2", "3", "0", "01", "+1", "x", ""] {
+        let gone = e2ee.backup(&alice, Some(version)).await;
+        assert!(matches!(gone, Err(E2eeError::NotFound(_))), "{version}");
+    }
+    assert_eq!(created(e2ee, &alice).await, "3", "no number is used twice");
+}
+
+#[tokio::test]
+async fn keys_are_counted_and_the_better_one_stays() {
+    let bench = Bench::new().await;
+    let (alice, e2ee) = (bench.user_with_device("alice").await.0, &bench.e2ee);
+    let version = created(e2ee, &alice).await;
+    let add = async |sessions| e2ee.add_backup_keys(&alice, &version, sessions).await.unwrap();
+    let first = add(keys([("a", key(5, 1, false)), ("b", key(0, 0, true))])).await;
+    assert_eq!(first.count, 2);
+    let worse = add(keys([("a", key(6, 0, false)), ("b", key(0, 0, false))])).await;
+    assert_eq!(worse, first, "nothing changed");
+    let better = add(keys([("a", key(4, 9, false)), ("c", key(1, 1, false))])).await;
+    assert_eq!(better.count, 3);
+    assert_ne!(better.etag, first.etag);
+    let held = e2ee.backup_keys(&alice, &version, None, None).await.unwrap();
+    let indices: Vec<_> = held
+        .values()
+        .flatten()
+        .map(|(id, key)| (id.as_str(), key.first_message_index, key.is_verified))
+        .collect();
+    assert_eq!(indices, [("a", 4, false), ("b", 0, true), ("c", 1, false)]);
+}
+
+#[tokio::test]
+async fn only_the_current_version_takes_keys() {
+    let bench = Bench::new().await;
+    let (alice, e2ee) = (bench.user_with_device("alice").await.0, &bench.e2ee);
+    let none = e2ee.add_backup_keys(&alice, "1", keys([])).await;
+    assert!(matches!(none, Err(E2eeError::NotFound(_))));
+    created(e2ee, &alice).await;
+    created(e2ee, &alice).await;
+    let old = e2ee.add_backup_keys(&alice, "1", keys([("a", key(0, 0, true))])).await;
+    assert!(
+        matches!(&old, Err(E2eeError::WrongBackupVersion { current }) if current == "2"),
+        "{old:?}"
+    );
+    // What is in an older one can still be read.
+    assert!(e2ee.backup_keys(&alice, "1", None, None).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn keys_are_read_and_deleted_by_room_and_session() {
+    let bench = Bench::new().await;
+    let (alice, e2ee) = (bench.user_with_device("alice").await.0, &bench.e2ee);
+    let version = created(e2ee, &alice).await;
+    let (one, two) = (room_id!("!a:x"), room_id!("!b:x"));
+    let mut all = BackupKeys::new();
+    for room_id in [one, two] {
+        // More than one page and many commits.
+        let sessions = (0..1_250).map(|number| (format!("s{number}"), key(number, 0, true)));
+        all.insert(room_id.to_owned(), sessions.collect());
+    }
+    let state = e2ee.add_backup_keys(&alice, &version, all).await.unwrap();
+    assert_eq!(state.count, 2_500);
+    let count = async |room_id, session_id| {
+        let keys = e2ee.backup_keys(&alice, &version, room_id, session_id).await;
+        keys.map(|rooms| rooms.values().map(BTreeMap::len).sum::<usize>())
+    };
+    assert_eq!(count(None, None).await.unwrap(), 2_500);
+    assert_eq!(count(Some(two), None).await.unwrap(), 1_250);
+    assert_eq!(count(Some(one), Some("s7")).await.unwrap(), 1);
+    assert!(matches!(count(Some(one), Some("s9999")).await, Err(E2eeError::NotFound(_))));
+    let state = e2ee.delete_backup_keys(&alice, &version, Some(one), Some("s7")).await.unwrap();
+    assert_eq!(state.count, 2_499);
+    let state = e2ee.delete_backup_keys(&alice, &version, Some(two), None).await.unwrap();
+    assert_eq!(state.count, 1_249);
+    let state = e2ee.delete_backup_keys(&alice, &version, None, None).await.unwrap();
+    assert_eq!((state.count, count(None, None).await.unwrap()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_deletion_that_a_crash_cut_short_is_finished() {
+    let bench = Bench::new().await;
+    let alice = bench.user_with_device("alice").await.0;
+    let version = created(&bench.e2ee, &alice).await;
+    bench.e2ee.add_backup_keys(&alice, &version, keys([("a", key(0, 0, true))])).await.unwrap();
+    let mut row = bench.store.get(&BACKUP_VERSIONS, &alice, &1).await.unwrap().unwrap();
+    row.deleted = true;
+    let mut commit = hearth_storage::Commit::new(&alice);
+    commit.put(&BACKUP_VERSIONS, &alice, &1, &row);
+    bench.store.commit(commit).await.unwrap();
+    let bench = bench.reopen().await;
+    let place = (1, room_id!("!r:x").to_owned(), "a".to_owned());
+    assert_eq!(bench.store.get(&BACKUP_KEYS, &alice, &place).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_refused() {
+    let bench = Bench::new().await;
+    let (alice, e2ee) = (bench.user_with_device("alice").await.0, &bench.e2ee);
+    let large = raw(&json!({ "x": "x".repeat(70_000) }));
+    let too_large = e2ee.create_backup(&alice, ALGORITHM.to_owned(), large.clone()).await;
+    assert!(matches!(too_large, Err(E2eeError::TooLarge(_))));
+    let no_object = e2ee.create_backup(&alice, ALGORITHM.to_owned(), raw(&json!([]))).await;
+    assert!(matches!(no_object, Err(E2eeError::BadJson(_))));
+    let version = created(e2ee, &alice).await;
+    let large = BackedUpKey { session_data: large, ..key(0, 0, true) };
+    let too_large = e2ee.add_backup_keys(&alice, &version, keys([("a", large)])).await;
+    assert!(matches!(too_large, Err(E2eeError::TooLarge(_))));
+    let long = "s".repeat(256);
+    let too_long = e2ee.add_backup_keys(&alice, &version, keys([(&*long, key(0, 0, true))])).await;
+    assert!(matches!(too_long, Err(E2eeError::InvalidParam(_))));
+    assert_eq!(e2ee.backup(&alice, None).await.unwrap().state.count, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// In whatever order keys of one session come, the same one stays, but for equal ones.
+    #[test]
+    fn the_order_of_uploads_does_not_matter(
+        mut sorts in proptest::collection::vec((0..3u64, 0..3u64, any::<bool>()), 1..6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let kept = |sorts: &[(u64, u64, bool)]| runtime.block_on(async {
+            let bench = Bench::new().await;
+            let alice = bench.user_with_device("alice").await.0;
+            let version = created(&bench.e2ee, &alice).await;
+            for (index, forwarded, verified) in sorts {
+                let added = keys([("a", key(*index, *forwarded, *verified))]);
+                bench.e2ee.add_backup_keys(&alice, &version, added).await.unwrap();
+            }
+            let held = bench.e2ee.backup_keys(&alice, &version, None, None).await.unwrap();
+            let key = held.values().next().unwrap().values().next().unwrap().clone();
+            (key.is_verified, key.first_message_index, key.forwarded_count)
+        });
+        let forwards = kept(&sorts);
+        sorts.reverse();
+        prop_assert_eq!(forwards, kept(&sorts));
+    }
+}
