@@ -139,7 +139,8 @@ impl Room {
         batch.add_nodes(&self.id, &nodes);
     }
 
-    /// The forward extremities with this event among them; `None` if they would be too many.
+    /// The forward extremities with this event among them, unless it is followed already; `None` if they
+    /// would be too many.
     pub(super) fn tips_with(
         &self,
         view: &Context<'_>,
@@ -149,7 +150,8 @@ impl Room {
         let followed = self.followed(view, &event.header.prev_events)?;
         let mut tips = self.tips.clone();
         tips.retain(|tip| !followed.contains(&tip.ordinal));
-        if is_followed {
+        // Whatever others name: a room always has an end.
+        if is_followed && !tips.is_empty() {
             return Ok(Some(tips));
         }
         if tips.len() >= MAX_EXTREMITIES {

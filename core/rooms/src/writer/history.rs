@@ -201,7 +201,8 @@ impl Room {
         (event, change): (StoredEvent, StateChange),
         place: TimelineIndex,
     ) -> Result<(), StepError> {
-        let is_followed = self.is_history_gap(view, arrival.pdu.id())?;
+        let is_followed = self.gap_child(view, arrival.pdu.id())?.is_some();
+        let missing = self.open_ends(view, &arrival.missing)?;
         let redacts = received_target(&self.rules, &event.pdu);
         let beside = self.beside_history(view, batch, arrival, &event, redacts.as_deref())?;
         let waits = match &redacts {
@@ -218,7 +219,7 @@ impl Room {
         if let Some(row) = thread {
             self.keep_thread(batch, event.header.event_id.clone(), row);
         }
-        self.close_gap(batch, &event, is_followed, &arrival.missing);
+        self.close_gap(batch, &event, is_followed, &missing);
         self.settle_redactions(batch, &event, waits, &pending);
         Ok(())
     }

@@ -262,8 +262,10 @@ impl Room {
         (event, change): (StoredEvent, StateChange),
         how: &How,
     ) -> Result<Verdict, StepError> {
-        // Whoever names it has it behind them already.
-        let is_followed = self.is_history_gap(view, arrival.pdu.id())?;
+        let child = self.gap_child(view, arrival.pdu.id())?;
+        // What follows it in the timeline has it behind it already. History does not count: another
+        // server told it, and may name in it what is still to come.
+        let is_followed = self.is_live(view, child)?;
         let Some(tips) = self.tips_with(view, &event, is_followed)? else {
             if !matches!(how, How::Own(_)) {
                 let header = EventHeader { standing: Standing::SoftFailed, ..event.header };
@@ -319,7 +321,7 @@ impl Room {
         }
         members.apply(self, batch, &event, position);
         beside.apply(self, batch, &event, TimelineIndex::Live(position));
-        self.close_gap(batch, &event, is_followed, &arrival.missing);
+        self.close_gap(batch, &event, child.is_some(), &arrival.missing);
         self.settle_redactions(batch, &event, waits, &pending);
         if let How::Own(Some(transaction)) = how {
             let at = view.rooms.clock().now();
@@ -329,7 +331,7 @@ impl Room {
     }
 
     /// Stores an event that takes no place in the timeline. `missing` are those of its previous events
-    /// by way of which history goes on.
+    /// by way of which history goes on, if something here follows it.
     pub(super) fn store_quietly(
         &mut self,
         view: &Context<'_>,
@@ -338,10 +340,12 @@ impl Room {
         new_key: Option<NewKey>,
         missing: &[OwnedEventId],
     ) -> Result<(), StepError> {
-        let is_followed = has_state(&event) && self.is_history_gap(view, &event.header.event_id)?;
+        let is_followed =
+            has_state(&event) && self.gap_child(view, &event.header.event_id)?.is_some();
+        let missing = if is_followed { self.open_ends(view, missing)? } else { Vec::new() };
         let pending = self.pending_redactions(view, &event.header.event_id)?;
         let event = self.add_stored(batch, event, None, new_key);
-        self.close_gap(batch, &event, is_followed, missing);
+        self.close_gap(batch, &event, is_followed, &missing);
         self.settle_redactions(batch, &event, None, &pending);
         Ok(())
     }
@@ -478,17 +482,46 @@ impl Room {
         Ok((found, missing))
     }
 
-    /// Does an event that is not here yet have a follower here?
-    pub(super) fn is_history_gap(
+    /// The event here that names one that is not here yet.
+    pub(super) fn gap_child(
         &self,
         view: &Context<'_>,
         event_id: &EventId,
-    ) -> Result<bool, RoomError> {
-        if let Some(open) = self.local.history_gaps.get(event_id) {
-            return Ok(*open);
+    ) -> Result<Option<EventOrdinal>, RoomError> {
+        if let Some(child) = self.local.history_gaps.get(event_id) {
+            return Ok(*child);
         }
         let row = view.snapshot.get(&schema::HISTORY_GAPS, &self.id, &event_id.to_owned())?;
-        Ok(row.is_some())
+        Ok(row.map(|row| row.0))
+    }
+
+    /// Did this event come into the timeline in the ordinary way?
+    fn is_live(
+        &self,
+        view: &Context<'_>,
+        ordinal: Option<EventOrdinal>,
+    ) -> Result<bool, RoomError> {
+        let Some(ordinal) = ordinal else { return Ok(false) };
+        let event = self.event(view, ordinal)?;
+        let is_accepted = event.header.standing == Standing::Accepted;
+        Ok(is_accepted && matches!(event.index, Some(TimelineIndex::Live(_))))
+    }
+
+    /// Of the previous events that an event of history names and that are not here, those that no event
+    /// names which came in the ordinary way: where one does, its gap stays its own.
+    pub(super) fn open_ends(
+        &self,
+        view: &Context<'_>,
+        missing: &[OwnedEventId],
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
+        let mut open = Vec::with_capacity(missing.len());
+        for event_id in missing {
+            let child = self.gap_child(view, event_id)?;
+            if !self.is_live(view, child)? {
+                open.push(event_id.clone());
+            }
+        }
+        Ok(open)
     }
 
     /// Notes which of an event's previous events are not here, and that the event itself is.
@@ -502,12 +535,12 @@ impl Room {
         if was_gap {
             let event_id = event.header.event_id.clone();
             batch.commit.delete(&schema::HISTORY_GAPS, &self.id, &event_id);
-            self.local.history_gaps.insert(event_id, false);
+            self.local.history_gaps.insert(event_id, None);
         }
         for event_id in missing {
             let row = schema::EventOrdinalRow(event.ordinal);
             batch.commit.put(&schema::HISTORY_GAPS, &self.id, event_id, &row);
-            self.local.history_gaps.insert(event_id.clone(), true);
+            self.local.history_gaps.insert(event_id.clone(), Some(event.ordinal));
         }
     }
 }

@@ -83,8 +83,9 @@ pub(crate) struct Local {
     pub(crate) servers: HashMap<OwnedServerName, u64>,
     /// Redactions that wait for their targets; by target.
     pub(crate) pending_redactions: HashMap<OwnedEventId, Vec<EventOrdinal>>,
-    /// Previous events that are not here, and those that were not until now.
-    pub(crate) history_gaps: HashMap<OwnedEventId, bool>,
+    /// Previous events that are not here, with the events that name them; without one, those that have
+    /// just come.
+    pub(crate) history_gaps: HashMap<OwnedEventId, Option<EventOrdinal>>,
     /// Where the batches landed that have become durable.
     pub(crate) settled: HashMap<u64, Committed>,
 }

@@ -282,3 +282,30 @@ async fn a_told_state_has_an_event_rejected_for_good_only_by_its_author() {
         assert_rows_follow(&twin, &shared.id).await;
     }
 }
+
+#[tokio::test]
+async fn history_that_names_what_is_to_come_keeps_nothing_out_of_the_forward_extremities() {
+    for (sender, is_allowed) in [(BOB, true), ("@stranger:b.test", false)] {
+        let shared = Shared::with(RoomVersionId::V11, &[BOB, CAROL]).await;
+        let twin = shared.full_twin("t.test").await;
+        let state: Vec<_> = current(&shared.rooms, &shared.id).await;
+        let state: Vec<_> =
+            state.iter().map(|(_, _, id)| OwnedEventId::try_from(id.as_str()).unwrap()).collect();
+        let news = shared.message(CAROL, "news").await;
+        assert_eq!(shared.take(news.clone()).await, Verdict::Accepted);
+        let early = shared.message(sender, "told before what it follows").await;
+        let early_id = early.pdu().id().to_owned();
+        let told = vec![(early_id, state)];
+        let verdicts = twin.receive_history(&shared.id, vec![early], told).await.unwrap();
+        assert_eq!(verdicts[0] == Verdict::Accepted, is_allowed, "{verdicts:?}");
+
+        let news_id = news.pdu().id().to_owned();
+        assert_eq!(receive(&twin, &shared.id, news).await, Verdict::Accepted);
+        let head = twin.head(&shared.id).await.unwrap().unwrap();
+        let tips = twin.events(&shared.id, &head.extremities).await.unwrap();
+        let tips: Vec<_> = tips.iter().map(|tip| tip.header.event_id.clone()).collect();
+        assert_eq!(tips, [news_id]);
+        let next = shared.message(BOB, "next").await;
+        assert_eq!(receive(&twin, &shared.id, next).await, Verdict::Accepted);
+    }
+}
