@@ -12,7 +12,7 @@ use crate::{
     Rooms,
     error::{DamagedRoom, RoomError},
     rooms::RoomNodes,
-    schema::{self, EventOrdinal, Standing, StoredEvent},
+    schema::{self, EventOrdinal, StoredEvent},
     state::{StateRoot, walk},
 };
 
@@ -45,7 +45,8 @@ impl Rooms {
     /// # Errors
     ///
     /// [`RoomError::UnknownEvent`] if it is not here or has no state; [`RoomError::Forbidden`] if the
-    /// server may not see the room.
+    /// server may not see the room; [`RoomError::Busy`] if the room's own state is still partial after a
+    /// while: without its members it must not be taken for whole.
     pub async fn state_ids_for_server(
         &self,
         server: &ServerName,
@@ -86,8 +87,9 @@ impl Rooms {
         room_id: &RoomId,
         event_id: &EventId,
     ) -> Result<Vec<Bytes>, RoomError> {
-        let mut visibility = self.server_visibility(room_id, server).await?;
+        // Who is in the room is known only then.
         self.wait_for_server(room_id).await?;
+        let mut visibility = self.server_visibility(room_id, server).await?;
         let event = self.event_by_id(room_id, event_id).await?.ok_or(RoomError::UnknownEvent)?;
         if !visibility.joined_now() && !visibility.can_see(&event).await? {
             return Err(RoomError::Forbidden("your server is not in this room".to_owned()));
@@ -104,6 +106,7 @@ impl Rooms {
         room_id: &RoomId,
         event_id: &EventId,
     ) -> Result<StateRoot, RoomError> {
+        self.wait_for_server(room_id).await?;
         let mut visibility = self.server_visibility(room_id, server).await?;
         let event = self.event_by_id(room_id, event_id).await?.ok_or(RoomError::UnknownEvent)?;
         if !visibility.joined_now() && !visibility.can_see(&event).await? {
@@ -139,9 +142,10 @@ impl Rooms {
     }
 }
 
-/// Outliers have no state here, and neither has anything else of which only the bytes are known.
+/// Outliers have no state here, and neither has anything else of which only the bytes are known, such as
+/// what was rejected as an outlier.
 fn has_state(event: &StoredEvent) -> bool {
-    event.header.standing != Standing::Outlier
+    event.header.state_after != StateRoot::default()
 }
 
 /// The events of a state.

@@ -1,15 +1,15 @@
 //! Rooms that are joined with part of their state, which is completed behind the join.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use hearth_rooms::{
     CheckedPdu, RemoteJoin, RoomError, Verdict,
     read::{MembersRequest, StatePart, TimelineToken},
-    schema::{self, Membership, Standing},
+    schema::{self, EventRow, Membership, Standing, StoredEvent},
     state::StateRoot,
 };
-use hearth_storage::Direction;
-use ruma::{OwnedEventId, RoomVersionId, UserId};
+use hearth_storage::{Commit, Direction};
+use ruma::{OwnedEventId, RoomVersionId, UserId, server_name};
 use serde_json::json;
 
 use crate::{
@@ -297,4 +297,39 @@ async fn a_whole_join_puts_an_end_to_a_partial_one() {
     server.rooms.admit_join(far.answer_join(alice.as_str())).await.unwrap();
     assert!(!server.rooms.is_partial(&far.id).await.unwrap());
     assert_whole(&server, &far).await;
+}
+
+#[tokio::test]
+async fn other_servers_are_told_the_state_when_it_is_whole() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    let alice = user("alice");
+    let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    let join = server.rooms.admit_join(answer).await.unwrap();
+    let late = far.join("@late:s9.test");
+    assert_eq!(receive(&server, &far, &late).await, Verdict::Accepted);
+    let (rooms, room_id) = (server.rooms.clone(), far.id.clone());
+    let asked = tokio::spawn(async move {
+        rooms.state_ids_for_server(server_name!("s9.test"), &room_id, &join).await
+    });
+    tokio::task::yield_now().await;
+    let whole = state.len();
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    let told = asked.await.unwrap().unwrap();
+    assert_eq!(told.state.len(), whole);
+}
+
+#[tokio::test]
+async fn an_event_that_was_rejected_without_a_place_has_no_state_to_be_told() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    server.rooms.admit_join(far.answer_join(user("alice").as_str())).await.unwrap();
+    let content = json!({ "topic": "forged" });
+    let sketch = Sketch { sender: BOB, kind: "m.room.topic", state_key: Some(""), content };
+    let forged = far.sign(sketch);
+    let verdicts = server.rooms.receive_outliers(&far.id, vec![forged.clone()]).await.unwrap();
+    assert!(matches!(verdicts[0], Verdict::Rejected(_)), "{verdicts:?}");
+    let asked = server_name!("far.test");
+    let told = server.rooms.state_ids_for_server(asked, &far.id, forged.pdu().id()).await;
+    assert!(matches!(told, Err(RoomError::UnknownEvent)), "{told:?}");
 }
