@@ -11,9 +11,9 @@ mod plan;
 mod recompute;
 mod rows;
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
-use hearth_storage::Direction;
+use hearth_storage::{Direction, Snapshot};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId};
 use serde_json::value::RawValue;
@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use crate::{
     CheckedPdu, Rooms, Teller, Verdict,
     error::RoomError,
-    schema::{self, Standing, StoredEvent},
+    schema::{EventOrdinal, GapRow, HISTORY_GAPS, Standing, StoredEvent},
     writer::{Action, Outcome},
 };
 
@@ -71,8 +71,13 @@ pub struct OutOfBand {
     pub stripped_state: Vec<Box<RawValue>>,
 }
 
-/// Gaps of one room that are looked at: others take their places as these are filled.
-const MAX_GAPS: usize = 100;
+/// Gaps of one room that are read at all: others take their places as these are filled or given up.
+const MAX_GAPS: usize = 10_000;
+/// Gaps that are read inline; more are read in one job.
+const FEW_GAPS: usize = 100;
+/// Gaps that are named of one event at a time: it may have invented all of its previous events. The
+/// others have their turn when these are filled, or were tried.
+const MAX_GAPS_OF_CHILD: usize = 3;
 
 /// What a writer is asked to admit.
 pub(crate) enum Admission {
@@ -177,30 +182,58 @@ impl Rooms {
     }
 
     /// Previous events that the room's events name and that are not here, each with the event that
-    /// names it, the deepest first: where history can be asked for.
+    /// names it: where history can be asked for. Those come first that the fewest servers did not have;
+    /// among them those whose followers are deepest, a few of each follower.
     pub async fn history_gaps(
         &self,
         room_id: &RoomId,
         limit: usize,
     ) -> Result<Vec<(OwnedEventId, OwnedEventId)>, RoomError> {
-        let mut gaps = self.open_gaps(room_id).await?;
-        gaps.sort_by_key(|(_, child)| Reverse(child.pdu.depth()));
-        gaps.truncate(limit);
+        let gaps = self.open_gaps(room_id, limit).await?;
         Ok(gaps.into_iter().map(|(id, child)| (id, child.header.event_id.clone())).collect())
     }
 
-    /// Previous events that are not here, each with the event that names it.
+    /// The same, with the events that name them.
     pub(crate) async fn open_gaps(
         &self,
         room_id: &RoomId,
+        limit: usize,
     ) -> Result<Vec<(OwnedEventId, Arc<StoredEvent>)>, RoomError> {
-        let owned_id = room_id.to_owned();
-        let rows = self
-            .store()
-            .page(&schema::HISTORY_GAPS, &owned_id, .., Direction::Forward, MAX_GAPS)
-            .await?;
-        let ordinals: Vec<_> = rows.iter().map(|(_, row)| row.0).collect();
+        let mut gaps = self.all_gaps(room_id).await?;
+        gaps.sort_by_key(|(_, gap)| (gap.tries, Reverse(gap.depth)));
+        let mut of_child: HashMap<EventOrdinal, usize> = HashMap::new();
+        gaps.retain(|(_, gap)| {
+            let count = of_child.entry(gap.child).or_default();
+            *count += 1;
+            *count <= MAX_GAPS_OF_CHILD
+        });
+        gaps.truncate(limit);
+        let ordinals: Vec<_> = gaps.iter().map(|(_, gap)| gap.child).collect();
         let children = self.events(room_id, &ordinals).await?;
-        Ok(rows.into_iter().map(|(missing, _)| missing).zip(children).collect())
+        Ok(gaps.into_iter().map(|(missing, _)| missing).zip(children).collect())
+    }
+
+    async fn all_gaps(&self, room_id: &RoomId) -> Result<Vec<(OwnedEventId, GapRow)>, RoomError> {
+        let room_id = room_id.to_owned();
+        let forward = Direction::Forward;
+        let few = self.store().page(&HISTORY_GAPS, &room_id, .., forward, FEW_GAPS).await?;
+        if few.len() < FEW_GAPS {
+            return Ok(few);
+        }
+        let read = move |view: &Snapshot| view.page(&HISTORY_GAPS, &room_id, .., forward, MAX_GAPS);
+        Ok(self.store().bulk(read).await?)
+    }
+
+    /// Notes that a server that was asked for these previous events, which are not here, has none of
+    /// them: they are asked for after others, and in the end no more.
+    pub async fn history_not_had(
+        &self,
+        room_id: &RoomId,
+        missing: Vec<OwnedEventId>,
+    ) -> Result<(), RoomError> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.act(room_id, Action::GapsTried(missing)).await.map(drop)
     }
 }

@@ -96,9 +96,9 @@ pub const ROOM_SERVERS: Keyspace<OwnedRoomId, OwnedServerName, ServerRow> =
 pub const SERVER_ROOMS: Keyspace<OwnedServerName, OwnedRoomId, ServerRow> =
     Keyspace::new("server_rooms");
 /// Previous events that are named by events here and are not here themselves, each with the event
-/// that names it: where history can be asked for.
-pub const HISTORY_GAPS: Keyspace<OwnedRoomId, OwnedEventId, EventOrdinalRow> =
-    Keyspace::new("history_gaps");
+/// that names it: where history can be asked for. Who invents previous events fills this list; a row goes
+/// when the event comes, or when [`MAX_GAP_TRIES`] answers did not have it.
+pub const HISTORY_GAPS: Keyspace<OwnedRoomId, OwnedEventId, GapRow> = Keyspace::new("history_gaps");
 
 /// Redactions whose targets are not here yet, (target, redaction).
 pub const PENDING_REDACTIONS: Keyspace<OwnedRoomId, (OwnedEventId, EventOrdinal), ()> =
@@ -376,6 +376,22 @@ impl StoredEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventOrdinalRow(pub EventOrdinal);
 postcard_record!(EventOrdinalRow, version = 1);
+
+/// Answers to questions for history that do not have a certain event, after which it is not asked for
+/// any more: a room's reader asks four servers, which makes ten times.
+pub const MAX_GAP_TRIES: u32 = 40;
+
+/// The row of [`HISTORY_GAPS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapRow {
+    /// The event that names the one that is not here.
+    pub child: EventOrdinal,
+    /// Its depth.
+    pub depth: u64,
+    /// Answers of other servers that did not have it.
+    pub tries: u32,
+}
+postcard_record!(GapRow, version = 1);
 
 /// The row of [`TIMELINE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

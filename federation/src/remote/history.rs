@@ -30,6 +30,25 @@ const MAX_SERVERS: usize = 4;
 /// Events of one backfill whose state is asked for: as many strands of history are followed.
 const MAX_STRANDS: usize = 5;
 
+/// A server's answer to a backfill.
+struct Told {
+    /// What it told.
+    ids: HashSet<OwnedEventId>,
+    /// It may have more.
+    is_cut_off: bool,
+    /// Something of it was not here.
+    is_news: bool,
+}
+
+impl Told {
+    /// Which of these the server does not have. Where there was no room for all, nothing is said of the
+    /// others.
+    fn not_had(&self, wanted: &[OwnedEventId]) -> Vec<OwnedEventId> {
+        let had = |event_id: &&OwnedEventId| self.is_cut_off || self.ids.contains(*event_id);
+        wanted.iter().filter(|event_id| !had(event_id)).cloned().collect()
+    }
+}
+
 impl Remote {
     /// Fetches events from before the room's deepest gap; `false` if none could be had.
     pub(super) async fn backfill_in_turn(
@@ -57,8 +76,15 @@ impl Remote {
         let author = author.map(|child| child.pdu.sender().server_name().to_owned());
         for server in self.neighbours(room_id, author).await? {
             match self.backfill_by(&server, room_id, &wanted, limit).await {
-                Ok(true) => return Ok(true),
-                Ok(false) => {}
+                Ok(told) => {
+                    rooms.history_not_had(room_id, told.not_had(&wanted)).await?;
+                    if told.is_news {
+                        return Ok(true);
+                    }
+                }
+                Err(RoomError::UnknownRoom) => {
+                    rooms.history_not_had(room_id, wanted.clone()).await?;
+                }
                 Err(error @ RoomError::Internal(_)) => return Err(error),
                 Err(error) => tracing::debug!(%room_id, %server, %error, "no history from here"),
             }
@@ -107,21 +133,25 @@ impl Remote {
         room_id: &RoomId,
         from: &[OwnedEventId],
         limit: usize,
-    ) -> Result<bool, RoomError> {
+    ) -> Result<Told, RoomError> {
         let federation = self.federation();
-        let limit = UInt::try_from(limit.clamp(MIN_EVENTS, MAX_EVENTS)).unwrap_or_default();
-        let request = get_backfill::Request::new(room_id.to_owned(), from.to_vec(), limit);
+        let limit = limit.clamp(MIN_EVENTS, MAX_EVENTS);
+        let asked_for = UInt::try_from(limit).unwrap_or_default();
+        let request = get_backfill::Request::new(room_id.to_owned(), from.to_vec(), asked_for);
         let answer =
             federation.client().send(server, request, brief(federation)).await.map_err(refusal)?;
         let version = federation.rooms().version(room_id).await?;
         let mut pdus = answer.pdus;
         // More than was asked for is not looked at.
         pdus.truncate(MAX_EVENTS);
+        let is_cut_off = pdus.len() >= limit;
         let mut events = self.checked(&version, room_id, pdus).await;
-        let known = self.unknown_of(room_id, &events).await?;
-        events.retain(|event| known.contains(event.pdu().id()));
+        let ids = events.iter().map(|event| event.pdu().id().to_owned()).collect();
+        let told = Told { ids, is_cut_off, is_news: false };
+        let unknown = self.unknown_of(room_id, &events).await?;
+        events.retain(|event| unknown.contains(event.pdu().id()));
         if events.is_empty() {
-            return Ok(false);
+            return Ok(told);
         }
         let mut state_before = Vec::new();
         for event_id in self.strands(room_id, &events).await? {
@@ -129,9 +159,10 @@ impl Remote {
             state_before.push((event_id, state));
         }
         let verdicts = federation.rooms().receive_history(room_id, events, state_before).await?;
-        Ok(verdicts.iter().any(|verdict| {
+        let is_news = verdicts.iter().any(|verdict| {
             matches!(verdict, Verdict::Accepted | Verdict::SoftFailed | Verdict::Rejected(_))
-        }))
+        });
+        Ok(Told { is_news, ..told })
     }
 
     /// The IDs of those events that are not part of the history here.
@@ -193,9 +224,9 @@ impl Remote {
             if held.is_none_or(|held| held.index.is_none()) {
                 let from = [found.event_id.clone()];
                 match self.backfill_by(&server, room_id, &from, MIN_EVENTS).await {
-                    Ok(true) => {}
+                    Ok(told) if told.is_news => {}
                     Err(error @ RoomError::Internal(_)) => return Err(error),
-                    Ok(false) | Err(_) => continue,
+                    Ok(_) | Err(_) => continue,
                 }
             }
             // Whether the reader may see it, and when it really was, the room decides.

@@ -11,9 +11,9 @@ use crate::{
     Rooms,
     error::RoomError,
     schema::{
-        self, CompletionRow, CurrentStateRow, EventOrdinalRow, EventRow, Forwarding, MemberRow,
-        Membership, PartialRow, ServerRow, StateKeyRow, StoredEvent, TimelineIndex, TimelineRow,
-        UserRoomDetails, UserRoomRow,
+        self, CompletionRow, CurrentStateRow, EventOrdinalRow, EventRow, Forwarding, GapRow,
+        MemberRow, Membership, PartialRow, ServerRow, StateKeyRow, StoredEvent, TimelineIndex,
+        TimelineRow, UserRoomDetails, UserRoomRow,
     },
     state::{Node, NodeId, StateKeyOrdinal, StateRoot},
 };
@@ -153,7 +153,8 @@ impl LastRows {
         let own = (user_id.clone(), own, sender);
         add_local(&mut commit, room_id, join.header.state_after, position, &own);
         for missing in gaps.iter() {
-            commit.put(&schema::HISTORY_GAPS, room_id, missing, &EventOrdinalRow(ordinal));
+            let gap = GapRow { child: ordinal, depth: join.pdu.depth(), tries: 0 };
+            commit.put(&schema::HISTORY_GAPS, room_id, missing, &gap);
         }
         if fills_gap {
             commit.delete(&schema::HISTORY_GAPS, room_id, &join.header.event_id);

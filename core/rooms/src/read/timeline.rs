@@ -31,6 +31,8 @@ const MAX_CHILDREN: usize = 1_000;
 /// Times that one request fetches history from other servers: what they send may be nothing that the
 /// reader may see.
 const MAX_FETCHES: usize = 3;
+/// Gaps in a room's history that are compared with what was read: about as many as are asked for.
+const MAX_GAPS: usize = 100;
 /// Rows in one read from the store.
 const PAGE: usize = 100;
 
@@ -198,7 +200,8 @@ impl Rooms {
                 behind && last.is_none_or(|last| index > last)
             }
         };
-        Ok(self.open_gaps(room_id).await?.iter().any(|(_, child)| crossed(child)))
+        let gaps = self.open_gaps(room_id, MAX_GAPS).await?;
+        Ok(gaps.iter().any(|(_, child)| crossed(child)))
     }
 
     /// Is there history that other servers can be asked for?

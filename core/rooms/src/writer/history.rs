@@ -22,7 +22,8 @@ use crate::{
     error::RoomError,
     redaction::received_target,
     schema::{
-        self, EventOrdinal, EventOrdinalRow, Standing, StoredEvent, ThreadRow, TimelineIndex,
+        self, EventOrdinal, EventOrdinalRow, GapRow, Standing, StoredEvent, ThreadRow,
+        TimelineIndex,
     },
 };
 
@@ -31,8 +32,10 @@ use crate::{
 const PLACES_PER_STEP: u64 = 1 << 20;
 /// Steps that depths are believed: who claims more stands together with others who do.
 const MAX_STEPS: u64 = 1 << 42;
-/// Gaps that are looked at for an event that nothing here follows.
-const MAX_GAPS: usize = 100;
+/// Gaps that are looked at for events that nothing here follows.
+const MAX_GAPS: usize = 1_000;
+/// Of these, how many that stand nowhere are passed over for one event.
+const MAX_CHILDREN: usize = 20;
 /// Replies that are counted of a thread whose root comes after them.
 const MAX_REPLIES: usize = 1_000;
 /// The relation of a thread's replies to its root.
@@ -53,13 +56,20 @@ impl Room {
         let mut places = Places::with_capacity(events.len());
         let mut taken = HashSet::with_capacity(events.len());
         let mut first_child: HashMap<&EventId, TimelineIndex> = HashMap::new();
+        let mut gaps: Option<Vec<GapRow>> = None;
         for event in events.iter().rev() {
             let pdu = event.pdu();
             let among = first_child.get(pdu.id()).copied();
             let here = self.child_in_gap(view, batch, pdu.id())?;
             let child = match among.into_iter().chain(here).min() {
                 Some(child) => child,
-                None => self.nearest_gap(view, batch, pdu.depth())?,
+                None => {
+                    let gaps = match &mut gaps {
+                        Some(gaps) => gaps,
+                        open => open.insert(self.open_gaps(view)?),
+                    };
+                    self.nearest_gap(view, batch, gaps, pdu.depth())?
+                }
             };
             let place = self.free_place(view, child, pdu.depth(), &mut taken)?;
             for previous in pdu.prev_events() {
@@ -84,7 +94,7 @@ impl Room {
         }
         let row = view.snapshot.get(&schema::HISTORY_GAPS, &self.id, &event_id.to_owned())?;
         match row {
-            Some(row) => self.place_of(view, batch, row.0),
+            Some(row) => self.place_of(view, batch, row.child),
             None => Ok(None),
         }
     }
@@ -103,27 +113,31 @@ impl Room {
         Ok(index)
     }
 
+    /// The gaps that the store has, the lowest first.
+    fn open_gaps(&self, view: &Context<'_>) -> Result<Vec<GapRow>, RoomError> {
+        let forward = Direction::Forward;
+        let rows = view.snapshot.page(&schema::HISTORY_GAPS, &self.id, .., forward, MAX_GAPS)?;
+        let mut gaps: Vec<GapRow> = rows.into_iter().map(|(_, gap)| gap).collect();
+        gaps.sort_unstable_by_key(|gap| (gap.depth, gap.child));
+        Ok(gaps)
+    }
+
     /// The event to stand before for one that nothing here follows: of those behind a gap the one that
     /// is next in depth, or else the first of the room.
     fn nearest_gap(
         &self,
         view: &Context<'_>,
         batch: &Batch,
+        gaps: &[GapRow],
         depth: u64,
     ) -> Result<TimelineIndex, StepError> {
-        let forward = Direction::Forward;
-        let gaps = view.snapshot.page(&schema::HISTORY_GAPS, &self.id, .., forward, MAX_GAPS)?;
-        let mut nearest: Option<(u64, TimelineIndex)> = None;
-        for (_, row) in gaps {
-            let child = self.event(view, row.0)?.pdu.depth();
-            let Some(index) = self.place_of(view, batch, row.0)? else { continue };
-            if child > depth && nearest.is_none_or(|(other, _)| child < other) {
-                nearest = Some((child, index));
+        let above = gaps.partition_point(|gap| gap.depth <= depth);
+        for gap in gaps.iter().skip(above).take(MAX_CHILDREN) {
+            if let Some(index) = self.place_of(view, batch, gap.child)? {
+                return Ok(index);
             }
         }
-        if let Some((_, index)) = nearest {
-            return Ok(index);
-        }
+        let forward = Direction::Forward;
         let first = view.snapshot.page(&schema::TIMELINE, &self.id, .., forward, 1)?;
         let first = first.first().map(|(index, _)| *index);
         Ok(first.ok_or_else(|| RoomError::internal("a room without a timeline"))?)
@@ -201,8 +215,8 @@ impl Room {
         (event, change): (StoredEvent, StateChange),
         place: TimelineIndex,
     ) -> Result<(), StepError> {
-        let is_followed = self.gap_child(view, arrival.pdu.id())?.is_some();
-        let missing = self.open_ends(view, &arrival.missing)?;
+        let is_followed = self.gap(view, arrival.pdu.id())?.is_some();
+        let gaps = self.new_gaps(view, &event, &arrival.missing, false)?;
         let redacts = received_target(&self.rules, &event.pdu);
         let beside = self.beside_history(view, batch, arrival, &event, redacts.as_deref())?;
         let waits = match &redacts {
@@ -219,7 +233,7 @@ impl Room {
         if let Some(row) = thread {
             self.keep_thread(batch, event.header.event_id.clone(), row);
         }
-        self.close_gap(batch, &event, is_followed, &missing);
+        self.close_gap(batch, &event, is_followed, gaps);
         self.settle_redactions(batch, &event, waits, &pending);
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! building on the optimistic head while the disk works, answer · `room` is what a writer holds in
 //! memory · `append` makes one event: plan, build, sign, authorize, apply · `effects`, `members` and `beside` are the
 //! rows beside the event · `receive` takes in the events of other servers, as `judge` decides, and `outliers` what they
-//! refer to · `history` what came before them · `policy` says which events need a policy server's signature ·
+//! refer to · `history` what came before them · `gaps` where that is not here · `policy` says which events need a policy server's signature ·
 //! `redactions` keeps those that come too early · `forks` resolves the states of several extremities ·
 //! `batch` is the commit being built and what becomes visible with it.
 //!
@@ -20,6 +20,7 @@ mod content;
 mod draft;
 mod effects;
 mod forks;
+mod gaps;
 mod history;
 mod judge;
 mod members;

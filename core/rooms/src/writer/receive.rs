@@ -262,10 +262,10 @@ impl Room {
         (event, change): (StoredEvent, StateChange),
         how: &How,
     ) -> Result<Verdict, StepError> {
-        let child = self.gap_child(view, arrival.pdu.id())?;
+        let gap = self.gap(view, arrival.pdu.id())?;
         // What follows it in the timeline has it behind it already. History does not count: another
         // server told it, and may name in it what is still to come.
-        let is_followed = self.is_live(view, child)?;
+        let is_followed = self.is_live(view, gap)?;
         let Some(tips) = self.tips_with(view, &event, is_followed)? else {
             if !matches!(how, How::Own(_)) {
                 let header = EventHeader { standing: Standing::SoftFailed, ..event.header };
@@ -301,6 +301,7 @@ impl Room {
         };
         let members = self.member_changes(view, batch, state.members, &event)?;
         let pending = self.pending_redactions(view, arrival.pdu.id())?;
+        let gaps = self.new_gaps(view, &event, &arrival.missing, true)?;
 
         // Nothing fails from here on.
         let position = batch.commit.next_position();
@@ -321,7 +322,7 @@ impl Room {
         }
         members.apply(self, batch, &event, position);
         beside.apply(self, batch, &event, TimelineIndex::Live(position));
-        self.close_gap(batch, &event, child.is_some(), &arrival.missing);
+        self.close_gap(batch, &event, gap.is_some(), gaps);
         self.settle_redactions(batch, &event, waits, &pending);
         if let How::Own(Some(transaction)) = how {
             let at = view.rooms.clock().now();
@@ -340,12 +341,12 @@ impl Room {
         new_key: Option<NewKey>,
         missing: &[OwnedEventId],
     ) -> Result<(), StepError> {
-        let is_followed =
-            has_state(&event) && self.gap_child(view, &event.header.event_id)?.is_some();
-        let missing = if is_followed { self.open_ends(view, missing)? } else { Vec::new() };
+        let is_followed = has_state(&event) && self.gap(view, &event.header.event_id)?.is_some();
+        let missing = if is_followed { missing } else { &[] };
+        let gaps = self.new_gaps(view, &event, missing, false)?;
         let pending = self.pending_redactions(view, &event.header.event_id)?;
         let event = self.add_stored(batch, event, None, new_key);
-        self.close_gap(batch, &event, is_followed, &missing);
+        self.close_gap(batch, &event, is_followed, gaps);
         self.settle_redactions(batch, &event, None, &pending);
         Ok(())
     }
@@ -480,68 +481,6 @@ impl Room {
             }
         }
         Ok((found, missing))
-    }
-
-    /// The event here that names one that is not here yet.
-    pub(super) fn gap_child(
-        &self,
-        view: &Context<'_>,
-        event_id: &EventId,
-    ) -> Result<Option<EventOrdinal>, RoomError> {
-        if let Some(child) = self.local.history_gaps.get(event_id) {
-            return Ok(*child);
-        }
-        let row = view.snapshot.get(&schema::HISTORY_GAPS, &self.id, &event_id.to_owned())?;
-        Ok(row.map(|row| row.0))
-    }
-
-    /// Did this event come into the timeline in the ordinary way?
-    fn is_live(
-        &self,
-        view: &Context<'_>,
-        ordinal: Option<EventOrdinal>,
-    ) -> Result<bool, RoomError> {
-        let Some(ordinal) = ordinal else { return Ok(false) };
-        let event = self.event(view, ordinal)?;
-        let is_accepted = event.header.standing == Standing::Accepted;
-        Ok(is_accepted && matches!(event.index, Some(TimelineIndex::Live(_))))
-    }
-
-    /// Of the previous events that an event of history names and that are not here, those that no event
-    /// names which came in the ordinary way: where one does, its gap stays its own.
-    pub(super) fn open_ends(
-        &self,
-        view: &Context<'_>,
-        missing: &[OwnedEventId],
-    ) -> Result<Vec<OwnedEventId>, RoomError> {
-        let mut open = Vec::with_capacity(missing.len());
-        for event_id in missing {
-            let child = self.gap_child(view, event_id)?;
-            if !self.is_live(view, child)? {
-                open.push(event_id.clone());
-            }
-        }
-        Ok(open)
-    }
-
-    /// Notes which of an event's previous events are not here, and that the event itself is.
-    pub(super) fn close_gap(
-        &mut self,
-        batch: &mut Batch,
-        event: &StoredEvent,
-        was_gap: bool,
-        missing: &[OwnedEventId],
-    ) {
-        if was_gap {
-            let event_id = event.header.event_id.clone();
-            batch.commit.delete(&schema::HISTORY_GAPS, &self.id, &event_id);
-            self.local.history_gaps.insert(event_id, None);
-        }
-        for event_id in missing {
-            let row = schema::EventOrdinalRow(event.ordinal);
-            batch.commit.put(&schema::HISTORY_GAPS, &self.id, event_id, &row);
-            self.local.history_gaps.insert(event_id.clone(), Some(event.ordinal));
-        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     policy::POLICY,
     rooms::{lookup, parse_row, state_key_ordinal},
     schema::{
-        self, EventOrdinal, EventOrdinalRow, MemberRow, Membership, RoomHead, StoredEvent,
+        self, EventOrdinal, EventOrdinalRow, GapRow, MemberRow, Membership, RoomHead, StoredEvent,
         ThreadRow, TimelineIndex, TransactionKey, UserRoomRow,
     },
     state::{Node, NodeError, NodeId, NodeSource, StateKeyOrdinal, StateRoot},
@@ -83,9 +83,8 @@ pub(crate) struct Local {
     pub(crate) servers: HashMap<OwnedServerName, u64>,
     /// Redactions that wait for their targets; by target.
     pub(crate) pending_redactions: HashMap<OwnedEventId, Vec<EventOrdinal>>,
-    /// Previous events that are not here, with the events that name them; without one, those that have
-    /// just come.
-    pub(crate) history_gaps: HashMap<OwnedEventId, Option<EventOrdinal>>,
+    /// Previous events that are not here; without a row, those that have just come or were given up.
+    pub(crate) history_gaps: HashMap<OwnedEventId, Option<GapRow>>,
     /// Where the batches landed that have become durable.
     pub(crate) settled: HashMap<u64, Committed>,
 }

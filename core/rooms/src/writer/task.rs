@@ -40,6 +40,8 @@ pub(crate) enum Action {
     Forget(OwnedUserId),
     /// Remove transactions that are too old to be repeated.
     Sweep(Vec<TransactionKey>),
+    /// Note that another server does not have these previous events, which are not here.
+    GapsTried(Vec<OwnedEventId>),
     /// Take in what began on another server; also in rooms that are not here.
     Admit(Admission),
     /// Take in events of other servers.
@@ -524,6 +526,10 @@ fn step(
             for key in keys {
                 batch.commit.delete(&schema::TRANSACTIONS, &room.id, key);
             }
+            Ok(Outcome::Done)
+        }
+        Action::GapsTried(missing) => {
+            room.gaps_tried(view, batch, missing)?;
             Ok(Outcome::Done)
         }
         // The loop hands these to `admit`.

@@ -66,7 +66,7 @@ async fn a_join_by_way_of_another_server_makes_the_room() {
             .await
             .unwrap();
         assert_eq!(gaps.len(), 1);
-        assert_eq!((&gaps[0].0, gaps[0].1.0), (&gap[0], event.ordinal));
+        assert_eq!((&gaps[0].0, gaps[0].1.child), (&gap[0], event.ordinal));
         ordinals_are_topological(&server, &far).await;
 
         server.say(&far.id, &alice, "hello").await.unwrap();

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use hearth_rooms::{
     CheckedPdu, DirectoryPage, DirectoryQuery, MAX_HISTORY, RemoteAlias, RemoteHierarchy,
-    RemoteInvite, RemoteMembership, RemoteRooms, RoomError, Rooms, Verdict,
+    RemoteInvite, RemoteMembership, RemoteRooms, RoomError, Rooms, Teller, Verdict,
     read::{Ignored, MessagesRequest, TimelineFilter, TimelineToken},
     schema::{self, Standing, TimelineIndex},
 };
@@ -347,4 +347,64 @@ async fn a_thread_and_a_redaction_of_the_past_are_what_they_were() {
     assert!(slip.header.redacted_by.is_some());
     assert!(!slip.pdu.content().get().contains("slip"));
     assert!(matches!(slip.index, Some(TimelineIndex::History { .. })));
+}
+
+/// Messages with told states that name previous events which nobody has ever seen.
+async fn invent(server: &Server, far: &FarRoom, messages: usize) {
+    let state = state_before(far, far.events.len());
+    let mut fork = far.clone();
+    fork.depth = 1_000;
+    for n in 0..messages {
+        fork.tips = (0..20)
+            .map(|m| OwnedEventId::try_from(format!("$!!{:!>40}", n * 20 + m)).unwrap())
+            .collect();
+        let content = json!({ "body": "invented" });
+        let sketch = Sketch { sender: FAR_ADMIN, kind: "m.room.message", state_key: None, content };
+        let event = fork.sign(sketch);
+        let verdict =
+            server.rooms.receive_with_state(&far.id, event, state.clone(), Teller::Author).await;
+        assert_eq!(verdict.unwrap(), Verdict::Accepted);
+    }
+}
+
+#[tokio::test]
+async fn invented_previous_events_do_not_hide_history() {
+    let server = Server::new().await;
+    let mut far = FarRoom::new(RoomVersionId::V11);
+    far.say(FAR_ADMIN, "before");
+    let alice = user("alice");
+    let answer = far.answer_join(alice.as_str());
+    let real = answer.event.pdu().prev_events()[0].clone();
+    server.rooms.admit_join(answer).await.unwrap();
+    invent(&server, &far, 6).await;
+    let gaps = server.rooms.history_gaps(&far.id, 20).await.unwrap();
+    assert!(gaps.iter().any(|(missing, _)| *missing == real), "{gaps:?}");
+}
+
+#[tokio::test]
+async fn what_no_server_has_is_asked_for_less_and_in_the_end_no_more() {
+    let server = Server::new().await;
+    let mut far = FarRoom::new(RoomVersionId::V11);
+    far.say(FAR_ADMIN, "before");
+    let answer = far.answer_join(user("alice").as_str());
+    let real = answer.event.pdu().prev_events()[0].clone();
+    server.rooms.admit_join(answer).await.unwrap();
+    invent(&server, &far, 2).await;
+    let ask = || async {
+        let gaps = server.rooms.history_gaps(&far.id, 20).await.unwrap();
+        gaps.into_iter().map(|(missing, _)| missing).collect::<Vec<_>>()
+    };
+    let asked = ask().await;
+    assert_eq!(asked.iter().filter(|missing| **missing != real).count(), 6, "three of each event");
+    server.rooms.history_not_had(&far.id, asked.clone()).await.unwrap();
+    let again = ask().await;
+    assert!(!again.iter().any(|missing| asked.contains(missing) && *missing != real), "{again:?}");
+    let mut rounds = 0;
+    while ask().await != [real.clone()] {
+        let mut asked = ask().await;
+        asked.retain(|missing| *missing != real);
+        server.rooms.history_not_had(&far.id, asked).await.unwrap();
+        rounds += 1;
+        assert!(rounds < 40 * schema::MAX_GAP_TRIES, "they are asked for for ever");
+    }
 }
