@@ -114,7 +114,8 @@ impl Rooms {
     /// # Errors
     ///
     /// [`RoomError::InvalidRoomState`] if the answer does not hold together: no create event, one of
-    /// another room or version, two events at one state key, an auth event of the join missing.
+    /// another room or version, two events at one state key, an auth event of the join missing; or if
+    /// it leaves members out, and other local users are in the room.
     /// [`RoomError::Forbidden`] if the join is not allowed by its auth events or by the state.
     /// [`RoomError::UnsupportedVersion`].
     pub async fn admit_join(&self, join: RemoteJoin) -> Result<OwnedEventId, RoomError> {
@@ -128,9 +129,14 @@ impl Rooms {
         }
     }
 
-    /// Adds a join to a room that other local users are in.
+    /// Adds a join to a room that other local users are in. Where its previous events are not here, the
+    /// told state becomes part of the room's: it must be whole.
     async fn admit_further_join(&self, join: &RemoteJoin) -> Result<OwnedEventId, RoomError> {
         let room_id = &join.room_id;
+        if join.members_omitted {
+            let text = "a further join needs the state with all of its members";
+            return Err(RoomError::InvalidRoomState(text.to_owned()));
+        }
         let others = join.auth_chain.iter().chain(&join.state).cloned().collect();
         self.receive_outliers(room_id, others).await?;
         let mut before = Vec::with_capacity(join.state.len());

@@ -22,7 +22,8 @@ use super::{
     template::draft,
 };
 
-/// Whether members are left out of the first answer and fetched behind it (faster joins).
+/// Whether members are left out of the first answer and fetched behind it (faster joins). Not where
+/// this server is in the room already: there the answer becomes part of a state that is whole.
 const OMIT_MEMBERS: bool = true;
 /// Servers in the room that are taken over from the answer: more than any room of the public federation
 /// has. Rooms keep as many of them as they see fit.
@@ -94,7 +95,8 @@ impl Remote {
             event.pdu().id().to_owned(),
             raw(&event)?,
         );
-        request.omit_members = OMIT_MEMBERS;
+        let is_resident = federation.rooms().is_resident(&wish.room_id).await?;
+        request.omit_members = OMIT_MEMBERS && !is_resident;
         let _place = self.answer_places().acquire().await.map_err(|_| RoomError::Busy)?;
         let answer =
             federation.client().send(server, request, large()).await.map_err(refusal)?.room_state;
@@ -108,7 +110,8 @@ impl Remote {
         } else {
             event
         };
-        self.admit(server, &wish.room_id, version, event, answer).await
+        let join = self.answered_join(server, &wish.room_id, version, event, answer).await?;
+        self.admit(server, join).await
     }
 
     /// Signs a membership of a local user; a template whose links no event may have is the server's fault.
@@ -123,15 +126,38 @@ impl Remote {
         })
     }
 
-    /// Checks what came with the join and makes a room of it.
+    /// Makes a room of the answer to a join. Where this server is in the room already, and members were
+    /// left out without having been asked for, the state is fetched with them first.
     async fn admit(
+        &self,
+        server: &ServerName,
+        mut join: RemoteJoin,
+    ) -> Result<OwnedEventId, RoomError> {
+        let rooms = self.federation().rooms();
+        if join.members_omitted && rooms.is_resident(&join.room_id).await? {
+            let event_id = join.event.pdu().id().to_owned();
+            (join.state, join.auth_chain) =
+                self.whole_state(server, &join.room_version, &join.room_id, event_id).await?;
+            join.members_omitted = false;
+        }
+        let (room_id, members_omitted) = (join.room_id.clone(), join.members_omitted);
+        let event_id = rooms.admit_join(join).await?;
+        if members_omitted {
+            self.remember_resident(&room_id, &event_id, server).await?;
+            self.wake_completion();
+        }
+        Ok(event_id)
+    }
+
+    /// Checks what came with the join.
+    async fn answered_join(
         &self,
         server: &ServerName,
         room_id: &RoomId,
         room_version: RoomVersionId,
         event: CheckedPdu,
         answer: send_join::RoomState,
-    ) -> Result<OwnedEventId, RoomError> {
+    ) -> Result<RemoteJoin, RoomError> {
         let (state, auth_chain) = apart(answer.state, answer.auth_chain);
         let state = self.checked(&room_version, room_id, state).await;
         let auth_chain = self.checked(&room_version, room_id, auth_chain).await;
@@ -139,23 +165,15 @@ impl Remote {
         let named = named.iter().filter_map(|name| ServerName::parse(name).ok());
         let mut servers_in_room: Vec<OwnedServerName> = vec![server.to_owned()];
         servers_in_room.extend(named.filter(|name| name != server).take(MAX_SERVERS));
-        let event_id = event.pdu().id().to_owned();
-        let members_omitted = answer.members_omitted;
-        let join = RemoteJoin {
+        Ok(RemoteJoin {
             room_id: room_id.to_owned(),
             room_version,
             event,
             state,
             auth_chain,
-            members_omitted,
+            members_omitted: answer.members_omitted,
             servers_in_room,
-        };
-        self.federation().rooms().admit_join(join).await?;
-        if members_omitted {
-            self.remember_resident(room_id, &event_id, server).await?;
-            self.wake_completion();
-        }
-        Ok(event_id)
+        })
     }
 
     /// Events that pass the first checks on receipt; others are left out, which the room notices where

@@ -63,10 +63,15 @@ impl World {
 
     /// How often a server has asked others for something below this path.
     pub(crate) fn count_requests(&self, from: &str, path: &str) -> usize {
+        self.requests(from, path).len()
+    }
+
+    /// What a server has asked others for below this path, as paths and queries.
+    pub(crate) fn requests(&self, from: &str, path: &str) -> Vec<String> {
         let mut passages = self.passages.lock();
         passages.extend(self.network.take_passages());
         let below = |passage: &&Passage| passage.from == from && passage.path.starts_with(path);
-        passages.iter().filter(below).count()
+        passages.iter().filter(below).map(|passage| passage.path.clone()).collect()
     }
 
     /// Waits until a user's syncs have shown an event.

@@ -320,6 +320,26 @@ async fn other_servers_are_told_the_state_when_it_is_whole() {
 }
 
 #[tokio::test]
+async fn a_further_join_without_the_members_is_not_taken() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    server.rooms.admit_join(far.answer_join(user("alice").as_str())).await.unwrap();
+    far.say(BOB, "not heard here");
+    let (answer, ..) = partial(&mut far, user("carol").as_str());
+    let join = answer.event.pdu().id().to_owned();
+    let before = current(&server, &far).await;
+    let refused = server.rooms.admit_join(answer.clone()).await;
+    assert!(matches!(refused, Err(RoomError::InvalidRoomState(_))), "{refused:?}");
+    assert!(server.rooms.event_by_id(&far.id, &join).await.unwrap().is_none());
+    assert_eq!(current(&server, &far).await, before);
+    // With them it is, later on.
+    let state = far.events.iter().filter(|event| before.contains(event.pdu().id()));
+    let whole = RemoteJoin { state: state.cloned().collect(), members_omitted: false, ..answer };
+    server.rooms.admit_join(whole).await.unwrap();
+    assert_eq!(current(&server, &far).await, theirs(&far));
+}
+
+#[tokio::test]
 async fn an_event_that_was_rejected_without_a_place_has_no_state_to_be_told() {
     let server = Server::new().await;
     let mut far = far_room(RoomVersionId::V11);

@@ -117,6 +117,10 @@ async fn a_restricted_room_is_joined_by_its_condition() {
     bea.join(&hall).await;
     bea.join(&room_id).await;
     assert_eq!(membership(&ann, &room_id, &bea.user_id).await, "join");
+    // What comes with that becomes part of a state that is whole: nobody is left out of it.
+    let asked = world.requests("b.test", "/_matrix/federation/v2/send_join/");
+    let omits: Vec<_> = asked.iter().map(|path| path.contains("omit_members=true")).collect();
+    assert_eq!(omits, [true, true, false], "{asked:?}");
 }
 
 #[tokio::test]
