@@ -102,7 +102,7 @@ fn plan(
     count(rooms, &mut head, &members);
     let others: Vec<&Member> = members.iter().collect();
     let LocalChanges { changed: local, .. } =
-        local_changes(rooms, snapshot, room_id, &others, &senders)?;
+        local_changes(rooms, snapshot, room_id, &others, &gone, &senders)?;
     let forward = Direction::Forward;
     let named =
         snapshot.page(&schema::PARTIAL_SERVERS, room_id, .., forward, MAX_PARTIAL_SERVERS)?;

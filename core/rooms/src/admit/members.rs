@@ -77,12 +77,13 @@ pub(super) struct LocalChanges {
     pub(super) out_of_band: Vec<OwnedUserId>,
 }
 
-/// Compares local members with their own rows.
+/// Compares local members, and local users who are none any more, with their own rows.
 pub(super) fn local_changes(
     rooms: &Rooms,
     snapshot: &Snapshot,
     room_id: &OwnedRoomId,
     members: &[&Member],
+    gone: &[OwnedUserId],
     senders: &Senders,
 ) -> Result<LocalChanges, RoomError> {
     let forward = Direction::Forward;
@@ -106,5 +107,24 @@ pub(super) fn local_changes(
             changes.out_of_band.push(user_id.clone());
         }
     }
+    for user_id in gone.iter().filter(|user_id| rooms.identity().is_local(user_id)) {
+        changes.changed.extend(ended(snapshot, room_id, user_id)?);
+    }
     Ok(changes)
+}
+
+/// What becomes of the own row of a local user whom the room's state does not mention any more: a leave.
+/// `None` where the row says that already, or speaks of an invitation or a knock that the room does not
+/// know.
+fn ended(
+    snapshot: &Snapshot,
+    room_id: &OwnedRoomId,
+    user_id: &OwnedUserId,
+) -> Result<Option<LocalMember>, RoomError> {
+    let own: Option<UserRoomRow> = snapshot.get(&schema::USER_ROOMS, user_id, room_id)?;
+    Ok(own.and_then(|UserRoomRow { details, .. }| {
+        let is_over = matches!(details.membership, Membership::Leave | Membership::Ban);
+        let row = MemberRow { membership: Membership::Leave, event: details.event };
+        (!is_over && !details.is_out_of_band()).then(|| (user_id.clone(), row, details.sender))
+    }))
 }

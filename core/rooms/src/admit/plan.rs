@@ -206,7 +206,7 @@ impl Planner<'_> {
             .collect();
         let others: Vec<_> = members.iter().filter(|(id, _)| *id != user_id).collect();
         let LocalChanges { changed: local, mut out_of_band } =
-            local_changes(rooms, self.snapshot, &join.room_id, &others, &senders)?;
+            local_changes(rooms, self.snapshot, &join.room_id, &others, &gone, &senders)?;
         let kept: Option<OutOfBandRow> =
             self.snapshot.get(&schema::OUT_OF_BAND, &join.room_id, &user_id)?;
         if kept.is_some() {

@@ -339,6 +339,52 @@ async fn a_further_join_without_the_members_is_not_taken() {
     assert_eq!(current(&server, &far).await, theirs(&far));
 }
 
+/// An invitation by Eve, who is banned, which a partial state does not say.
+async fn invitation_by_eve(
+    server: &Server,
+    far: &mut FarRoom,
+    auth_chain: &[CheckedPdu],
+    user_id: &str,
+) -> CheckedPdu {
+    let joined = auth_chain.iter().find(|e| e.pdu().sender() == EVE).unwrap().clone();
+    server.rooms.receive_outliers(&far.id, vec![joined.clone()]).await.unwrap();
+    let at = |kind: &str| far.state[&(kind.to_owned(), String::new())].pdu().id().to_owned();
+    let mut auth = vec![at("m.room.create"), at("m.room.power_levels"), at("m.room.join_rules")];
+    auth.push(joined.pdu().id().to_owned());
+    let sketch = Sketch {
+        sender: EVE,
+        kind: "m.room.member",
+        state_key: Some(user_id),
+        content: json!({ "membership": "invite" }),
+    };
+    far.sign_with(sketch, &auth)
+}
+
+#[tokio::test]
+async fn a_local_user_whose_membership_falls_has_left_the_room() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    let (alice, carol) = (user("alice"), user("carol"));
+    let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    server.rooms.admit_join(answer).await.unwrap();
+    let closed = far.put("m.room.join_rules", "", json!({ "join_rule": "invite" }));
+    assert_eq!(receive(&server, &far, &closed).await, Verdict::Accepted);
+    let invite = invitation_by_eve(&server, &mut far, &auth_chain, carol.as_str()).await;
+    assert_eq!(receive(&server, &far, &invite).await, Verdict::Accepted);
+    server.join(&far.id, &carol).await.unwrap();
+    let row = server.rooms.user_room(&carol, &far.id).await.unwrap().unwrap();
+    assert_eq!(row.details.membership, Membership::Join);
+
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    assert!(server.rooms.member_row(&far.id, &carol).await.unwrap().is_none());
+    let row = server.rooms.user_room(&carol, &far.id).await.unwrap().unwrap();
+    assert_eq!(row.details.membership, Membership::Leave);
+    let refused = server.say(&far.id, &carol, "still here").await;
+    assert!(matches!(refused, Err(RoomError::NotJoined)), "{refused:?}");
+    let head = server.rooms.head(&far.id).await.unwrap().unwrap();
+    assert_eq!(head.joined_local_members, 1);
+}
+
 #[tokio::test]
 async fn an_event_that_was_rejected_without_a_place_has_no_state_to_be_told() {
     let server = Server::new().await;
