@@ -15,11 +15,7 @@ use ruma::{
 };
 use serde::Deserialize;
 
-use crate::{
-    CheckedPdu, Rooms,
-    error::RoomError,
-    schema::{self, StoredEvent},
-};
+use crate::{CheckedPdu, Rooms, error::RoomError, schema::StoredEvent};
 
 /// The state that names a room's policy server, with an empty state key.
 pub(crate) const POLICY: &str = "m.room.policy";
@@ -117,9 +113,7 @@ impl Rooms {
         let joined = if policy.server == self.identity().server_name() {
             head.joined_local_members > 0
         } else {
-            let room_id = room_id.to_owned();
-            let row = self.store().get(&schema::ROOM_SERVERS, &room_id, &policy.server).await?;
-            row.is_some_and(|row| row.joined > 0)
+            self.has_joined_server(room_id, &policy.server).await?
         };
         Ok(joined.then_some(policy))
     }

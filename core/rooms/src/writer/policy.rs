@@ -2,12 +2,14 @@
 //! receipt)? Judged by the current state.
 
 use hearth_types::Pdu;
+use ruma::ServerName;
 
 use super::{Batch, Context, Facts, NewEvent, Outcome, Room, StepError, effects::Effects};
 use crate::{
     CheckedPdu,
     error::RoomError,
     policy::{POLICY, PolicyServer, names_policy},
+    schema::PARTIAL_SERVERS,
 };
 
 impl Room {
@@ -18,13 +20,20 @@ impl Room {
         let Some(policy) = event.as_deref().and_then(PolicyServer::named_by) else {
             return Ok(None);
         };
-        let is_own = policy.server() == view.rooms.identity().server_name();
-        let joined = if is_own {
-            self.head.joined_local_members
-        } else {
-            self.joined_of(view, policy.server())?
-        };
-        Ok((joined > 0).then_some(policy))
+        Ok(self.has_joined(view, policy.server())?.then_some(policy))
+    }
+
+    /// Has a server a joined user in the room? While the state is partial, those that are said to be in
+    /// it count, as in [`crate::Rooms::has_joined_server`].
+    fn has_joined(&mut self, view: &Context<'_>, server: &ServerName) -> Result<bool, RoomError> {
+        if server == view.rooms.identity().server_name() {
+            return Ok(self.head.joined_local_members > 0);
+        }
+        if self.joined_of(view, server)? > 0 {
+            return Ok(true);
+        }
+        let server = server.to_owned();
+        Ok(self.is_partial() && view.snapshot.get(&PARTIAL_SERVERS, &self.id, &server)?.is_some())
     }
 
     /// Lacks a received event a signature that it needs?

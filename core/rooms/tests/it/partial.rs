@@ -386,6 +386,25 @@ async fn a_local_user_whose_membership_falls_has_left_the_room() {
 }
 
 #[tokio::test]
+async fn the_policy_server_counts_while_its_users_are_not_known() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    far.join("@policy:other.test");
+    let key = "6yhHGKhCiXTSEN2ksjV7kX_N6rBQZ3Xb-M7LlC6NS-s";
+    let policy = json!({ "via": "other.test", "public_keys": { "ed25519": key } });
+    far.put("m.room.policy", "", policy);
+    let alice = user("alice");
+    let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    server.rooms.admit_join(answer).await.unwrap();
+    // Nobody can ask it in this test, and without its signature nothing is sent.
+    let refused = server.say(&far.id, &alice, "hello").await;
+    assert!(matches!(refused, Err(RoomError::Remote(_))), "{refused:?}");
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    let refused = server.say(&far.id, &alice, "hello").await;
+    assert!(matches!(refused, Err(RoomError::Remote(_))), "{refused:?}");
+}
+
+#[tokio::test]
 async fn an_event_that_was_rejected_without_a_place_has_no_state_to_be_told() {
     let server = Server::new().await;
     let mut far = far_room(RoomVersionId::V11);
