@@ -1,7 +1,7 @@
 //! The states of the events that came while a room was partial, worked out again once it is whole.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::{Bound, ControlFlow},
     sync::Arc,
 };
@@ -47,8 +47,8 @@ pub(super) struct Recomputer<'a> {
     editor: TreeEditor<'a, RoomNodes>,
     /// States before and after, where they are others than they were.
     states: HashMap<EventOrdinal, StateRoot>,
-    /// Events that are rejected now, with their previous events.
-    fallen: HashMap<EventOrdinal, Vec<EventOrdinal>>,
+    /// Events that are rejected now and were not.
+    fallen: HashSet<EventOrdinal>,
     rewritten: Vec<(Arc<StoredEvent>, Option<TimelineIndex>)>,
     current_states: Vec<(StreamPosition, StateRoot)>,
     create: Arc<StoredEvent>,
@@ -70,7 +70,7 @@ impl<'a> Recomputer<'a> {
             head: head.clone(),
             editor: TreeEditor::new(nodes, head.next_node),
             states: HashMap::new(),
-            fallen: HashMap::new(),
+            fallen: HashSet::new(),
             rewritten: Vec::new(),
             current_states: Vec::new(),
             create: parse_row(0, snapshot.get(&schema::EVENTS, room_id, &0)?)?,
@@ -218,7 +218,7 @@ impl<'a> Recomputer<'a> {
         let mut rewritten = StoredEvent { header, ..event.clone() };
         let mut lost = None;
         if fallen {
-            self.fallen.insert(event.ordinal, event.header.prev_events.clone());
+            self.fallen.insert(event.ordinal);
             lost = rewritten.index.take();
             rewritten.pdu = rewritten.pdu.into_rejected();
         }
@@ -277,7 +277,7 @@ impl<'a> Recomputer<'a> {
 
     /// The room as it is now.
     pub(super) fn finish(mut self) -> Result<Recomputed, RoomError> {
-        let extremities = self.extremities();
+        let extremities = self.extremities()?;
         let (mut roots, mut depth) = (Vec::with_capacity(extremities.len()), 0);
         for ordinal in &extremities {
             let event = self.event(*ordinal)?;
@@ -313,16 +313,26 @@ impl<'a> Recomputer<'a> {
     }
 
     /// The forward extremities; in the place of those that are rejected now, what was before them.
-    fn extremities(&self) -> Vec<EventOrdinal> {
+    fn extremities(&self) -> Result<Vec<EventOrdinal>, RoomError> {
         let mut open = self.head.extremities.clone();
+        let mut seen: HashSet<EventOrdinal> = HashSet::new();
         let mut extremities = Vec::with_capacity(open.len());
         while let Some(ordinal) = open.pop() {
-            match self.fallen.get(&ordinal) {
-                Some(previous) => open.extend(previous),
-                None if extremities.contains(&ordinal) => {}
-                None => extremities.push(ordinal),
+            if !seen.insert(ordinal) {
+                continue;
+            }
+            let event = self.event(ordinal)?;
+            if self.has_fallen(&event) || event.header.standing == Standing::SoftFailed {
+                open.extend(&event.header.prev_events);
+            } else {
+                extremities.push(ordinal);
             }
         }
-        extremities
+        Ok(extremities)
+    }
+
+    /// Is the event rejected now? It may be so in the store already, by an attempt that was cut off.
+    fn has_fallen(&self, event: &StoredEvent) -> bool {
+        event.header.standing == Standing::Rejected || self.fallen.contains(&event.ordinal)
     }
 }

@@ -404,6 +404,44 @@ async fn the_policy_server_counts_while_its_users_are_not_known() {
     assert!(matches!(refused, Err(RoomError::Remote(_))), "{refused:?}");
 }
 
+/// Does what a completion does to an event that falls, and that alone: its last commit was cut off.
+async fn fell_before_the_crash(server: &Server, far: &FarRoom, event: &StoredEvent) {
+    let mut commit = Commit::new(&far.id);
+    let mut header = event.header.clone();
+    header.standing = Standing::Rejected;
+    let row = EventRow { index: None, header, json: event.pdu.json().clone() };
+    commit.put(&schema::EVENTS, &far.id, &event.ordinal, &row);
+    commit.delete(&schema::TIMELINE, &far.id, &event.index.unwrap());
+    server.rooms.store().commit(commit).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_completion_that_was_cut_off_is_done_again() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    let alice = user("alice");
+    let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    let join = server.rooms.admit_join(answer).await.unwrap();
+    let joined = auth_chain.iter().find(|e| e.pdu().sender() == EVE).unwrap().clone();
+    server.rooms.receive_outliers(&far.id, vec![joined.clone()]).await.unwrap();
+    let at = |kind: &str| far.state[&(kind.to_owned(), String::new())].pdu().id().to_owned();
+    let auth = [at("m.room.create"), at("m.room.power_levels"), joined.pdu().id().to_owned()];
+    let content = json!({ "body": "sneaked in" });
+    let sketch = Sketch { sender: EVE, kind: "m.room.message", state_key: None, content };
+    let sneaked = far.sign_with(sketch, &auth);
+    assert_eq!(receive(&server, &far, &sneaked).await, Verdict::Accepted);
+    let sneaked: Arc<StoredEvent> = server.event(&far.id, &sneaked.pdu().id().to_owned()).await;
+    let head = server.rooms.head(&far.id).await.unwrap().unwrap();
+    assert_eq!(head.extremities, [sneaked.ordinal]);
+
+    fell_before_the_crash(&server, &far, &sneaked).await;
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    let head = server.rooms.head(&far.id).await.unwrap().unwrap();
+    assert_eq!(head.extremities, [server.event(&far.id, &join).await.ordinal]);
+    assert_whole(&server, &far).await;
+    server.say(&far.id, &alice, "who was that?").await.unwrap();
+}
+
 #[tokio::test]
 async fn an_event_that_was_rejected_without_a_place_has_no_state_to_be_told() {
     let server = Server::new().await;
