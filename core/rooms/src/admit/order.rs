@@ -172,6 +172,15 @@ impl AuthOrder {
         self.by_id.get(event_id)
     }
 
+    /// The events that are not rejected, new ones and others, in the order of their ordinals.
+    pub(super) fn accepted(&self) -> Vec<Arc<StoredEvent>> {
+        let all = self.by_id.values();
+        let mut accepted: Vec<_> =
+            all.filter(|event| event.header.standing != Standing::Rejected).cloned().collect();
+        accepted.sort_unstable_by_key(|event| event.ordinal);
+        accepted
+    }
+
     /// Why an event was not taken.
     pub(super) fn why_dropped(&self, event_id: &EventId) -> Option<&str> {
         self.dropped.get(event_id).map(String::as_str)

@@ -163,7 +163,7 @@ impl Planner<'_> {
         let user_id = joining_user(rooms, join.event.pdu())?;
         let state = self.state(join)?;
         let auth_events = self.authorize_join(join, &state, known)?;
-        self.number_keys(&join.room_id, &state, join.event.pdu())?;
+        self.number_keys(&join.room_id, join.event.pdu())?;
         let added = EventOrdinal::try_from(self.order.new.len()).unwrap_or(EventOrdinal::MAX);
         self.head.next_event = self.head.next_event.saturating_add(added);
         let existing = known(join.event.pdu().id())?;
@@ -316,22 +316,17 @@ impl Planner<'_> {
         Ok(auth_events)
     }
 
-    /// Gives every state key of the events its number.
-    fn number_keys(
-        &mut self,
-        room_id: &OwnedRoomId,
-        state: &[Arc<StoredEvent>],
-        join: &Pdu,
-    ) -> Result<(), RoomError> {
-        let new = std::mem::take(&mut self.order.new);
-        let accepted = new.iter().filter(|event| event.header.standing != Standing::Rejected);
-        let pdus = accepted.chain(state).map(|event| &event.pdu).chain([join]);
-        for pdu in pdus {
-            if let Some(state_key) = pdu.state_key() {
-                self.number_key(room_id, pdu.kind().to_string(), state_key)?;
+    /// Gives every state key of the events its number; also of those that were here before, since the
+    /// attempt that brought them may have been cut off in front of the numbers.
+    fn number_keys(&mut self, room_id: &OwnedRoomId, join: &Pdu) -> Result<(), RoomError> {
+        for event in self.order.accepted() {
+            if let Some(state_key) = event.pdu.state_key() {
+                self.number_key(room_id, event.pdu.kind().to_string(), state_key)?;
             }
         }
-        self.order.new = new;
+        if let Some(state_key) = join.state_key() {
+            self.number_key(room_id, join.kind().to_string(), state_key)?;
+        }
         Ok(())
     }
 

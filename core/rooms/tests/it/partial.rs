@@ -443,6 +443,30 @@ async fn a_completion_that_was_cut_off_is_done_again() {
 }
 
 #[tokio::test]
+async fn a_further_stay_that_was_cut_off_at_the_beginning_can_be_had_again() {
+    let server = Server::new().await;
+    let mut far = FarRoom::new(RoomVersionId::V11);
+    let alice = user("alice");
+    server.rooms.admit_join(far.answer_join(alice.as_str())).await.unwrap();
+    let leave = server.rooms.leave(&far.id, &alice, None).await.unwrap();
+    let leave = server.event(&far.id, &leave).await;
+    far.add(CheckedPdu::new(leave.pdu.clone()));
+    let bob = far.join(BOB);
+    // Of the first attempt the event is here, and the number of its state key is not.
+    server.rooms.receive_outliers(&far.id, vec![bob.clone()]).await.unwrap();
+    let mut commit = Commit::new(&far.id);
+    let key = ("m.room.member".to_owned(), BOB.to_owned());
+    commit.delete(&schema::STATE_KEYS, &far.id, &key);
+    server.rooms.store().commit(commit).await.unwrap();
+
+    let (mut answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    answer.auth_chain.push(bob);
+    server.rooms.admit_join(answer).await.unwrap();
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    assert_eq!(current(&server, &far).await, theirs(&far));
+}
+
+#[tokio::test]
 async fn an_event_that_was_rejected_without_a_place_has_no_state_to_be_told() {
     let server = Server::new().await;
     let mut far = far_room(RoomVersionId::V11);
