@@ -1,11 +1,11 @@
 //! The loop of a writer: drain the mailbox into one commit, hand it over, go on building while the
 //! disk works, answer in order.
 
-use std::{collections::VecDeque, pin::Pin, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use hearth_storage::{CommitError, Committed};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     Batch, Context, NewEvent, Receive, Room, StepError,
@@ -25,7 +25,7 @@ use crate::{
 pub(super) const MAILBOX_CAPACITY: usize = 1_024;
 /// Commits of one room that may wait for the disk at a time.
 const MAX_IN_FLIGHT: usize = 4;
-/// After this long without a command a writer leaves.
+/// After this long without a command a writer leaves; where there is no room, at once.
 const IDLE: Duration = Duration::from_mins(5);
 
 /// What shall be done to a room.
@@ -171,6 +171,10 @@ pub(super) struct WriterTask {
     unfinished: Option<Command>,
     /// Nothing can be written until nothing is in flight.
     must_settle: bool,
+    /// The room is not here: there was something to keep that may lead to it.
+    is_nowhere: bool,
+    /// The table wants the place.
+    leave: Arc<Notify>,
     /// Dropped last: whoever waits for the writers' end may close the store then.
     _running: Running,
 }
@@ -180,6 +184,7 @@ impl WriterTask {
         rooms: Rooms,
         room_id: OwnedRoomId,
         mailbox: mpsc::Receiver<Command>,
+        leave: Arc<Notify>,
         running: Running,
     ) -> Self {
         Self {
@@ -192,6 +197,8 @@ impl WriterTask {
             deferred: None,
             unfinished: None,
             must_settle: false,
+            is_nowhere: false,
+            leave,
             _running: running,
         }
     }
@@ -247,6 +254,7 @@ impl WriterTask {
         let admitted = admit(&self.rooms, admission).await.inspect_err(|error| {
             tracing::debug!(room_id = %self.room_id, ?error, "not admitted");
         });
+        self.is_nowhere = matches!(self.rooms.head(&self.room_id).await, Ok(None));
         // A caller who left does not undo what is durable.
         drop(reply.send(admitted));
     }
@@ -265,6 +273,13 @@ impl WriterTask {
     async fn next(&mut self) -> Next {
         let may_build = self.in_flight.len() < MAX_IN_FLIGHT;
         let idle = self.in_flight.is_empty();
+        let pause = if self.is_nowhere { Duration::ZERO } else { IDLE };
+        let dismissal = async {
+            tokio::select! {
+                () = self.leave.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        };
         let landing = async {
             match self.in_flight.front_mut() {
                 Some(first) => first.landing.as_mut().await,
@@ -281,7 +296,7 @@ impl WriterTask {
                 Some(command) => Next::Command(command),
                 None => Next::End,
             },
-            () = tokio::time::sleep(IDLE), if idle => {
+            () = dismissal, if idle => {
                 if self.rooms.writers().retire(&self.room_id, &self.mailbox) {
                     Next::End
                 } else {

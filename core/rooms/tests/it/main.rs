@@ -19,3 +19,4 @@ mod reading;
 mod redaction;
 mod send;
 mod upgrade;
+mod writers;
