@@ -15,14 +15,18 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use hearth_storage::{Direction, Snapshot};
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId};
+use hearth_types::Pdu;
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId,
+    events::TimelineEventType,
+};
 use serde_json::value::RawValue;
 
 use crate::{
     CheckedPdu, Rooms, Teller, Verdict,
     error::RoomError,
     schema::{EventOrdinal, GapRow, HISTORY_GAPS, Standing, StoredEvent},
-    writer::{Action, Outcome},
+    writer::{Action, Outcome, fits},
 };
 
 /// What a resident server answered to a join (SS "Joining Rooms"), each event checked.
@@ -180,7 +184,7 @@ impl Rooms {
         if !self.is_partial(room_id).await? {
             return Ok(());
         }
-        let wanted = state.iter().map(|event| event.pdu().id().to_owned()).collect();
+        let wanted = fitting(room_id, &state);
         // Others' events come in between: this is the longer part.
         self.receive_outliers(room_id, auth_chain.into_iter().chain(state).collect()).await?;
         let admission = Admission::Complete(room_id.to_owned(), wanted);
@@ -242,4 +246,18 @@ impl Rooms {
         }
         self.act(room_id, Action::GapsTried(missing)).await.map(drop)
     }
+}
+
+/// The events of a told state without those state events that cannot be part of the room: these are left
+/// out, as where they come in any other way.
+fn fitting(room_id: &RoomId, state: &[CheckedPdu]) -> Arc<[OwnedEventId]> {
+    let is_fit = |pdu: &&Pdu| {
+        let is_checked = *pdu.kind() != TimelineEventType::RoomCreate && pdu.state_key().is_some();
+        let reason = if is_checked { fits(pdu, room_id).err() } else { None };
+        if let Some(reason) = reason {
+            tracing::warn!(%room_id, event_id = %pdu.id(), reason, "a state event is left out");
+        }
+        reason.is_none()
+    };
+    state.iter().map(CheckedPdu::pdu).filter(is_fit).map(|pdu| pdu.id().to_owned()).collect()
 }

@@ -18,6 +18,7 @@ use crate::{
     error::RoomError,
     schema::{EventHeader, EventOrdinal, Standing, StoredEvent},
     state::StateRoot,
+    writer::fits,
 };
 
 /// Looks up an event that the room has already.
@@ -43,8 +44,8 @@ struct Waiting {
 }
 
 impl AuthOrder {
-    /// Orders and authorizes. The new events get ordinals from `first` on; what is not of this room,
-    /// what names more than ten auth events, and what names auth events that are nowhere is dropped.
+    /// Orders and authorizes. The new events get ordinals from `first` on; what cannot
+    /// be part of a room, and what names auth events that are nowhere is dropped.
     pub(super) fn build(
         rules: &AuthorizationRules,
         room_id: &RoomId,
@@ -194,10 +195,10 @@ impl AuthOrder {
 
 /// Why an event cannot be part of the room at all.
 fn unfit(pdu: &Pdu, room_id: &RoomId) -> Option<&'static str> {
-    let is_create = *pdu.kind() == TimelineEventType::RoomCreate;
-    if pdu.room_id_field() != Some(room_id) && !(is_create && pdu.room_id_field().is_none()) {
-        return Some("it belongs to another room");
+    if *pdu.kind() != TimelineEventType::RoomCreate {
+        return fits(pdu, room_id).err();
     }
+    // Whether it is the room's own one has been checked.
     (pdu.auth_events().len() > MAX_AUTH_EVENTS).then_some("it names too many auth events")
 }
 

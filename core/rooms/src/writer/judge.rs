@@ -36,22 +36,7 @@ impl Room {
             // The room's own one is here, and was found by its ID.
             return Err("a room has one create event".to_owned());
         }
-        if pdu.room_id_field() != Some(RoomId::as_ref(&self.id)) {
-            return Err("an event of another room".to_owned());
-        }
-        if pdu.auth_events().len() > MAX_AUTH_EVENTS || pdu.prev_events().len() > MAX_PREV_EVENTS {
-            return Err("too many auth events or previous events".to_owned());
-        }
-        if pdu.prev_events().is_empty() {
-            return Err("only a create event follows nothing".to_owned());
-        }
-        let kind = pdu.kind().to_string();
-        let stored = |text: &str| text.len() + text.bytes().filter(|byte| *byte == 0).count();
-        let bytes = stored(&kind) + stored(pdu.state_key().unwrap_or_default());
-        if bytes > MAX_STATE_KEY_BYTES || pdu.sender().as_str().contains('\0') {
-            return Err("identifiers with zero bytes".to_owned());
-        }
-        Ok(())
+        fits(pdu, &self.id).map_err(ToOwned::to_owned)
     }
 
     /// Checks an event against its auth events, the state before it and the current state. The verdict
@@ -181,6 +166,26 @@ impl Room {
         }
         Ok(found)
     }
+}
+
+/// Can an event that is no create event be part of a room? However it comes here.
+pub(crate) fn fits(pdu: &Pdu, room_id: &RoomId) -> Result<(), &'static str> {
+    if pdu.room_id_field() != Some(room_id) {
+        return Err("an event of another room");
+    }
+    if pdu.auth_events().len() > MAX_AUTH_EVENTS || pdu.prev_events().len() > MAX_PREV_EVENTS {
+        return Err("too many auth events or previous events");
+    }
+    if pdu.prev_events().is_empty() {
+        return Err("only a create event follows nothing");
+    }
+    let kind = pdu.kind().to_string();
+    let stored = |text: &str| text.len() + text.bytes().filter(|byte| *byte == 0).count();
+    let bytes = stored(&kind) + stored(pdu.state_key().unwrap_or_default());
+    if bytes > MAX_STATE_KEY_BYTES || pdu.sender().as_str().contains('\0') {
+        return Err("identifiers with zero bytes");
+    }
+    Ok(())
 }
 
 /// The events' ordinals, in order.

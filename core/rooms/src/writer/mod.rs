@@ -44,6 +44,7 @@ pub(crate) use self::{
     beside::Subject,
     content::{Facts, parse_object, to_object},
     draft::check_event_key,
+    judge::fits,
     outliers::by_edges,
     power::Power,
     receive::{How, Receive},

@@ -467,6 +467,23 @@ async fn a_further_stay_that_was_cut_off_at_the_beginning_can_be_had_again() {
 }
 
 #[tokio::test]
+async fn a_state_event_that_no_room_can_hold_does_not_keep_the_room_closed() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    let alice = user("alice");
+    let (kind, key) = ("\0".repeat(255), "\0".repeat(255));
+    let content = json!({});
+    let sketch = Sketch { sender: FAR_ADMIN, kind: &kind, state_key: Some(&key), content };
+    let unfit = far.sign(sketch);
+    let (mut answer, mut state, auth_chain) = partial(&mut far, alice.as_str());
+    answer.state.push(unfit.clone());
+    server.rooms.admit_join(answer).await.unwrap();
+    state.push(unfit);
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    assert_whole(&server, &far).await;
+}
+
+#[tokio::test]
 async fn an_event_that_was_rejected_without_a_place_has_no_state_to_be_told() {
     let server = Server::new().await;
     let mut far = far_room(RoomVersionId::V11);
