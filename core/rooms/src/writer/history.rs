@@ -3,7 +3,7 @@
 //! what is now: neither extremities nor the current state, members or unread counts.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -54,7 +54,7 @@ impl Room {
         events: &[CheckedPdu],
     ) -> Result<Places, StepError> {
         let mut places = Places::with_capacity(events.len());
-        let mut taken = HashSet::with_capacity(events.len());
+        let mut taken = BTreeSet::new();
         let mut first_child: HashMap<&EventId, TimelineIndex> = HashMap::new();
         let mut gaps: Option<Vec<GapRow>> = None;
         for event in events.iter().rev() {
@@ -149,7 +149,7 @@ impl Room {
         view: &Context<'_>,
         child: TimelineIndex,
         depth: u64,
-        taken: &mut HashSet<TimelineIndex>,
+        taken: &mut BTreeSet<TimelineIndex>,
     ) -> Result<TimelineIndex, StepError> {
         let (before, least) = match child {
             TimelineIndex::Live(position) => (position, 1),
@@ -157,18 +157,33 @@ impl Room {
         };
         let steps = self.depth_at(view, before)?.map_or(0, |anchor| anchor.saturating_sub(depth));
         let mut distance = least.max(steps.min(MAX_STEPS) * PLACES_PER_STEP);
-        loop {
-            let place = TimelineIndex::History { before, distance };
-            let stored = view.snapshot.get(&schema::TIMELINE, &self.id, &place)?;
-            if stored.is_none() && taken.insert(place) {
-                return Ok(place);
+        let at = |distance| TimelineIndex::History { before, distance };
+        // Not even a server that sends nothing but siblings fills all places of a room.
+        while distance <= TimelineIndex::MAX_DISTANCE {
+            // Of the step that the event belongs to, what comes before everything that is there.
+            let end =
+                (distance / PLACES_PER_STEP).saturating_add(1).saturating_mul(PLACES_PER_STEP);
+            let step = at(end.saturating_sub(1))..=at(distance);
+            let stored = view.snapshot.page(
+                &schema::TIMELINE,
+                &self.id,
+                step.clone(),
+                Direction::Forward,
+                1,
+            )?;
+            let stored = stored.first().map(|(place, _)| *place);
+            let first = stored.into_iter().chain(taken.range(step).next().copied()).min();
+            let free = match first {
+                Some(TimelineIndex::History { distance, .. }) => distance.saturating_add(1),
+                Some(TimelineIndex::Live(_)) | None => distance,
+            };
+            if free < end {
+                taken.insert(at(free));
+                return Ok(at(free));
             }
-            // Not even a server that sends nothing but siblings fills all places of a room.
-            distance = distance.saturating_add(1);
-            if distance > TimelineIndex::MAX_DISTANCE {
-                return Err(RoomError::internal("no place is left for history").into());
-            }
+            distance = end;
         }
+        Err(RoomError::internal("no place is left for history").into())
     }
 
     fn depth_at(
