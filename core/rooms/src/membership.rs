@@ -524,8 +524,8 @@ impl Room {
 }
 
 /// Is the user joined to one of the rooms that a restricted room names? [`RoomError::Forbidden`] if not,
-/// [`RoomError::UnableToAuthoriseJoin`] if this server is not in all of them and so cannot tell. A local
-/// user is in no room that this server is not in.
+/// [`RoomError::UnableToAuthoriseJoin`] if this server is not in all of them, or does not know all of their
+/// members yet, and so cannot tell. A local user is in no room that this server is not in.
 fn check_conditions(
     view: &Context<'_>,
     allow: &[AllowRule],
@@ -548,6 +548,7 @@ fn check_conditions(
         if row.is_some_and(|row| row.membership == Membership::Join) {
             return Ok(());
         }
+        unknown |= view.snapshot.get(&schema::PARTIAL, room_id, &())?.is_some();
     }
     if unknown && !is_local {
         let text = "this server cannot tell whether you meet a condition for joining this room";

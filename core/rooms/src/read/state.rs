@@ -38,7 +38,8 @@ impl Rooms {
         self.state_events(room_id, root, StatePart::All).await
     }
 
-    /// One event of the state that a user sees (`GET /state/{type}/{key}`).
+    /// One event of the state that a user sees (`GET /state/{type}/{key}`). Waits for a member whom the
+    /// room's state, which is partial, may omit.
     pub async fn readable_state_event(
         &self,
         room_id: &RoomId,
@@ -46,6 +47,15 @@ impl Rooms {
         event_type: &str,
         state_key: &str,
     ) -> Result<Arc<StoredEvent>, ReadError> {
+        let root = self.readable_root(room_id, user_id).await?;
+        let found = self.state_event(room_id, root, event_type, state_key).await?;
+        if let Some(event) = found {
+            return Ok(event);
+        }
+        if event_type != "m.room.member" || !self.is_partial(room_id).await? {
+            return Err(RoomError::UnknownEvent);
+        }
+        self.wait_until_whole(room_id).await?;
         let root = self.readable_root(room_id, user_id).await?;
         self.state_event(room_id, root, event_type, state_key).await?.ok_or(RoomError::UnknownEvent)
     }

@@ -484,6 +484,24 @@ async fn a_state_event_that_no_room_can_hold_does_not_keep_the_room_closed() {
 }
 
 #[tokio::test]
+async fn a_member_who_was_left_out_is_found_when_all_are_known() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    let alice = user("alice");
+    let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    server.rooms.admit_join(answer).await.unwrap();
+    let (rooms, room_id) = (server.rooms.clone(), far.id.clone());
+    let asked = tokio::spawn(async move {
+        rooms.readable_state_event(&room_id, &user("alice"), "m.room.member", BOB).await
+    });
+    // What is known is not waited for.
+    let name = server.rooms.readable_state_event(&far.id, &alice, "m.room.name", "").await;
+    name.unwrap();
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    assert_eq!(asked.await.unwrap().unwrap().pdu.sender(), BOB);
+}
+
+#[tokio::test]
 async fn an_event_that_was_rejected_without_a_place_has_no_state_to_be_told() {
     let server = Server::new().await;
     let mut far = far_room(RoomVersionId::V11);
