@@ -309,3 +309,28 @@ async fn history_that_names_what_is_to_come_keeps_nothing_out_of_the_forward_ext
         assert_eq!(receive(&twin, &shared.id, next).await, Verdict::Accepted);
     }
 }
+
+#[tokio::test]
+async fn a_redaction_is_found_behind_many_without_the_power() {
+    let shared = Shared::with(RoomVersionId::V11, &[BOB, CAROL]).await;
+    let target = shared.message(BOB, "secret").await;
+    let target_id = target.pdu().id().to_owned();
+    let redaction = |sender, at| {
+        let (shared, target_id) = (&shared, target_id.clone());
+        async move {
+            let making = shared.making(sender, "m.room.redaction").await;
+            shared.make(Making { redacts: Some(target_id), at, ..making }).await
+        }
+    };
+    for at in 0..60 {
+        let powerless = redaction(CAROL, at).await;
+        assert_eq!(shared.take(powerless).await, Verdict::Accepted);
+    }
+    let by_moderator = redaction("@alice:hs.test", 100).await;
+    let redaction_id = by_moderator.pdu().id().to_owned();
+    assert_eq!(shared.take(by_moderator).await, Verdict::Accepted);
+    assert_eq!(shared.take(target).await, Verdict::Accepted);
+    let by = shared.event(&target_id).await.header.redacted_by.unwrap();
+    let by = shared.rooms.event(&shared.id, by).await.unwrap();
+    assert_eq!(by.header.event_id, redaction_id);
+}
