@@ -18,7 +18,7 @@ use crate::{
     RoomNodes, Rooms,
     create::supported_rules,
     error::RoomError,
-    resolve::{ResolveError, RoomEvents, resolve},
+    resolve::{EventSource, ResolveError, RoomEvents, resolve},
     rooms::{lookup, parse_row, state_key_ordinal},
     schema::{self, EventHeader, EventOrdinal, RoomHead, Standing, StoredEvent, TimelineIndex},
     state::{Node, NodeId, StateKeyOrdinal, StateRoot, TreeEditor, walk},
@@ -49,9 +49,47 @@ pub(super) struct Recomputer<'a> {
     states: HashMap<EventOrdinal, StateRoot>,
     /// Events that are rejected now and were not.
     fallen: HashSet<EventOrdinal>,
-    rewritten: Vec<(Arc<StoredEvent>, Option<TimelineIndex>)>,
+    rewritten: Rewritten,
+    /// Where the events are in that list.
+    places: HashMap<EventOrdinal, usize>,
     current_states: Vec<(StreamPosition, StateRoot)>,
     create: Arc<StoredEvent>,
+}
+
+/// Events as they are from now on, and the places in the timeline that they lose.
+type Rewritten = Vec<(Arc<StoredEvent>, Option<TimelineIndex>)>;
+
+/// The room's events as resolution must see them: those that have fallen as rejected.
+struct RewrittenEvents<'a> {
+    stored: RoomEvents,
+    rewritten: &'a Rewritten,
+    places: &'a HashMap<EventOrdinal, usize>,
+}
+
+impl EventSource for RewrittenEvents<'_> {
+    fn event(&self, ordinal: EventOrdinal) -> Result<Arc<StoredEvent>, ResolveError> {
+        let rewritten = self.places.get(&ordinal).and_then(|place| self.rewritten.get(*place));
+        match rewritten {
+            Some((event, _)) => Ok(Arc::clone(event)),
+            None => self.stored.event(ordinal),
+        }
+    }
+
+    fn state_key(
+        &self,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<StateKeyOrdinal>, ResolveError> {
+        self.stored.state_key(event_type, state_key)
+    }
+
+    fn auth_children(
+        &self,
+        parent: EventOrdinal,
+        before: EventOrdinal,
+    ) -> Result<Vec<EventOrdinal>, ResolveError> {
+        self.stored.auth_children(parent, before)
+    }
 }
 
 impl<'a> Recomputer<'a> {
@@ -72,6 +110,7 @@ impl<'a> Recomputer<'a> {
             states: HashMap::new(),
             fallen: HashSet::new(),
             rewritten: Vec::new(),
+            places: HashMap::new(),
             current_states: Vec::new(),
             create: parse_row(0, snapshot.get(&schema::EVENTS, room_id, &0)?)?,
         })
@@ -138,18 +177,30 @@ impl<'a> Recomputer<'a> {
             Some(before) => before,
             None => header.state_before,
         };
-        let standing = match header.standing {
-            Standing::Rejected => Standing::Rejected,
-            known => match self.allowed(event, before)? {
-                Ok(()) => known,
-                Err(reason) => {
-                    let (room_id, event_id) = (self.room_id, &header.event_id);
-                    tracing::info!(%room_id, %event_id, reason, "an event is rejected by the whole state");
-                    Standing::Rejected
-                }
-            },
+        let allowed = if self.rests_on_fallen(event)? {
+            Err("an event that allowed it is rejected".to_owned())
+        } else {
+            self.allowed(event, before)?
+        };
+        let standing = match allowed {
+            Ok(()) => header.standing,
+            Err(reason) => {
+                let (room_id, event_id) = (self.room_id, &header.event_id);
+                tracing::info!(%room_id, %event_id, reason, "an event is rejected by the whole state");
+                Standing::Rejected
+            }
         };
         self.rewrite(event, before, standing)
+    }
+
+    /// Is an auth event of this one rejected now (SS "Rejection")?
+    fn rests_on_fallen(&self, event: &StoredEvent) -> Result<bool, RoomError> {
+        for auth_event in &event.header.auth_events {
+            if self.has_fallen(&*self.event(*auth_event)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The resolution of these states; `None` if they cannot be resolved.
@@ -160,7 +211,11 @@ impl<'a> Recomputer<'a> {
         if roots.len() == 1 {
             return Ok(Some(first));
         }
-        let source = RoomEvents::new(self.rooms, self.room_id);
+        let source = RewrittenEvents {
+            stored: RoomEvents::new(self.rooms, self.room_id),
+            rewritten: &self.rewritten,
+            places: &self.places,
+        };
         let changes = match resolve(&self.rules, &roots, &source, &self.editor) {
             Ok(resolution) => resolution.changes,
             Err(error @ (ResolveError::TooLarge(_) | ResolveError::Algorithm(_))) => {
@@ -222,6 +277,7 @@ impl<'a> Recomputer<'a> {
             lost = rewritten.index.take();
             rewritten.pdu = rewritten.pdu.into_rejected();
         }
+        self.places.insert(event.ordinal, self.rewritten.len());
         self.rewritten.push((Arc::new(rewritten), lost));
         Ok(())
     }

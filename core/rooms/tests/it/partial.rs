@@ -386,6 +386,25 @@ async fn a_local_user_whose_membership_falls_has_left_the_room() {
 }
 
 #[tokio::test]
+async fn what_an_event_that_falls_had_allowed_falls_with_it() {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    let (alice, carol) = (user("alice"), user("carol"));
+    let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    server.rooms.admit_join(answer).await.unwrap();
+    let invite = invitation_by_eve(&server, &mut far, &auth_chain, carol.as_str()).await;
+    assert_eq!(receive(&server, &far, &invite).await, Verdict::Accepted);
+    // Anybody may join; this one does with an invitation among its auth events.
+    let join = server.join(&far.id, &carol).await.unwrap();
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    for event_id in [invite.pdu().id().to_owned(), join] {
+        let stored = server.event(&far.id, &event_id).await;
+        assert_eq!(stored.header.standing, Standing::Rejected);
+    }
+    assert_whole(&server, &far).await;
+}
+
+#[tokio::test]
 async fn the_policy_server_counts_while_its_users_are_not_known() {
     let server = Server::new().await;
     let mut far = far_room(RoomVersionId::V11);
