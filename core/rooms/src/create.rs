@@ -301,7 +301,7 @@ fn append(
             Err(RoomError::InvalidRoomState(format!("{}: {reason}", event.event_type)))
         }
         Err(StepError::Refused(error)) => Err(error),
-        Err(StepError::Settle | StepError::Full | StepError::Unsigned) => {
+        Err(StepError::Settle | StepError::Full | StepError::Long | StepError::Unsigned) => {
             Err(RoomError::internal("a new room waits for itself"))
         }
     }

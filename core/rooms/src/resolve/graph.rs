@@ -12,7 +12,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::{EventSource, MAX_EVENTS, ResolveError, conflict::Conflict};
+use super::{Bounds, EventSource, ResolveError, conflict::Conflict};
 use crate::{
     schema::{EventOrdinal, Standing, StoredEvent},
     state::{self, NodeSource, StateKeyOrdinal},
@@ -24,12 +24,15 @@ pub(super) struct Graph<'a, E, N> {
     source: &'a E,
     nodes: &'a N,
     conflict: &'a Conflict,
+    bounds: Bounds,
     seen: RefCell<Seen>,
 }
 
 #[derive(Debug, Default)]
 struct Seen {
     events: HashMap<EventOrdinal, Arc<StoredEvent>>,
+    /// Their bytes.
+    bytes: usize,
     /// IDs of the events that were read, and of their auth events.
     ordinals: HashMap<OwnedEventId, EventOrdinal>,
     /// Is the event part of the unconflicted state?
@@ -39,8 +42,8 @@ struct Seen {
 }
 
 impl<'a, E: EventSource, N: NodeSource> Graph<'a, E, N> {
-    pub(super) fn new(source: &'a E, nodes: &'a N, conflict: &'a Conflict) -> Self {
-        Self { source, nodes, conflict, seen: RefCell::default() }
+    pub(super) fn new(source: &'a E, nodes: &'a N, conflict: &'a Conflict, bounds: Bounds) -> Self {
+        Self { source, nodes, conflict, bounds, seen: RefCell::default() }
     }
 
     /// An event by ordinal.
@@ -57,8 +60,9 @@ impl<'a, E: EventSource, N: NodeSource> Graph<'a, E, N> {
             return Err(ResolveError::Damaged(ordinal, "an auth event has a greater ordinal"));
         }
         let mut seen = self.seen.borrow_mut();
-        if seen.events.len() >= MAX_EVENTS {
-            return Err(ResolveError::TooLarge("a million events"));
+        seen.bytes = seen.bytes.saturating_add(event.pdu.json().len());
+        if seen.events.len() >= self.bounds.events || seen.bytes > self.bounds.bytes {
+            return Err(ResolveError::TooLarge("the events that it may read"));
         }
         seen.ordinals.insert(event.header.event_id.clone(), ordinal);
         for (event_id, auth_event) in named.iter().zip(&event.header.auth_events) {

@@ -36,8 +36,18 @@ use crate::{
 /// Different states that one resolution takes. An event names at most 20 previous events, each with
 /// one state; a room's forward extremities are kept below this by its writer.
 pub const MAX_STATES: usize = 64;
-/// Events that one resolution reads before it gives up.
-pub const MAX_EVENTS: usize = 1_000_000;
+
+/// What one resolution may read before it gives up: it holds all of it in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Events.
+    pub events: usize,
+    /// Bytes of these events.
+    pub bytes: usize,
+}
+
+/// What any resolution may read: more than the conflicts of the largest rooms.
+pub const MAX_READ: Bounds = Bounds { events: 1_000_000, bytes: 1024 * 1024 * 1024 };
 
 /// What resolution asks about a room's events. Synchronous: runs off the async threads, or over
 /// events that are in memory.
@@ -71,7 +81,7 @@ pub enum ResolveError {
     /// An event is not what it must be.
     #[error("event {0} of the room: {1}")]
     Damaged(EventOrdinal, &'static str),
-    /// More than [`MAX_STATES`] or [`MAX_EVENTS`].
+    /// More than [`MAX_STATES`], or than the [`Bounds`].
     #[error("state resolution: more than {0}")]
     TooLarge(&'static str),
     /// ruma refused.
@@ -96,6 +106,17 @@ pub fn resolve(
     events: &impl EventSource,
     nodes: &impl NodeSource,
 ) -> Result<Resolution, ResolveError> {
+    resolve_within(MAX_READ, rules, roots, events, nodes)
+}
+
+/// The same, reading no more than this.
+pub fn resolve_within(
+    bounds: Bounds,
+    rules: &RoomVersionRules,
+    roots: &[StateRoot],
+    events: &impl EventSource,
+    nodes: &impl NodeSource,
+) -> Result<Resolution, ResolveError> {
     let rules_v2 = *rules
         .state_res
         .v2_rules()
@@ -104,6 +125,6 @@ pub fn resolve(
     if conflict.keys.is_empty() {
         return Ok(Resolution::default());
     }
-    let graph = Graph::new(events, nodes, &conflict);
+    let graph = Graph::new(events, nodes, &conflict, bounds);
     algorithm::run(&rules.authorization, rules_v2, &conflict, &graph)
 }

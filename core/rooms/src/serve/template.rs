@@ -141,7 +141,7 @@ impl TemplateRequest {
 fn refusal(error: StepError) -> RoomError {
     match error {
         StepError::Refused(error) => error,
-        StepError::Settle | StepError::Full | StepError::Unsigned => {
+        StepError::Settle | StepError::Full | StepError::Long | StepError::Unsigned => {
             RoomError::internal("a template waits for a commit")
         }
     }

@@ -104,7 +104,7 @@ impl Room {
         let effects = Effects::plan(&mut room, view, &batch, &planned, Facts::default());
         let effects = effects.map_err(|error| match error {
             StepError::Refused(error) => error,
-            StepError::Settle | StepError::Full | StepError::Unsigned => {
+            StepError::Settle | StepError::Full | StepError::Long | StepError::Unsigned => {
                 RoomError::internal("a new room waits for itself")
             }
         })?;

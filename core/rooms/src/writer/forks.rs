@@ -11,7 +11,7 @@ use hearth_types::limits::MAX_PREV_EVENTS;
 use super::{Batch, Context, Room, StepError, effects::NewKey, room::Tip};
 use crate::{
     error::RoomError,
-    resolve::{EventSource, ResolveError, resolve},
+    resolve::{Bounds, EventSource, MAX_READ, ResolveError, resolve_within},
     schema::{AUTH_CHILDREN, EventOrdinal, Standing, StoredEvent},
     state::{Node, NodeId, StateKeyOrdinal, StateRoot, TreeEditor, diff},
 };
@@ -27,6 +27,9 @@ pub(super) const MAX_EXTREMITIES: usize = MAX_PREV_EVENTS;
 const KEPT_RESOLUTIONS: usize = 32;
 /// Events looked at to find which extremities an event follows by way of events that are none.
 const MAX_SKIPPED: usize = 100;
+/// What a resolution may read between other tasks, a matter of milliseconds; larger ones have a thread
+/// of their own.
+const INLINE: Bounds = Bounds { events: 500, bytes: 1024 * 1024 };
 /// Children of one event in the auth graph that are read at a time.
 const CHILDREN: usize = 16;
 
@@ -57,7 +60,8 @@ impl Room {
     /// The state in which these states are merged. Its new nodes go into the batch.
     ///
     /// [`StepError::Full`] if the batch cannot take them all, or nothing more after them: the question
-    /// is to be asked again with the next one, and costs nothing then.
+    /// is to be asked again with the next one, and costs nothing then. [`StepError::Long`] if there is
+    /// much to read.
     pub(super) fn resolved(
         &mut self,
         view: &Context<'_>,
@@ -94,7 +98,11 @@ impl Room {
         };
         let nodes = self.nodes(view);
         let source = RoomEvents { room: self, view, newcomer };
-        let changes = resolve(&self.rules, &ordered, &source, &nodes)?.changes;
+        let bounds = if view.may_take_long { MAX_READ } else { INLINE };
+        let changes = match resolve_within(bounds, &self.rules, &ordered, &source, &nodes) {
+            Err(ResolveError::TooLarge(_)) if !view.may_take_long => return Err(StepError::Long),
+            resolution => resolution?.changes,
+        };
         let (mut members, mut rest) = (Vec::new(), Vec::new());
         for (key, ordinal) in changes {
             match key {

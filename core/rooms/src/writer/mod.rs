@@ -65,6 +65,8 @@ pub(crate) enum StepError {
     Settle,
     /// The batch has no room for the step: to be gone on with in the next one.
     Full,
+    /// The step takes long: to be tried again where it holds up nothing else than this room.
+    Long,
     /// A received event lacks the signature of the room's policy server, which is to be asked first.
     Unsigned,
 }

@@ -17,6 +17,10 @@ use crate::{
     state::{StateKeyOrdinal, StateRoot, TreeEditor, walk},
 };
 
+/// Events of a told state, with all keys that the room's state ever had, that are compared between other
+/// tasks.
+const INLINE_STATE: usize = 1_000;
+
 /// A state that was told and built, while the batch had no room for what follows.
 pub(super) struct Told {
     event_id: OwnedEventId,
@@ -73,6 +77,9 @@ impl Room {
         if let Some(told) = self.told.as_ref().filter(|told| told.event_id == event_id) {
             return Ok(Ok(told.root));
         }
+        if !view.may_take_long && self.is_long(state) {
+            return Err(StepError::Long);
+        }
         let wanted = match self.read_told(view, state)? {
             Ok(wanted) => wanted,
             Err(verdict) => return Ok(Err(verdict)),
@@ -100,6 +107,12 @@ impl Room {
         } else {
             Err(StepError::Full)
         }
+    }
+
+    /// Does it take long to build a told state? It is compared with the current one, key by key.
+    fn is_long(&self, state: &[OwnedEventId]) -> bool {
+        let keys = self.head.next_member_key.saturating_add(self.head.next_state_key);
+        state.len().saturating_add(keys as usize) > INLINE_STATE
     }
 
     /// The told state by state keys. Rejected events are no part of it.

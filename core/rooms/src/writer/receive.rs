@@ -140,7 +140,7 @@ impl Room {
                 return Err(StepError::Full);
             }
             let received = self.receive_one(view, batch, event.pdu(), receive);
-            if !matches!(&received, Err(StepError::Full | StepError::Settle)) {
+            if !matches!(&received, Err(StepError::Full | StepError::Settle | StepError::Long)) {
                 // What was worked out for it holds for the next try only, not for a later one.
                 self.prepared = None;
                 self.told = None;

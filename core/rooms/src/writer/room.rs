@@ -38,11 +38,13 @@ pub(super) const MAX_LOCAL_EVENTS: usize = 4_096;
 pub(crate) struct Context<'a> {
     pub(crate) rooms: &'a Rooms,
     pub(crate) snapshot: Snapshot,
+    /// Steps may take long: this is no thread on which others wait for their turn.
+    pub(crate) may_take_long: bool,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(rooms: &'a Rooms) -> Self {
-        Self { rooms, snapshot: rooms.store().snapshot() }
+        Self { rooms, snapshot: rooms.store().snapshot(), may_take_long: false }
     }
 
     fn caches(&self) -> &Caches {

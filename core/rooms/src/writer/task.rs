@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
-use hearth_storage::{CommitError, Committed};
+use hearth_storage::{CommitError, Committed, run_blocking};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -171,6 +171,8 @@ pub(super) struct WriterTask {
     unfinished: Option<Command>,
     /// Nothing can be written until nothing is in flight.
     must_settle: bool,
+    /// What is unfinished takes long: it gets a thread for that.
+    takes_long: bool,
     /// The room is not here: there was something to keep that may lead to it.
     is_nowhere: bool,
     /// The table wants the place.
@@ -197,6 +199,7 @@ impl WriterTask {
             deferred: None,
             unfinished: None,
             must_settle: false,
+            takes_long: false,
             is_nowhere: false,
             leave,
             _running: running,
@@ -232,7 +235,21 @@ impl WriterTask {
                 }
                 command => command,
             };
-            let batch = self.fill_batch(command);
+            let batch = if self.takes_long {
+                let filled = run_blocking(move || {
+                    let batch = self.fill_batch(command);
+                    (self, batch)
+                });
+                let batch;
+                (self, batch) = match filled.await {
+                    Ok(filled) => filled,
+                    // The next writer reads the room from the store.
+                    Err(error) => return tracing::error!(%error, "a room's writer ended"),
+                };
+                batch
+            } else {
+                self.fill_batch(command)
+            };
             if let Some(batch) = batch {
                 self.submit(batch).await;
             }
@@ -358,7 +375,8 @@ impl WriterTask {
     /// nothing to write. Without a command, goes on with what the last ones left.
     fn fill_batch(&mut self, first: Option<Command>) -> Option<Batch> {
         let rooms = self.rooms.clone();
-        let view = Context::new(&rooms);
+        let may_take_long = std::mem::take(&mut self.takes_long);
+        let view = Context { may_take_long, ..Context::new(&rooms) };
         if self.in_flight.is_empty()
             && let Some(room) = &mut self.room
         {
@@ -385,7 +403,7 @@ impl WriterTask {
                 // Whoever asks next tries again, from the store.
                 return None;
             }
-            Err(StepError::Settle | StepError::Full | StepError::Unsigned) => {
+            Err(StepError::Settle | StepError::Full | StepError::Long | StepError::Unsigned) => {
                 self.must_settle = true;
                 self.unfinished = next.take();
             }
@@ -432,6 +450,15 @@ impl WriterTask {
             }
             Err(StepError::Settle) => {
                 self.deferred = Some(command);
+                return false;
+            }
+            Err(StepError::Long) if view.may_take_long => {
+                let error = RoomError::internal("a step takes longer than long");
+                drop(command.reply.send(Err(error)));
+            }
+            Err(StepError::Long) => {
+                self.takes_long = true;
+                self.unfinished = Some(command);
                 return false;
             }
             Err(StepError::Full) => {

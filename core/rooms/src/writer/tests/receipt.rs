@@ -334,3 +334,36 @@ async fn a_redaction_is_found_behind_many_without_the_power() {
     let by = shared.rooms.event(&shared.id, by).await.unwrap();
     assert_eq!(by.header.event_id, redaction_id);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_large_told_state_does_not_hold_up_other_tasks() {
+    let shared = Shared::with(RoomVersionId::V11, &[BOB]).await;
+    let joins: Vec<_> = {
+        let mut joins = Vec::new();
+        for number in 0..600 {
+            let user = format!("@user{number}:far.test");
+            let join = shared.state(&user, (MEMBER, &user), json!({ "membership": "join" })).await;
+            assert_eq!(shared.take(join.clone()).await, Verdict::Accepted);
+            joins.push(join);
+        }
+        joins
+    };
+    let twin = shared.full_twin("t.test").await;
+    shared.take(shared.message(BOB, "missed").await).await;
+    let next = shared.message(BOB, "next").await;
+    let state = current(&shared.rooms, &shared.id).await.into_iter();
+    let ids: Vec<_> =
+        state.map(|(_, _, id)| OwnedEventId::try_from(id.as_str()).unwrap()).collect();
+    assert!(ids.len() > joins.len());
+
+    // What cannot be done between other tasks is asked for again, not done.
+    let view = Context::new(&twin);
+    let mut room = Room::load(&view, &shared.id).unwrap().unwrap();
+    let mut batch = Batch::new(&shared.id, 1);
+    let told = room.told_state(&view, &mut batch, next.pdu().id(), &ids);
+    assert!(matches!(told, Err(crate::writer::StepError::Long)));
+    drop(view);
+    let told = twin.receive_with_state(&shared.id, next.clone(), ids, Teller::Author).await;
+    assert_eq!(told.unwrap(), Verdict::Accepted);
+    assert_eq!(current(&twin, &shared.id).await, current(&shared.rooms, &shared.id).await);
+}
