@@ -6,10 +6,10 @@ use hearth_http::{Class, Endpoints, Policy};
 use crate::{
     ClientApi,
     routes::{
-        account, account_data, admin, alias, backup, device, directory, discovery, filter, knock,
-        membership, message, peeking, presence, profile, push, receipt, redact, relations, room,
-        session, shared_secret, space, state, sync, tag, threads, typing, user_directory,
-        websocket,
+        account, account_data, admin, alias, backup, cross_signing, device, directory, discovery,
+        filter, knock, membership, message, peeking, presence, profile, push, receipt, redact,
+        relations, room, session, shared_secret, space, state, sync, tag, threads, typing,
+        user_directory, websocket,
     },
 };
 
@@ -52,6 +52,9 @@ fn accounts() -> Endpoints<ClientApi> {
         .ruma(device::update)
         .ruma(device::delete)
         .ruma(device::delete_many)
+        .ruma(cross_signing::query)
+        .ruma(cross_signing::upload_keys)
+        .ruma(cross_signing::upload_signatures)
         .ruma(admin::is_locked)
         .ruma(admin::lock)
         .ruma(admin::is_suspended)

@@ -10,8 +10,12 @@ use parking_lot::RwLock;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    E2eeConfig, E2eeError, RemoteKeys, claims::ClaimDesk, one_time_keys::CountsCache,
-    remote_lists::RemoteLists, removal::Keeper, to_device::QueueLengths,
+    E2eeConfig, E2eeError, RemoteKeys,
+    claims::ClaimDesk,
+    one_time_keys::CountsCache,
+    remote_lists::{RemoteLists, follow},
+    removal::Keeper,
+    to_device::QueueLengths,
 };
 
 /// What the crate stands on.
@@ -74,6 +78,9 @@ impl E2ee {
         e2ee.users().set_device_keeper(Arc::new(Keeper::new(&e2ee)));
         e2ee.finish_removals().await?;
         e2ee.finish_backup_deletions().await?;
+        let cursor = follow::Cursor::open(e2ee.store()).await?;
+        let publications = e2ee.store().notifier().publications();
+        e2ee.spawn(follow::run(Arc::downgrade(&e2ee.inner), publications, cursor));
         Ok(e2ee)
     }
 

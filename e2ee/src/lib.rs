@@ -34,6 +34,9 @@ mod removal;
 mod rows;
 mod schema;
 mod signatures;
+mod signed;
+#[cfg(test)]
+mod signer;
 #[cfg(test)]
 mod testing;
 mod to_device;
@@ -44,7 +47,7 @@ pub use self::{
     backup::{BackedUpKey, BackupKeys, BackupState, BackupVersion},
     claims::{ClaimedKeys, Claims, HandedOut},
     config::E2eeConfig,
-    cross_signing::CrossSigningUpload,
+    cross_signing::{CrossSigningOutcome, CrossSigningUpload},
     dehydrated::{DehydratedDevice, DehydratedEvents, DehydratedUpload},
     device_lists::user_topic,
     e2ee::{E2ee, E2eeParts},

@@ -1,7 +1,7 @@
 //! Every row of this crate. A user's rows are that user's; see each keyspace for the exceptions.
 
 use bytes::Bytes;
-use hearth_storage::{Keyspace, postcard_record};
+use hearth_storage::{Keyspace, Positioned, postcard_record};
 use hearth_types::StreamPosition;
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedServerName, OwnedTransactionId, OwnedUserId};
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,8 @@ pub(crate) const CROSS_SIGNING_KEYS: Keyspace<OwnedUserId, String, Bytes> =
 
 /// Signatures that a user of this server (the partition) made with their user-signing key on somebody's
 /// master key, by that user and the master key's ID: a JSON object from the signing key's ID to the
-/// signature. For the signer's eyes alone.
-pub(crate) const USER_SIGNATURES: Keyspace<OwnedUserId, (OwnedUserId, String), Bytes> =
+/// signature, behind the position at which it came. For the signer's eyes alone.
+pub(crate) const USER_SIGNATURES: Keyspace<OwnedUserId, (OwnedUserId, String), Positioned<Bytes>> =
     Keyspace::new("e2ee_user_signatures");
 
 /// When a user's devices or cross-signing keys last changed: of this server's users, and of those of
@@ -142,10 +142,14 @@ pub(crate) struct FallbackRow {
 postcard_record!(FallbackRow, version = 1);
 
 /// What is kept of the list of a user of another server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RemoteListRow {
-    /// The `stream_id` of the last update, or of the list when it was fetched.
-    pub(crate) stream_id: u64,
+    /// The `stream_id` that the list had when it was last fetched as a whole.
+    pub(crate) fetched: u64,
+    /// The `stream_id`s of the updates since then, in the order in which they came.
+    pub(crate) updates: Vec<u64>,
+    /// How many devices it has.
+    pub(crate) devices: u32,
     /// Is something missing, so that it must be fetched again before it is used?
     pub(crate) stale: bool,
 }

@@ -120,12 +120,13 @@ impl Federation {
         })))
     }
 
-    /// Plugs the way to other servers into the rooms and starts sending, and finishing what a restart
+    /// Plugs the way to other servers into the rooms, users and keys, and starts sending, and finishing what a restart
     /// interrupted.
     pub fn start(&self) {
         let remote = Remote::new(self.clone());
         self.rooms().set_remote(Arc::new(remote.clone()));
         self.users().set_remote(Arc::new(remote.clone()));
+        self.e2ee().set_remote(Arc::new(remote.clone()));
         self.0.outbound.start();
         remote.resume_partial_joins();
         self.spawn(inbound::fill_holes(self.clone(), remote));
@@ -138,13 +139,14 @@ impl Federation {
     }
 
     /// Stops sending and whatever was [spawned](Self::spawn); what is under way is cut off, and sent
-    /// again at the next start. Then takes the way to other servers out of the rooms, so that nothing
-    /// holds the store any more.
+    /// again at the next start. Then takes the way to other servers out again, so that nothing holds the
+    /// store any more.
     pub async fn close(&self) {
         self.0.tasks.close().await;
         self.0.outbound.close().await;
         self.rooms().unset_remote();
         self.users().unset_remote();
+        self.e2ee().unset_remote();
     }
 
     /// The endpoints, without the outer layers of [`hearth_http::finish`].

@@ -5,6 +5,7 @@ pub(crate) mod account_data;
 pub(crate) mod admin;
 pub(crate) mod alias;
 pub(crate) mod backup;
+pub(crate) mod cross_signing;
 pub(crate) mod device;
 pub(crate) mod directory;
 pub(crate) mod discovery;

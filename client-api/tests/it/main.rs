@@ -19,6 +19,7 @@ mod rooms;
 mod sync;
 
 mod bad_input;
+mod cross_signing;
 mod discovery;
 mod engines;
 mod front;

@@ -1,15 +1,10 @@
 //! Devices of this server's users and their keys (SS "Device Management", "End-to-End Encryption").
-//!
-//! Clients cannot upload keys yet, so no device has any: who asks is told so, and encrypts for nobody
-//! here. A device list names devices by their keys; one without keys has no entry in it.
-
-use std::collections::BTreeMap;
 
 use hearth_http::{Endpoints, MatrixError, Ruma};
 use ruma::{
-    UInt, UserId,
+    UInt,
     api::federation::{
-        device::get_devices,
+        device::get_devices::{self, v1::UserDevice},
         keys::{claim_keys, get_keys},
     },
 };
@@ -19,8 +14,6 @@ use super::{Api, Origin, error::ApiError};
 /// Users whose keys one request may ask for: rooms are larger, but no server has so many new members
 /// at a time.
 const MAX_USERS: usize = 1_000;
-/// The version of every device list: none has changed.
-const FIRST_VERSION: UInt = UInt::MIN;
 
 /// The endpoints of this module.
 pub(super) fn endpoints() -> Endpoints<Api> {
@@ -33,10 +26,23 @@ async fn devices(
     request: Ruma<get_devices::v1::Request, Origin>,
 ) -> Result<get_devices::v1::Response, ApiError> {
     let user_id = request.body.user_id;
-    if !is_here(&api, &user_id).await? {
-        return Err(MatrixError::not_found("There is no such user on this server").into());
-    }
-    Ok(get_devices::v1::Response::new(user_id, FIRST_VERSION))
+    let list = api.federation.e2ee().devices_for_server(&user_id).await?;
+    let list =
+        list.ok_or_else(|| MatrixError::not_found("There is no such user on this server"))?;
+    let stream_id = UInt::new_saturating(list.stream_id);
+    let mut answer = get_devices::v1::Response::new(user_id, stream_id);
+    answer.devices = list
+        .devices
+        .into_iter()
+        .map(|(device_id, keys, display_name)| {
+            let mut device = UserDevice::new(device_id, keys);
+            device.device_display_name = display_name;
+            device
+        })
+        .collect();
+    answer.master_key = list.master_key;
+    answer.self_signing_key = list.self_signing_key;
+    Ok(answer)
 }
 
 /// `POST /_matrix/federation/v1/user/keys/query`. Users who are not here are left out of the answer.
@@ -45,23 +51,22 @@ async fn query(
     request: Ruma<get_keys::v1::Request, Origin>,
 ) -> Result<get_keys::v1::Response, ApiError> {
     bounded(request.device_keys.len())?;
-    let mut device_keys = BTreeMap::new();
-    for user_id in request.body.device_keys.into_keys() {
-        if is_here(&api, &user_id).await? {
-            device_keys.insert(user_id, BTreeMap::new());
-        }
-    }
-    Ok(get_keys::v1::Response::new(device_keys))
+    let keys = api.federation.e2ee().keys_for_server(request.body.device_keys).await?;
+    let mut answer = get_keys::v1::Response::new(keys.device_keys);
+    answer.master_keys = keys.master_keys;
+    answer.self_signing_keys = keys.self_signing_keys;
+    Ok(answer)
 }
 
 /// `POST /_matrix/federation/v1/user/keys/claim`. Devices without one-time keys are left out of the
 /// answer.
 async fn claim(
-    _: Api,
+    api: Api,
     request: Ruma<claim_keys::v1::Request, Origin>,
 ) -> Result<claim_keys::v1::Response, ApiError> {
     bounded(request.one_time_keys.len())?;
-    Ok(claim_keys::v1::Response::new(BTreeMap::new()))
+    let claimed = api.federation.e2ee().claim_local_keys(request.body.one_time_keys).await?;
+    Ok(claim_keys::v1::Response::new(claimed))
 }
 
 fn bounded(users: usize) -> Result<(), ApiError> {
@@ -69,9 +74,4 @@ fn bounded(users: usize) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(MatrixError::invalid_param(format!("More than {MAX_USERS} users are asked for")).into())
-}
-
-async fn is_here(api: &Api, user_id: &UserId) -> Result<bool, ApiError> {
-    let federation = &api.federation;
-    Ok(federation.identity().is_local(user_id) && federation.users().is_active(user_id).await?)
 }

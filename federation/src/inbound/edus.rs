@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
+use hearth_e2ee::E2eeError;
 use hearth_rooms::{RoomError, schema::Membership};
-use hearth_storage::CommitError;
 use hearth_users::{ReceiptUpdate, RemotePresence, UsersError};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId,
@@ -22,6 +22,7 @@ use ruma::{
 
 use self::kept::Keeping;
 pub(crate) use self::kept::{KEPT_EDU_COUNTS, KEPT_EDUS, KeptLocks};
+use super::send::store_failed;
 use crate::Federation;
 
 /// The largest EDU in bytes. Those to devices carry a message for each device of many users.
@@ -45,6 +46,8 @@ enum DropReason {
     Rooms(#[from] RoomError),
     #[error(transparent)]
     Users(#[from] UsersError),
+    #[error(transparent)]
+    E2ee(#[from] E2eeError),
 }
 
 /// Takes EDUs of one transaction. Those of users of other servers than `origin`, for rooms that it is
@@ -54,7 +57,7 @@ pub(super) async fn receive(
     federation: &Federation,
     origin: &ServerName,
     edus: Vec<Raw<Edu>>,
-) -> Result<(), CommitError> {
+) -> Result<(), RoomError> {
     let mut taking = Taking {
         federation,
         origin,
@@ -65,11 +68,24 @@ pub(super) async fn receive(
         keeping: Keeping::default(),
     };
     for edu in edus {
-        if let Err(reason) = taking.take(&edu).await {
-            tracing::debug!(%origin, %reason, "an EDU was dropped");
+        match taking.take(&edu).await {
+            Ok(()) => {}
+            // Nothing is wrong with it: its server sends it again.
+            Err(DropReason::E2ee(error)) => return Err(failed(error)),
+            Err(DropReason::Rooms(error)) if store_failed(&error) => return Err(error),
+            Err(reason) => tracing::debug!(%origin, %reason, "an EDU was dropped"),
         }
     }
-    taking.keeping.commit(federation, origin).await
+    Ok(taking.keeping.commit(federation, origin).await?)
+}
+
+/// Why what must not be lost could not be written.
+fn failed(error: E2eeError) -> RoomError {
+    match error {
+        E2eeError::Store(error) => error.into(),
+        E2eeError::Commit(error) => error.into(),
+        error => RoomError::Internal(Box::new(error)),
+    }
 }
 
 /// The work on one transaction's EDUs.
@@ -100,11 +116,13 @@ impl Taking<'_> {
             }
             Edu::DeviceListUpdate(content) => {
                 self.is_known(&content.user_id).await?;
-                self.keeping.device_list(&content)
+                let e2ee = self.federation.e2ee();
+                Ok(e2ee.receive_device_list_update(self.origin, content).await?)
             }
             Edu::SigningKeyUpdate(content) => {
                 self.is_known(&content.user_id).await?;
-                self.keeping.signing_keys(&content)
+                let e2ee = self.federation.e2ee();
+                Ok(e2ee.receive_signing_key_update(self.origin, content).await?)
             }
             _ => Err(DropReason::Bad("its type is not known")),
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use hearth_e2ee::E2eeError;
 use hearth_http::MatrixError;
 use hearth_rooms::RoomError;
 use hearth_users::UsersError;
@@ -66,6 +67,19 @@ impl From<UsersError> for ApiError {
             // The queries of other servers change nothing, and can fail in no other way.
             _ => MatrixError::internal(&text),
         })
+    }
+}
+
+impl From<E2eeError> for ApiError {
+    fn from(error: E2eeError) -> Self {
+        match error {
+            E2eeError::Users(error) => error.into(),
+            E2eeError::Rooms(error) => error.into(),
+            E2eeError::Busy(_) => Self(MatrixError::limit_exceeded(BUSY_RETRY)),
+            E2eeError::InvalidParam(text) => Self(MatrixError::invalid_param(text)),
+            // The queries of other servers can fail in no other way.
+            error => Self(MatrixError::internal(&error)),
+        }
     }
 }
 

@@ -358,7 +358,7 @@ pub(super) async fn receive_room(
 }
 
 /// Is it the store that does not answer, rather than one room that is damaged?
-fn store_failed(error: &RoomError) -> bool {
+pub(super) fn store_failed(error: &RoomError) -> bool {
     let RoomError::Internal(cause) = error else { return false };
     cause.is::<StoreError>() || cause.is::<CommitError>()
 }

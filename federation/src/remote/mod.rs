@@ -3,13 +3,14 @@
 //! `asking` puts a question to several servers in turn · `join` with its `template`s and signatures
 //! (`signed`), `joins` sees that nothing is joined twice at a time · `partial` completes rooms that were
 //! joined without their members · `knock`, `leave`, `invite` · `policy` asks policy servers · `history` and the `state` at its events ·
-//! `queries` are aliases, directories and spaces · `profiles`.
+//! `queries` are aliases, directories and spaces · `profiles` · `keys` of devices.
 
 mod asking;
 mod history;
 mod invite;
 mod join;
 mod joins;
+mod keys;
 mod knock;
 mod leave;
 mod partial;
@@ -47,7 +48,7 @@ use self::{
 pub(crate) use self::{leave::servers_of, partial::PARTIAL_JOINS};
 use crate::Federation;
 
-/// [`RemoteRooms`] and [`hearth_users::RemoteProfiles`] over the network. Cheap to clone.
+/// [`RemoteRooms`], [`hearth_users::RemoteProfiles`] and [`hearth_e2ee::RemoteKeys`] over the network. Cheap to clone.
 #[derive(Clone)]
 pub struct Remote(Arc<Inner>);
 

@@ -1,6 +1,6 @@
 //! Test support: the real server in this process, on a random port, with a real engine in a folder of
 //! its own ([`TestServer`]), a small HTTP client that speaks JSON ([`Client`], [`TestUser`]), and a network
-//! in memory over which servers federate ([`Network`]), real ones and scripted ones ([`Peer`]).
+//! in memory over which servers federate ([`Network`]), real ones and scripted ones ([`Peer`]). [`ClientKey`] signs as clients do.
 //!
 //! Everything here panics with the answer in the message when the server does not do what a test
 //! takes for granted; what a test is *about* goes through [`Client::get`] and its siblings, which
@@ -13,6 +13,7 @@
 )]
 
 mod client;
+mod keys;
 mod network;
 pub mod peer;
 mod server;
@@ -20,6 +21,7 @@ mod user;
 
 pub use self::{
     client::{Client, Response, encode},
+    keys::ClientKey,
     network::{Fate, Network, Passage},
     peer::Peer,
     server::{TestServer, TestServerBuilder},

@@ -19,7 +19,7 @@ use crate::support::text;
 
 /// Does a request that wants the user's password, in the two steps of user-interactive
 /// authentication; checks the first step's form and returns the second's answer.
-async fn with_password(
+pub(crate) async fn with_password(
     client: &Client,
     method: Method,
     path: &str,

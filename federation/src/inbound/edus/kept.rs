@@ -1,19 +1,13 @@
-//! EDUs about encryption, kept until there is somebody to use them: messages to devices, changed device
-//! lists, changed signing keys.
+//! EDUs about encryption, kept until there is somebody to use them: messages to devices.
 //!
-//! A row each, under its server: messages once by their ID, and of a device and of a user's signing keys
-//! the newest. They are durable before the transaction that brought them is answered.
+//! A row each, under its server, once by their ID. They are durable before the transaction that brought
+//! them is answered.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hearth_storage::{Commit, CommitError, Keyspace, OwnerLocks, Positioned, StoreError};
-use ruma::{
-    OwnedServerName, ServerName,
-    api::federation::transactions::edu::{
-        DeviceListUpdateContent, DirectDeviceContent, SigningKeyUpdateContent,
-    },
-};
+use ruma::{OwnedServerName, ServerName, api::federation::transactions::edu::DirectDeviceContent};
 use serde::Serialize;
 
 use super::{DropReason, accounts_among};
@@ -65,22 +59,6 @@ impl Keeping {
         }
         let (id, sender) = (content.message_id.to_string(), content.sender.to_string());
         self.add(("m.direct_to_device", id, sender), false, &content)
-    }
-
-    pub(super) fn device_list(
-        &mut self,
-        content: &DeviceListUpdateContent,
-    ) -> Result<(), DropReason> {
-        let (id, user) = (content.device_id.to_string(), content.user_id.to_string());
-        self.add(("m.device_list_update", id, user), true, content)
-    }
-
-    pub(super) fn signing_keys(
-        &mut self,
-        content: &SigningKeyUpdateContent,
-    ) -> Result<(), DropReason> {
-        let user = content.user_id.to_string();
-        self.add(("m.signing_key_update", String::new(), user), true, content)
     }
 
     fn add(

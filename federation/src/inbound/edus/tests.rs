@@ -92,41 +92,37 @@ async fn messages_to_devices_are_kept_once_for_those_who_are_here() {
 }
 
 #[tokio::test]
-async fn of_device_lists_and_signing_keys_the_newest_are_kept() {
+async fn changed_device_lists_count_for_users_who_share_a_room() {
     let world = World::new().await;
     let keys =
         |user: &str| json!({ "edu_type": "m.signing_key_update", "content": { "user_id": user } });
-    world.take(vec![device("@bob:there.test", "A", 1), keys("@bob:there.test")]).await;
-    world.take(vec![device("@bob:there.test", "A", 2), device("@bob:there.test", "B", 3)]).await;
+    let e2ee = world.server.federation.e2ee();
+    let published = || world.server.federation.store().notifier().published();
+    for edu in [device("@bob:there.test", "A", 1), keys("@bob:there.test")] {
+        let since = published();
+        world.take(vec![edu]).await;
+        assert_eq!(e2ee.changed_lists(since, published()).await.unwrap(), [bob()]);
+    }
+    let since = published();
     for user in ["@carol:third.test", "@alice:here.test", "@stranger:there.test"] {
         world.take(vec![device(user, "C", 4), keys(user)]).await;
     }
-    let kept = world.kept().await;
-    let shown: Vec<_> = kept
-        .iter()
-        .map(|(kind, id, content)| (kind.as_str(), id.as_str(), content["stream_id"].as_u64()))
-        .collect();
-    let list = "m.device_list_update";
-    assert_eq!(
-        shown,
-        [(list, "A", Some(2)), (list, "B", Some(3)), ("m.signing_key_update", "", None)]
-    );
+    assert_eq!(published(), since);
 }
 
 #[tokio::test]
 async fn what_is_kept_of_one_server_is_bounded() {
     let world = World::new().await;
     let large = "x".repeat(65 * 1024);
-    let mut message = message("@bob:there.test", "large", "@alice:here.test");
-    message["content"]["messages"]["@alice:here.test"]["DEVICE"]["secret"] = json!(large);
-    world.take(vec![message]).await;
+    let mut too_large = message("@bob:there.test", "large", "@alice:here.test");
+    too_large["content"]["messages"]["@alice:here.test"]["DEVICE"]["secret"] = json!(large);
+    world.take(vec![too_large]).await;
     assert!(world.kept().await.is_empty());
     for number in 0..30 {
-        world.take(vec![device("@bob:there.test", &format!("D{number:02}"), number)]).await;
+        let id = format!("M{number:02}");
+        world.take(vec![message("@bob:there.test", &id, "@alice:here.test")]).await;
     }
     assert_eq!(world.kept().await.len(), 20);
-    world.take(vec![device("@bob:there.test", "D00", 99)]).await;
-    assert_eq!(world.kept().await[0].2["stream_id"], 99, "what is there is kept up to date");
 }
 
 #[tokio::test]

@@ -1,0 +1,181 @@
+//! Devices of other servers' users: whose lists are kept, followed, fetched again and forgotten.
+
+use std::time::Duration;
+
+use hearth_testkit::{ClientKey, encode};
+use http::{Method, StatusCode};
+use ruma::{OwnedUserId, RoomVersionId, UserId};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    inbound::{Place, Room, Scene},
+    support::{PATIENCE, World},
+};
+
+const LIST: &str = "/_matrix/federation/v1/user/devices/";
+const QUERY: &str = "/_matrix/federation/v1/user/keys/query";
+
+/// A server with a room, and a user of a scripted peer in it.
+struct Stage {
+    scene: Scene,
+    room: Room,
+    place: Place,
+    bob: OwnedUserId,
+    key: ClientKey,
+}
+
+impl Stage {
+    async fn start() -> Self {
+        let scene = Scene::start().await;
+        let bob = scene.peer.user("bob");
+        let room = scene.public_room(RoomVersionId::V11).await;
+        let place = scene.join(&room, &bob).await;
+        Self { scene, room, place, bob, key: ClientKey::new() }
+    }
+
+    fn keys(&self, device_id: &str) -> Value {
+        self.key.device_keys(&self.bob, device_id.into())
+    }
+
+    /// From now on the peer tells this list.
+    fn tell(&self, stream_id: u64, devices: &[&str]) {
+        let devices: Vec<_> =
+            devices.iter().map(|id| json!({ "device_id": id, "keys": self.keys(id) })).collect();
+        let list = json!({ "user_id": self.bob, "stream_id": stream_id, "devices": devices });
+        self.scene.peer.answers(LIST, StatusCode::OK, list);
+    }
+
+    /// The peer sends an update of a device.
+    async fn update(&self, device_id: &str, stream_id: u64, prev_id: &[u64]) {
+        let content = json!({
+            "user_id": self.bob,
+            "device_id": device_id,
+            "stream_id": stream_id,
+            "prev_id": prev_id,
+            "keys": self.keys(device_id),
+        });
+        let edu = json!({ "edu_type": "m.device_list_update", "content": content });
+        let (peer, name) = (&self.scene.peer, self.scene.name());
+        let id = format!("list{stream_id}");
+        let (status, answer) = peer.transaction(name, &id, Vec::new(), vec![edu]).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+    }
+
+    /// The devices that a user here is told.
+    async fn seen(&self) -> Vec<String> {
+        let answer = query(&self.scene.ann, &self.bob).await;
+        let devices = answer["device_keys"][self.bob.as_str()].as_object();
+        devices.map(|devices| devices.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    fn lists_told(&self) -> usize {
+        self.scene.peer.heard(LIST).len()
+    }
+}
+
+async fn query(asker: &hearth_testkit::TestUser, user_id: &UserId) -> Value {
+    let body = json!({ "device_keys": { user_id.as_str(): [] } });
+    asker.post_ok("/_matrix/client/v3/keys/query", body).await
+}
+
+#[tokio::test]
+async fn a_list_is_kept_and_followed_while_a_room_is_shared() {
+    let stage = Stage::start().await;
+    stage.tell(5, &["A"]);
+    assert_eq!(stage.seen().await, ["A"]);
+    stage.update("B", 6, &[5]).await;
+    assert_eq!(stage.seen().await, ["A", "B"]);
+    assert_eq!(stage.lists_told(), 1, "what follows needs no question");
+    // An update is lost: the list is fetched again without anybody asking.
+    stage.tell(9, &["A", "B", "C", "D"]);
+    stage.update("D", 9, &[8]).await;
+    let fetched = async {
+        while stage.lists_told() < 2 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, fetched).await.expect("the list is fetched again");
+    assert_eq!(stage.seen().await, ["A", "B", "C", "D"]);
+    stage.update("E", 10, &[9]).await;
+    assert_eq!(stage.seen().await, ["A", "B", "C", "D", "E"]);
+    assert_eq!(stage.lists_told(), 2);
+    assert!(stage.scene.peer.heard(QUERY).is_empty());
+}
+
+#[tokio::test]
+async fn a_gap_is_mended_when_its_server_answers_again() {
+    let stage = Stage::start().await;
+    stage.tell(5, &["A"]);
+    assert_eq!(stage.seen().await, ["A"]);
+    let error = json!({ "errcode": "M_UNKNOWN", "error": "not now" });
+    stage.scene.peer.answers(LIST, StatusCode::INTERNAL_SERVER_ERROR, error.clone());
+    stage.scene.peer.answers(QUERY, StatusCode::INTERNAL_SERVER_ERROR, error);
+    stage.update("C", 9, &[8]).await;
+    let answer = query(&stage.scene.ann, &stage.bob).await;
+    assert_eq!(answer["failures"]["peer.test"]["status"], 503, "{answer}");
+    assert!(answer.get("device_keys").is_none(), "what is old is not told: {answer}");
+    stage.tell(9, &["A", "B", "C"]);
+    assert_eq!(stage.seen().await, ["A", "B", "C"]);
+}
+
+#[tokio::test]
+async fn a_list_is_not_trusted_once_its_user_has_left() {
+    let stage = Stage::start().await;
+    let Stage { scene, room, place, bob, .. } = &stage;
+    stage.tell(5, &["A"]);
+    assert_eq!(stage.seen().await, ["A"]);
+    let answer = json!({ "device_keys": { bob.as_str(): { "B": stage.keys("B") } } });
+    scene.peer.answers(QUERY, StatusCode::OK, answer);
+    let leave = json!({
+        "type": "m.room.member",
+        "state_key": bob,
+        "content": { "membership": "leave" },
+    });
+    let leave = scene.event(room, place, &[place.join_id(room)], leave);
+    scene.peer.send(scene.name(), vec![leave]).await;
+    // The room is followed behind the transaction.
+    let forgotten = async {
+        while stage.seen().await != ["B"] {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, forgotten).await.expect("the list is not used any more");
+    assert_eq!(stage.lists_told(), 1, "it is not kept again");
+    let told = scene.peer.heard(QUERY).len();
+    assert_eq!(stage.seen().await, ["B"]);
+    assert_eq!(scene.peer.heard(QUERY).len(), told + 1, "each question is passed on");
+}
+
+#[tokio::test]
+async fn servers_tell_each_other_of_devices_and_cross_signing_keys() {
+    let world = World::start(&["a.test", "b.test"]).await;
+    let (ann, bob) = (world.user("a.test", "ann").await, world.user("b.test", "bob").await);
+    let key = ClientKey::new();
+    let keys = key.device_keys(&bob.user_id, &bob.device_id);
+    bob.post_ok("/_matrix/client/v3/keys/upload", json!({ "device_keys": keys })).await;
+    let (master, self_signing) = (ClientKey::new(), ClientKey::new());
+    let master_key = master.cross_signing_key(&bob.user_id, "master");
+    let mut self_signing_key = self_signing.cross_signing_key(&bob.user_id, "self_signing");
+    master.sign(&mut self_signing_key, &bob.user_id);
+    let body = json!({ "master_key": master_key, "self_signing_key": self_signing_key });
+    bob.post_ok("/_matrix/client/v3/keys/device_signing/upload", body).await;
+    let id = bob.user_id.as_str();
+    // Without a shared room his server is asked; with one the list is kept.
+    for _ in 0..2 {
+        let answer = query(&ann, &bob.user_id).await;
+        let told = &answer["device_keys"][id][bob.device_id.as_str()];
+        assert_eq!(told["keys"], keys["keys"], "{answer}");
+        assert_eq!(answer["master_keys"][id], master_key);
+        assert_eq!(answer["self_signing_keys"][id], self_signing_key);
+        assert!(answer.get("failures").is_none(), "{answer}");
+        let room_id = bob.create_public_room().await;
+        let path = crate::support::via_path("join", room_id.as_str(), &["b.test"]);
+        let (status, answer) = ann.json(Method::POST, &path, Some(json!({}))).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+    }
+    let asked = world.count_requests("a.test", &format!("{LIST}{}", encode(id)));
+    query(&ann, &bob.user_id).await;
+    assert_eq!(asked, 1);
+    assert_eq!(world.count_requests("a.test", &format!("{LIST}{}", encode(id))), 1);
+}
