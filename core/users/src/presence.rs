@@ -67,8 +67,8 @@ pub struct RemotePresence {
     pub state: PresenceState,
     /// What the user says about it.
     pub status_msg: Option<String>,
-    /// How long ago the user did something, in milliseconds.
-    pub last_active_ago_ms: u64,
+    /// How long ago the user did something, in milliseconds, if they ever did.
+    pub last_active_ago_ms: Option<u64>,
     /// Did they do it within the last minute or so?
     pub currently_active: bool,
 }
@@ -360,7 +360,8 @@ impl Users {
         }
         self.change_presence(user_id, None, |person, now_ms| {
             person.status_msg = told.status_msg.filter(|message| !message.is_empty());
-            person.last_active_ms = Some(now_ms.saturating_sub(told.last_active_ago_ms));
+            person.last_active_ms =
+                told.last_active_ago_ms.map(|ago_ms| now_ms.saturating_sub(ago_ms));
             person.last_heard_ms = now_ms;
             person.told = Some((told.state, told.currently_active));
         });

@@ -4,6 +4,7 @@
 mod kept;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -13,12 +14,13 @@ use hearth_rooms::{RoomError, schema::Membership};
 use hearth_users::{ReceiptUpdate, RemotePresence, UsersError};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId,
-    api::federation::transactions::edu::{
-        Edu, PresenceContent, PresenceUpdate, ReceiptContent, ReceiptData, TypingContent,
-    },
+    api::federation::transactions::edu::{Edu, ReceiptContent, ReceiptData, TypingContent},
     events::receipt::{ReceiptThread, ReceiptType},
+    presence::PresenceState,
     serde::Raw,
 };
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use self::kept::Keeping;
 pub(crate) use self::kept::{KEPT_EDU_COUNTS, KEPT_EDUS, KeptLocks};
@@ -106,10 +108,12 @@ impl Taking<'_> {
         if edu.json().get().len() > MAX_EDU_BYTES {
             return Err(DropReason::Bad("it is too large"));
         }
+        if let Some(presence) = presence_of(edu) {
+            return self.presence(presence?).await;
+        }
         match edu.deserialize()? {
             Edu::Typing(content) => self.typing(&content).await,
             Edu::Receipt(content) => self.receipts(content).await,
-            Edu::Presence(content) => self.presence(content).await,
             Edu::DirectToDevice(content) => {
                 self.is_of_origin(&content.sender)?;
                 self.keeping.add_to_device(self.federation, content).await
@@ -192,7 +196,8 @@ impl Taking<'_> {
         Ok(())
     }
 
-    /// An event's place in the timeline.
+    /// An event's place in the timeline. Receipts are ordered by it; one that comes before its event is
+    /// dropped, and made up for by the same user's next one.
     async fn place_of(&self, room_id: &RoomId, event_id: &OwnedEventId) -> Result<u64, DropReason> {
         let event = self.federation.rooms().event_by_id(room_id, event_id).await?;
         let index = event.and_then(|event| event.index);
@@ -201,30 +206,39 @@ impl Taking<'_> {
     }
 
     /// Each user's presence for itself.
-    async fn presence(&mut self, content: PresenceContent) -> Result<(), DropReason> {
+    async fn presence(&mut self, push: Vec<Box<RawValue>>) -> Result<(), DropReason> {
         if !self.federation.users().config().presence_enabled {
             return Ok(());
         }
-        for update in content.push {
+        for update in push {
             self.presence_left = self
                 .presence_left
                 .checked_sub(1)
                 .ok_or(DropReason::Bad("there is too much presence"))?;
-            if let Err(reason) = self.is_known(&update.user_id).await {
+            if let Err(reason) = self.presence_update(&update).await {
                 let origin = self.origin;
                 tracing::debug!(%origin, %reason, "a presence was dropped");
-                continue;
             }
-            let PresenceUpdate { user_id, presence, status_msg, currently_active, .. } = update;
-            let last_active_ago_ms = update.last_active_ago.into();
-            let told = RemotePresence {
-                state: presence,
-                status_msg,
-                last_active_ago_ms,
-                currently_active,
-            };
-            self.federation.users().set_remote_presence(&user_id, told);
         }
+        Ok(())
+    }
+
+    async fn presence_update(&mut self, update: &RawValue) -> Result<(), DropReason> {
+        let update: PresenceUpdate = serde_json::from_str(update.get())?;
+        self.is_known(&update.user_id).await?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clocks that differ tell of activity in the future: it was now"
+        )]
+        let last_active_ago_ms = update.last_active_ago.map(|ago| ago as u64);
+        let told = RemotePresence {
+            state: update.presence,
+            status_msg: update.status_msg,
+            last_active_ago_ms,
+            currently_active: update.currently_active,
+        };
+        self.federation.users().set_remote_presence(&update.user_id, told);
         Ok(())
     }
 
@@ -266,6 +280,41 @@ impl Taking<'_> {
         let joined = row.is_some_and(|row| row.membership == Membership::Join);
         joined.then_some(()).ok_or(DropReason::Bad("its user is not in the room"))
     }
+}
+
+/// The presence of one user. ruma's type demands `last_active_ago`, which servers leave out of users who
+/// never did anything, and that it is not negative.
+#[derive(Deserialize)]
+struct PresenceUpdate {
+    user_id: OwnedUserId,
+    presence: PresenceState,
+    status_msg: Option<String>,
+    last_active_ago: Option<f64>,
+    #[serde(default)]
+    currently_active: bool,
+}
+
+/// The updates of an EDU that holds presence; they are read one by one, because what one user's server
+/// says of them must not lose what it says of others.
+fn presence_of(edu: &Raw<Edu>) -> Option<serde_json::Result<Vec<Box<RawValue>>>> {
+    #[derive(Deserialize)]
+    struct Outline<'a> {
+        #[serde(borrow)]
+        edu_type: Cow<'a, str>,
+    }
+    #[derive(Deserialize)]
+    struct Presence {
+        content: Content,
+    }
+    #[derive(Deserialize)]
+    struct Content {
+        push: Vec<Box<RawValue>>,
+    }
+
+    let json = edu.json().get();
+    let outline: Outline<'_> = serde_json::from_str(json).ok()?;
+    (outline.edu_type == "m.presence")
+        .then(|| serde_json::from_str(json).map(|edu: Presence| edu.content.push))
 }
 
 /// The users of this server among these who have accounts.

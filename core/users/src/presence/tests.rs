@@ -166,7 +166,7 @@ async fn what_another_server_says_counts_until_it_falls_silent() {
     let told = |state, currently_active| RemotePresence {
         state,
         status_msg: Some("at sea".to_owned()),
-        last_active_ago_ms: 5_000,
+        last_active_ago_ms: Some(5_000),
         currently_active,
     };
     users.set_remote_presence(bob, told(PresenceState::Online, true));
@@ -195,7 +195,7 @@ async fn a_status_that_is_too_long_is_passed_over() {
     let told = RemotePresence {
         state: PresenceState::Online,
         status_msg: Some("x".repeat(MAX_STATUS_BYTES + 1)),
-        last_active_ago_ms: 0,
+        last_active_ago_ms: Some(0),
         currently_active: true,
     };
     bench.users.set_remote_presence(bob, told);

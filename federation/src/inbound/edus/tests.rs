@@ -140,6 +140,43 @@ async fn presence_counts_for_users_who_share_a_room() {
 }
 
 #[tokio::test]
+async fn the_presence_of_one_user_loses_nobody_elses() {
+    for odd in [
+        json!({ "user_id": "@never:there.test", "presence": "online" }),
+        json!({ "user_id": "@skewed:there.test", "presence": "online", "last_active_ago": -250 }),
+        json!({ "user_id": "no user", "presence": "online", "last_active_ago": 1 }),
+        json!("no update"),
+    ] {
+        let world = World::new().await;
+        let good = json!({
+            "user_id": bob(), "presence": "online", "last_active_ago": 10,
+            "currently_active": true,
+        });
+        let push = [odd.clone(), good];
+        world.take(vec![json!({ "edu_type": "m.presence", "content": { "push": push } })]).await;
+        let shown = world.server.federation.users().presence(bob()).await.unwrap();
+        assert_eq!(shown.state, PresenceState::Online, "{odd}");
+        assert!(shown.currently_active);
+    }
+    let now_ms = crate::testing::START_MS;
+    for (ago, last_active_ms) in
+        [(json!(null), None), (json!(-250), Some(now_ms)), (json!(250), Some(now_ms - 250))]
+    {
+        let world = World::new().await;
+        let mut push = json!({ "user_id": bob(), "presence": "unavailable" });
+        if !ago.is_null() {
+            push["last_active_ago"] = ago;
+        }
+        world.take(vec![json!({ "edu_type": "m.presence", "content": { "push": [push] } })]).await;
+        let shown = world.server.federation.users().presence(bob()).await.unwrap();
+        assert_eq!(
+            (shown.state, shown.last_active_ms),
+            (PresenceState::Unavailable, last_active_ms)
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_receipt_counts_for_an_event_and_a_thread_that_are_here() {
     let world = World::new().await;
     let event_id = world.newest.pdu.id();
