@@ -159,9 +159,10 @@ struct Stripped {
     kind: String,
 }
 
-/// The state that came with an invitation, as the client may see it. Full events must be of the room
-/// and properly signed, the create event among them; from room version 12 on, whose create event names
-/// the room, nothing else will do.
+/// The state that came with an invitation, as the client may see it. From room version 12 on, whose
+/// create event names the room, all of it must be full events of the room, properly signed, the create
+/// event among them. Before, what is not is left out: it may be an event of a server that is gone, whose
+/// key cannot be had any more.
 async fn checked_state(
     api: &Api,
     version: &RoomVersionId,
@@ -190,7 +191,14 @@ async fn checked_state(
     }
     let mut has_create = false;
     for verdict in api.federation.checker().check(version, room_id, full).await {
-        let event = verdict?;
+        let event = match verdict {
+            Ok(event) => event,
+            Err(dropped) if needs_create => return Err(dropped.into()),
+            Err(dropped) => {
+                tracing::debug!(%room_id, %dropped, "an event of an invitation is left out");
+                continue;
+            }
+        };
         has_create |= makes(event.pdu(), room_id);
         stripped.push(strip(event.pdu())?);
     }

@@ -136,6 +136,34 @@ async fn invitations_that_are_not_right_are_refused() {
 }
 
 #[tokio::test]
+async fn before_version_12_a_shown_event_that_cannot_be_proven_is_left_out() {
+    let scene = Scene::start().await;
+    for version in [RoomVersionId::V11, RoomVersionId::V12] {
+        let theirs = Theirs::new(&scene, version.clone());
+        let create = theirs.room.event_id(&theirs.create);
+        let mut of_the_gone = json!({
+            "type": "m.room.topic", "sender": "@cat:gone.test", "state_key": "", "depth": 4,
+            "content": { "topic": "cats" }, "room_id": theirs.room.id,
+            "auth_events": [create], "prev_events": [create],
+        });
+        of_the_gone = scene.peer.sign(&version, of_the_gone);
+        let event = theirs.invite(&scene, &scene.peer.user("bob"), &scene.ann.user_id);
+        let mut body = theirs.body(&event);
+        body["invite_room_state"].as_array_mut().unwrap().push(of_the_gone);
+        let (status, answer) = theirs.put(&scene, &event, body).await;
+        if version == RoomVersionId::V12 {
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+            continue;
+        }
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let sync = scene.ann.sync(None, "").await;
+        let shown = &sync["rooms"]["invite"][theirs.room.id.as_str()]["invite_state"]["events"];
+        let kinds: Vec<_> = shown.as_array().unwrap().iter().map(|event| &event["type"]).collect();
+        assert_eq!(kinds, ["m.room.name", "m.room.member"]);
+    }
+}
+
+#[tokio::test]
 async fn from_version_12_on_the_create_event_must_come_along() {
     let scene = Scene::start().await;
     let theirs = Theirs::new(&scene, RoomVersionId::V12);
