@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt as _, stream};
-use hearth_http::{Endpoints, MatrixError, RawJson, Ruma};
+use hearth_http::{Class, Endpoints, MatrixError, RawJson, Ruma};
 use http::Uri;
 use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName,
@@ -23,7 +23,11 @@ const SERVERS_AT_ONCE: usize = 16;
 
 /// The endpoints of this module.
 pub(super) fn endpoints() -> Endpoints<Api> {
-    Endpoints::new().ruma(own_keys).ruma(query).ruma(query_batch)
+    // Nobody proves who they are, and each request may cost others some.
+    Endpoints::new()
+        .ruma(own_keys)
+        .ruma_with(Class::General, query)
+        .ruma_with(Class::General, query_batch)
 }
 
 #[derive(Serialize)]

@@ -40,6 +40,15 @@ pub(super) struct KnownKey {
     pub(super) valid_until_ms: u64,
 }
 
+/// Whose word an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Teller {
+    /// The server's whose keys they are.
+    Itself,
+    /// A notary's.
+    Notary,
+}
+
 /// Why an answer is not believed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -94,12 +103,12 @@ impl ServerKeys {
 
     /// What is known after another answer. The newer one decides about the keys that it names; those
     /// that it does not name any more have ended by its time, and stay for what they signed before.
-    pub(super) fn merge(self, answer: Self) -> Self {
-        let (old, mut new) = if answer.valid_until_ms >= self.valid_until_ms {
-            (self, answer)
-        } else {
-            (answer, self)
-        };
+    ///
+    /// What a server tells itself is the newest. Of what a notary tells, it is not known when that was
+    /// fetched: there the later validity counts.
+    pub(super) fn merge(self, answer: Self, teller: Teller) -> Self {
+        let is_newer = teller == Teller::Itself || answer.valid_until_ms >= self.valid_until_ms;
+        let (old, mut new) = if is_newer { (self, answer) } else { (answer, self) };
         let mut old_keys: Vec<_> = old.keys.into_iter().collect();
         // Those that ended last are likeliest to be asked for.
         old_keys.sort_by_key(|(_, key)| std::cmp::Reverse(key.valid_until_ms));

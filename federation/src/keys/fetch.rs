@@ -1,6 +1,10 @@
 //! Asking servers, and notaries, for keys.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{
@@ -9,6 +13,7 @@ use futures_util::{
 };
 use hearth_storage::Commit;
 use http::{Method, Request, header};
+use parking_lot::Mutex;
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName,
     api::{
@@ -18,11 +23,11 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::{
     ANSWERS, KEYS, KeyRing, WantedKeys,
-    entry::{ServerKeys, verify_signed_by},
+    entry::{ServerKeys, Teller, verify_signed_by},
 };
 use crate::transport::Limits;
 
@@ -30,8 +35,9 @@ use crate::transport::Limits;
 const MAX_ANSWER_BYTES: usize = 48 * 1024;
 /// An answer of a notary holds several servers' keys.
 const MAX_NOTARY_BYTES: usize = 4 * 1024 * 1024;
-/// How long a server may take to tell its keys.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may take to tell its keys, where it is found out included: what it delegates to is
+/// given some time, then addresses that do not answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one look-up waits for all servers that it asks. Answers that come later still count for
 /// the next one.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -42,17 +48,72 @@ const SERVERS_PER_NOTARY_REQUEST: usize = 100;
 const REFETCH_AFTER_MS: u64 = 3 * 60 * 1_000;
 /// The same after it did not answer.
 const RETRY_AFTER_MS: u64 = 60 * 1_000;
-/// Servers that are waiting to be asked at once. Further ones are not asked.
-const MAX_PENDING: usize = 4_096;
 
-/// For whom keys are looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// For whom keys are looked up. What one purpose fills up does not keep the others waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     /// For events, whoever passed them on. Servers that are backing off are left alone.
     Events,
     /// For somebody who is not known yet. They spoke to us, so that they may well be back; but they
     /// must not keep others from being asked.
     Stranger,
+    /// For anybody who asks this server as a notary. Servers that are backing off are left alone.
+    Notary,
+}
+
+impl Purpose {
+    /// Servers that are asked at once.
+    const fn at_once(self) -> usize {
+        match self {
+            Self::Events | Self::Stranger => 32,
+            Self::Notary => 4,
+        }
+    }
+
+    /// Servers that are asked or wait for it at once. Further ones are not asked.
+    const fn max_pending(self) -> usize {
+        match self {
+            Self::Events | Self::Stranger => 2_048,
+            Self::Notary => 64,
+        }
+    }
+}
+
+/// The fetches for one purpose.
+pub(super) struct Desk {
+    pending: Mutex<HashMap<OwnedServerName, Fetch>>,
+    places: Semaphore,
+}
+
+/// The fetches of all purposes.
+pub(super) struct Desks {
+    events: Desk,
+    strangers: Desk,
+    notary: Desk,
+}
+
+impl Default for Desks {
+    fn default() -> Self {
+        let desk = |purpose: Purpose| Desk {
+            pending: Mutex::default(),
+            places: Semaphore::new(purpose.at_once()),
+        };
+        Self {
+            events: desk(Purpose::Events),
+            strangers: desk(Purpose::Stranger),
+            notary: desk(Purpose::Notary),
+        }
+    }
+}
+
+impl Desks {
+    fn of(&self, purpose: Purpose) -> &Desk {
+        match purpose {
+            Purpose::Events => &self.events,
+            Purpose::Stranger => &self.strangers,
+            Purpose::Notary => &self.notary,
+        }
+    }
 }
 
 /// The last time that a server was asked.
@@ -77,14 +138,14 @@ impl KeyRing {
 
     /// Begins to ask a server, or joins who asks it already. `None` if it is not to be asked now.
     pub(super) fn fetch(&self, server: &ServerName, purpose: Purpose) -> Option<Fetch> {
-        let mut pending = self.0.pending.lock();
+        let mut pending = self.0.desks.of(purpose).pending.lock();
         if let Some(fetch) = pending.get(server) {
             return Some(fetch.clone());
         }
-        if pending.len() >= MAX_PENDING || !self.may_ask(server, purpose) {
+        if pending.len() >= purpose.max_pending() || !self.may_ask(server, purpose) {
             return None;
         }
-        let place = Place { ring: self.clone(), server: server.to_owned() };
+        let place = Place { ring: self.clone(), server: server.to_owned(), purpose };
         let (told, hear) = oneshot::channel();
         let fetch = hear.map(|heard| heard.ok().flatten()).boxed().shared();
         pending.insert(server.to_owned(), fetch.clone());
@@ -112,11 +173,7 @@ impl KeyRing {
 
     /// Asks one server, within the bound for all.
     async fn ask(&self, server: &ServerName, purpose: Purpose) -> Option<Arc<ServerKeys>> {
-        let places = match purpose {
-            Purpose::Events => &self.0.for_events,
-            Purpose::Stranger => &self.0.for_strangers,
-        };
-        let _place = places.acquire().await.ok()?;
+        let _place = self.0.desks.of(purpose).places.acquire().await.ok()?;
         let fetched = self.ask_directly(server, purpose).await;
         let succeeded = fetched.is_ok();
         let attempt = Attempt { at_ms: self.0.clock.now_ms(), succeeded };
@@ -143,7 +200,7 @@ impl KeyRing {
             Purpose::Events => {
                 Some(self.0.destinations.turn(server, ANSWER_TIMEOUT).await.map_err(rests)?)
             }
-            Purpose::Stranger => None,
+            Purpose::Stranger | Purpose::Notary => None,
         };
         let answer = self.0.transport.send(server, request, limits).await;
         if purpose == Purpose::Events {
@@ -173,9 +230,10 @@ impl KeyRing {
         let owner = server.to_owned();
         // Two answers of one server at once would each forget the other's keys.
         let _turn = self.0.owners.lock(server.as_str()).await;
-        let before = self.entry(server).await;
+        let before = self.read(server).await;
+        let teller = if answer.is_some() { Teller::Itself } else { Teller::Notary };
         let keys = Arc::new(match before {
-            Some(before) => Arc::unwrap_or_clone(before).merge(keys),
+            Some(before) => Arc::unwrap_or_clone(before).merge(keys, teller),
             None => keys,
         });
         let mut commit = Commit::new(&owner).lazy();
@@ -266,11 +324,12 @@ impl KeyRing {
 struct Place {
     ring: KeyRing,
     server: OwnedServerName,
+    purpose: Purpose,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.ring.0.pending.lock().remove(&self.server);
+        self.ring.0.desks.of(self.purpose).pending.lock().remove(&self.server);
     }
 }
 

@@ -13,20 +13,18 @@ mod own;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
 };
 
 use hearth_storage::{Keyspace, OwnerLocks, Store, bytes::Bytes};
 use hearth_types::{Clock, ServerIdentity};
-use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedServerName, OwnedServerSigningKeyId, ServerName,
     signatures::PublicKeyMap,
 };
-use tokio::sync::Semaphore;
 
 pub(crate) use self::{
     entry::{ServerKeys, read_answer},
@@ -34,7 +32,7 @@ pub(crate) use self::{
     own::OWN_KEYS,
 };
 use self::{
-    fetch::{Attempt, Fetch},
+    fetch::{Attempt, Desks},
     own::OwnKeys,
 };
 use crate::{
@@ -54,10 +52,6 @@ pub(crate) const ANSWERS: Keyspace<OwnedServerName, (), Bytes> =
 const SERVERS_IN_MEMORY: usize = 10_000;
 /// Servers of which is remembered when they were last asked.
 const ATTEMPTS_IN_MEMORY: usize = 50_000;
-/// Servers that are asked at once for the keys of events.
-const ASKED_FOR_EVENTS: usize = 32;
-/// Servers that are asked at once because a stranger speaks in their name.
-const ASKED_FOR_STRANGERS: usize = 32;
 /// Keys that will not count for so long any more are fetched again while they still do.
 const REFRESH_AHEAD_MS: u64 = 3_600 * 1_000;
 
@@ -76,9 +70,7 @@ struct Inner {
     own_known: Arc<ServerKeys>,
     memory: Cache<OwnedServerName, Arc<ServerKeys>>,
     attempts: Cache<OwnedServerName, Attempt>,
-    pending: Mutex<HashMap<OwnedServerName, Fetch>>,
-    for_events: Semaphore,
-    for_strangers: Semaphore,
+    desks: Desks,
     owners: OwnerLocks,
     tasks: Tasks,
 }
@@ -149,9 +141,7 @@ impl KeyRing {
             own,
             memory: Cache::new(SERVERS_IN_MEMORY),
             attempts: Cache::new(ATTEMPTS_IN_MEMORY),
-            pending: Mutex::default(),
-            for_events: Semaphore::new(ASKED_FOR_EVENTS),
-            for_strangers: Semaphore::new(ASKED_FOR_STRANGERS),
+            desks: Desks::default(),
             owners: OwnerLocks::new(),
             tasks,
         })))
@@ -215,6 +205,16 @@ impl KeyRing {
         if server == self.0.identity.server_name() {
             return Some(Arc::clone(&self.0.own_known));
         }
+        if let Some(keys) = self.0.memory.get(server) {
+            return Some(keys);
+        }
+        // What is read must not be put over what is being written.
+        let _turn = self.0.owners.lock(server.as_str()).await;
+        self.read(server).await
+    }
+
+    /// The same for who holds the server's lock.
+    async fn read(&self, server: &ServerName) -> Option<Arc<ServerKeys>> {
         if let Some(keys) = self.0.memory.get(server) {
             return Some(keys);
         }

@@ -27,7 +27,7 @@ impl KeyRing {
         let kept = self.entry(server).await;
         let suffices = kept.is_some_and(|keys| keys.valid_until_ms >= minimum_valid_until_ms);
         if !suffices || self.kept_answer(server).await.is_none() {
-            self.fetch_all(&[server.to_owned()].into(), Purpose::Stranger).await;
+            self.fetch_all(&[server.to_owned()].into(), Purpose::Notary).await;
         }
         let mut answer = parse(&self.kept_answer(server).await?).ok()?;
         let identity = &self.0.identity;

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use hearth_storage::{EngineKind, StoreOptions, engine::memory::MemoryEngine};
 use hearth_types::ManualClock;
 use http::{Request, Response};
+use parking_lot::Mutex;
 use ruma::{CanonicalJsonObject, owned_server_name, server_name, signatures::sign_json};
 use serde_json::{Value, json};
 
@@ -36,13 +37,14 @@ impl Transport for Network {
         &self,
         destination: &ServerName,
         _: Request<Bytes>,
-        _: Limits,
+        limits: Limits,
     ) -> Result<Response<Bytes>, TransportError> {
         self.requests.fetch_add(1, Ordering::SeqCst);
         let delay = *self.delay.lock();
-        tokio::time::sleep(delay).await;
-        let answers = self.answers.lock();
         let unreachable = || TransportError::TimedOut(destination.to_owned());
+        let answered = tokio::time::timeout(limits.timeout, tokio::time::sleep(delay)).await;
+        answered.map_err(|_| unreachable())?;
+        let answers = self.answers.lock();
         let answer = answers.get(destination).ok_or_else(unreachable)?;
         Ok(Response::new(Bytes::from(answer.to_string())))
     }
@@ -288,6 +290,56 @@ async fn a_look_up_ends_though_servers_hang() {
     let started = tokio::time::Instant::now();
     assert!(bench.ring.keys(&wanted).await.is_empty());
     assert!(started.elapsed() < Duration::from_mins(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_tells_itself_is_newer_though_it_counts_for_less_long() {
+    let bench = bench().await;
+    let (before, after) = (identity("them.example", "1"), identity("them.example", "2"));
+    bench.network.put(&before, published(&before, NOW_MS + 7 * DAY_MS, json!({})));
+    assert!(bench.has(&before, NOW_MS).await);
+    bench.clock.advance(Duration::from_hours(1));
+    let now_ms = bench.clock.now_ms();
+    bench.network.put(&after, published(&after, now_ms + DAY_MS, json!({})));
+    assert!(bench.has(&after, now_ms).await);
+    assert!(bench.has(&before, NOW_MS).await, "it counts for what it signed before");
+    assert!(!bench.has(&before, now_ms + 1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_found_slowly_tells_its_keys_all_the_same() {
+    let bench = bench().await;
+    let them = identity("them.example", "1");
+    bench.network.put(&them, published(&them, NOW_MS + DAY_MS, json!({})));
+    *bench.network.delay.lock() = Duration::from_secs(16);
+    assert!(bench.spoke(&them).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_the_notary_for_servers_that_hang_keeps_nobody_out() {
+    let bench = bench().await;
+    *bench.network.delay.lock() = Duration::from_hours(1);
+    let names = (0..5_000).map(|number| format!("tarpit{number}.example"));
+    let names = names.map(|name| OwnedServerName::try_from(name).unwrap());
+    let names: Vec<_> = names.collect();
+    let mut asking: Vec<_> =
+        names.iter().map(|name| Box::pin(bench.ring.vouch(name, NOW_MS))).collect();
+    for ask in &mut asking {
+        let _waits = futures_util::poll!(ask).is_pending();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let asked = bench.network.asked();
+    assert!((1..=4).contains(&asked), "{asked} at once");
+    *bench.network.delay.lock() = Duration::ZERO;
+    let them = identity("them.example", "1");
+    bench.network.put(&them, published(&them, NOW_MS + DAY_MS, json!({})));
+    let started = tokio::time::Instant::now();
+    // Though somebody asks the notary for the same keys, behind all the others.
+    let mut asked_too = Box::pin(bench.ring.vouch(them.server_name(), NOW_MS));
+    let _waits = futures_util::poll!(&mut asked_too).is_pending();
+    assert!(bench.spoke(&them).await);
+    assert!(bench.has(&them, NOW_MS).await);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
