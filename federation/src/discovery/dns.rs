@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt, net::IpAddr, time::Duration};
 use async_trait::async_trait;
 use hickory_resolver::{
     TokioResolver,
-    config::{NameServerConfig, ResolverConfig},
+    config::{LookupIpStrategy, NameServerConfig, ResolverConfig},
     net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::RData,
 };
@@ -82,6 +82,8 @@ impl SystemResolver {
         });
         let mut builder = builder;
         let options = builder.options_mut();
+        // Addresses are tried in this order, and there are more servers whose version 6 leads nowhere.
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.cache_size = CACHED_ANSWERS;
         options.negative_max_ttl = Some(NEGATIVE_TTL);
         options.positive_max_ttl = Some(POSITIVE_TTL);

@@ -5,10 +5,15 @@ use std::{future::Future, sync::Arc, time::Duration};
 use http::{HeaderMap, header};
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard, Semaphore},
+    time::Instant,
+};
 
 /// Hosts whose answers are remembered; the longest unused are forgotten first.
 const MAX_HOSTS: usize = 10_000;
+/// Hosts that are asked at once: more than others speak to us of at a time.
+const MAX_ASKING: usize = 256;
 /// How long an answer is good that does not say.
 const DEFAULT_AGE: Duration = Duration::from_hours(24);
 /// How long any answer is good at most.
@@ -48,28 +53,37 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct WellKnown {
     hosts: Cache<OwnedServerName, Arc<Mutex<Entry>>>,
+    asking: Arc<Semaphore>,
 }
 
 impl WellKnown {
     pub(crate) fn new() -> Self {
-        Self { hosts: Cache::new(MAX_HOSTS) }
+        Self { hosts: Cache::new(MAX_HOSTS), asking: Arc::new(Semaphore::new(MAX_ASKING)) }
     }
 
-    /// The name that a host delegates to; asks once for all who want to know.
+    /// The name that a host delegates to; asks once for all who want to know. What was asked is learned
+    /// even if nobody waits for it any more: who asks next need not begin again.
     pub(crate) async fn delegated(
         &self,
         host: &ServerName,
-        ask: impl Future<Output = Answer>,
+        ask: impl Future<Output = Answer> + Send + 'static,
     ) -> Option<OwnedServerName> {
         let fresh = || Ok::<_, std::convert::Infallible>(Arc::default());
         let Ok(entry) = self.hosts.get_or_insert_with(host, fresh);
-        let mut entry = entry.lock().await;
-        if entry.ask_after.is_none_or(|at| at <= Instant::now()) {
+        let mut entry: OwnedMutexGuard<Entry> = entry.lock_owned().await;
+        if entry.ask_after.is_some_and(|at| at > Instant::now()) {
+            return entry.delegated.clone();
+        }
+        let place = Arc::clone(&self.asking).acquire_owned().await.ok()?;
+        let host = host.to_owned();
+        let asking = tokio::spawn(async move {
             let answer = ask.await;
+            drop(place);
             tracing::debug!(%host, ?answer, "well-known");
             entry.learn(answer, Instant::now());
-        }
-        entry.delegated.clone()
+            entry.delegated.clone()
+        });
+        asking.await.ok().flatten()
     }
 }
 
@@ -134,7 +148,7 @@ mod tests {
 
     use http::HeaderValue;
     use ruma::server_name;
-    use tokio::time::advance;
+    use tokio::time::{advance, sleep, timeout};
 
     use super::*;
 
@@ -165,22 +179,26 @@ mod tests {
     /// A cache whose host answers what it is told to.
     struct Asked {
         cache: WellKnown,
-        count: AtomicUsize,
+        count: Arc<AtomicUsize>,
     }
 
     impl Asked {
         fn new() -> Self {
-            Self { cache: WellKnown::new(), count: AtomicUsize::new(0) }
+            Self { cache: WellKnown::new(), count: Arc::default() }
         }
 
         async fn ask(&self, answer: Answer) -> Option<OwnedServerName> {
-            let host = server_name!("example.org");
-            self.cache
-                .delegated(host, async {
-                    self.count.fetch_add(1, Ordering::Relaxed);
-                    answer
-                })
-                .await
+            self.ask_slow(answer, Duration::ZERO).await
+        }
+
+        async fn ask_slow(&self, answer: Answer, delay: Duration) -> Option<OwnedServerName> {
+            let count = Arc::clone(&self.count);
+            let ask = async move {
+                count.fetch_add(1, Ordering::Relaxed);
+                sleep(delay).await;
+                answer
+            };
+            self.cache.delegated(server_name!("example.org"), ask).await
         }
 
         fn count(&self) -> usize {
@@ -201,6 +219,23 @@ mod tests {
         advance(Duration::from_mins(2)).await;
         assert_eq!(host.ask(delegated("b.example", 60)).await.unwrap(), "b.example");
         assert_eq!(host.count(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_wait_for_an_answer_spares_the_next_one_the_wait() {
+        for (answer, wanted) in [
+            (Answer::Failed("no connection".to_owned()), None),
+            (delegated("a.example", 60), Some("a.example")),
+        ] {
+            let host = Asked::new();
+            let second = Duration::from_secs(1);
+            let asked = timeout(second, host.ask_slow(answer, 10 * second)).await;
+            assert!(asked.is_err());
+            advance(9 * second).await;
+            let asked = timeout(second, host.ask(delegated("b.example", 60))).await.unwrap();
+            assert_eq!(asked.as_ref().map(|name| name.as_str()), wanted);
+            assert_eq!(host.count(), 1);
+        }
     }
 
     #[tokio::test(start_paused = true)]

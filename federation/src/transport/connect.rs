@@ -30,8 +30,11 @@ use crate::discovery::{
     locate::{self, Located, Rule},
 };
 
-/// How long one address may take to accept, and to shake hands; then the next is tried.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one address may take to accept; then the next is tried. A lost packet is sent again after a
+/// second.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long it may then take to shake hands.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a connection is for, which decides how its authority is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,17 +139,17 @@ impl Network {
             .check(address.ip())
             .map_err(|forbidden| ConnectError::Forbidden(forbidden.to_string()))?;
         let name = certificate_name(authority).map_err(|why| unreachable(&why))?;
-        let connecting = async {
-            let stream = TcpStream::connect(address).await?;
-            // Requests are written whole: waiting to fill a packet would only delay them.
-            stream.set_nodelay(true)?;
-            TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await
-        };
-        match timeout(ATTEMPT_TIMEOUT, connecting).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(unreachable(&error)),
-            Err(_) => Err(unreachable(&"no connection within ten seconds")),
-        }
+        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+        let stream = connected
+            .map_err(|_| unreachable(&"it does not accept"))?
+            .map_err(|error| unreachable(&error))?;
+        // Requests are written whole: waiting to fill a packet would only delay them.
+        stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+        let shaking = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream);
+        timeout(HANDSHAKE_TIMEOUT, shaking)
+            .await
+            .map_err(|_| unreachable(&"it does not shake hands"))?
+            .map_err(|error| unreachable(&error))
     }
 }
 

@@ -101,8 +101,8 @@ impl HttpTransport {
         if literal(server.host()).is_some() || server.port().is_some() {
             return server.to_owned();
         }
-        let mut hops = Vec::new();
-        let asked = self.ask_well_known(server, &mut hops);
+        let (web, host) = (self.web.clone(), server.to_owned());
+        let asked = async move { web::ask_well_known(&web, &host, &mut Vec::new()).await };
         let delegated = self.well_known.delegated(server, asked).await;
         delegated.unwrap_or_else(|| server.to_owned())
     }

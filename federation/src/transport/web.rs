@@ -14,8 +14,9 @@ use url::Url;
 use super::{connect::Connector, http::connect_error};
 use crate::discovery::well_known::{Answer, age};
 
-/// How long all of it may take, redirects included.
-const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long all of it may take, redirects included. Less than anybody has who waits for it, so that there
+/// is time for what it was asked for.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
 /// The largest document that is read.

@@ -242,6 +242,27 @@ async fn each_address_is_tried() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_silent_leaves_time_for_the_others() {
+    let ca = Authority::new();
+    let server = Machine::start(&ca, &["a.example"], 0, says("")).await;
+    // Its queue is full: what comes is not even refused.
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind(([127, 0, 0, 2], server.port()).into()).unwrap();
+    let silent = silent.listen(1).unwrap();
+    let mut queue = Vec::new();
+    for _ in 0..4 {
+        let connecting = tokio::net::TcpStream::connect(silent.local_addr().unwrap());
+        queue.push(tokio::time::timeout(Duration::from_millis(200), connecting).await);
+    }
+    assert!(queue.last().unwrap().is_err());
+    let names = Names::default().host("a.example", &[[127, 0, 0, 2], HERE]);
+    let transport = transport(&ca.config(), &Arc::new(names), CLOSED, CLOSED);
+    let limits = Limits { timeout: Duration::from_secs(6), ..LIMITS };
+    ask_within(&transport, &format!("a.example:{}", server.port()), limits).await.unwrap();
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
 async fn a_name_that_leads_nowhere_is_not_found() {
     let ca = Authority::new();
     let transport = transport(&ca.config(), &Arc::default(), CLOSED, CLOSED);
