@@ -11,9 +11,9 @@ use serde_json::value::RawValue;
 
 use crate::{HttpConfig, MatrixError};
 
-/// Greatest nesting of a JSON body. Below the parsers' own bound (128) by enough that an accepted event
-/// can still be read inside a response's envelope.
-const MAX_JSON_DEPTH: usize = 100;
+/// Greatest nesting of a JSON body, unless its endpoint's policy has another. Below the parsers' own
+/// bound (128) by enough that an accepted event can still be read inside a response's envelope.
+pub(crate) const MAX_JSON_DEPTH: usize = 100;
 
 /// The whole body; 413 `M_TOO_LARGE` beyond `max_bytes`, 408 beyond `timeout`.
 pub(crate) async fn read(
@@ -46,7 +46,11 @@ pub(crate) async fn read(
 /// Where nothing was sent, clients that call `join` or `logout` mean `{}`. A `PUT` names what it stores,
 /// so there it is an error. The syntax is checked to the last byte: endpoints' parsers may stop at the end
 /// of a first value.
-pub(crate) fn object(bytes: Bytes, method: &Method) -> Result<Bytes, MatrixError> {
+pub(crate) fn object(
+    bytes: Bytes,
+    method: &Method,
+    max_depth: usize,
+) -> Result<Bytes, MatrixError> {
     if std::str::from_utf8(&bytes).is_err() {
         return Err(MatrixError::not_json("The body is not UTF-8"));
     }
@@ -59,8 +63,8 @@ pub(crate) fn object(bytes: Bytes, method: &Method) -> Result<Bytes, MatrixError
         }
         Some(_) => return Err(MatrixError::not_json("The body is not JSON")),
     }
-    if is_deeper_than(MAX_JSON_DEPTH, &bytes) {
-        let message = format!("The body is nested deeper than {MAX_JSON_DEPTH} levels");
+    if is_deeper_than(max_depth, &bytes) {
+        let message = format!("The body is nested deeper than {max_depth} levels");
         return Err(MatrixError::bad_json(message));
     }
     if !is_json(&bytes) {
@@ -77,7 +81,7 @@ pub(crate) async fn read_object(
     method: &Method,
 ) -> Result<Bytes, MatrixError> {
     let bytes = read(headers, body, config.max_json_bytes, config.body_timeout()).await?;
-    object(bytes, method)
+    object(bytes, method, MAX_JSON_DEPTH)
 }
 
 /// Refuses an object that lacks a field.
@@ -102,6 +106,7 @@ pub(crate) fn refusal(error: &serde_json::Error, json: &[u8]) -> MatrixError {
     }
 }
 
+/// Passes over the values without recursion, however deep they are.
 fn is_json(bytes: &[u8]) -> bool {
     serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
 }
@@ -138,5 +143,17 @@ mod tests {
         assert!(is_deeper_than(2, br#"{"a":[{}]}"#));
         assert!(!is_deeper_than(2, br#"{"[[[[\"[[[":"{{{{\\"}"#));
         assert!(is_deeper_than(2, br#"{"\\":[[]]}"#));
+    }
+
+    #[test]
+    fn bodies_are_as_deep_as_their_endpoint_lets_them_be() {
+        let nested = |depth: usize| {
+            let body = format!(r#"{{"a":{}{}}}"#, "[".repeat(depth - 1), "]".repeat(depth - 1));
+            object(Bytes::from(body), &Method::PUT, 50_000)
+        };
+        assert!(nested(50_000).is_ok());
+        assert!(nested(50_001).is_err());
+        let cut = format!(r#"{{"a":{}}}"#, "[".repeat(10_000));
+        assert!(object(Bytes::from(cut), &Method::PUT, 50_000).is_err());
     }
 }

@@ -92,7 +92,7 @@ where
         let sent = body::read(&head.headers, body, max_bytes, config.body_timeout()).await?;
         let json = match raw_bytes {
             Some(_) => sent.clone(),
-            None => body::object(sent.clone(), &T::METHOD)?,
+            None => body::object(sent.clone(), &T::METHOD, policy.max_json_depth())?,
         };
         (sent, json)
     };

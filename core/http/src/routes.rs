@@ -10,7 +10,7 @@ use axum::{
 };
 use ruma::api::{IncomingRequest, Metadata, path_builder::PathBuilder as _};
 
-use crate::{ApiState, Class, Lane, Reply, Ruma, Scheme, extract::extract};
+use crate::{ApiState, Class, Lane, Reply, Ruma, Scheme, body::MAX_JSON_DEPTH, extract::extract};
 
 /// How an endpoint is admitted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +20,7 @@ pub struct Policy {
     allow_locked: bool,
     raw_body_bytes: Option<usize>,
     json_bytes: Option<usize>,
+    json_depth: Option<usize>,
     required_field: Option<&'static str>,
 }
 
@@ -61,6 +62,14 @@ impl Policy {
         self
     }
 
+    /// The JSON body may be nested so deep: for bodies whose deep parts the endpoint's type leaves
+    /// unparsed, and looks at one by one.
+    #[must_use]
+    pub const fn json_depth(mut self, max_depth: usize) -> Self {
+        self.json_depth = Some(max_depth);
+        self
+    }
+
     /// The body must have this field, or is refused with `M_BAD_JSON` before ruma sees it. For types
     /// that would panic without it, such as login's without `type`. (Any panic while a request is
     /// parsed ends in the same error, but not before the panic hook has printed it.)
@@ -92,6 +101,10 @@ impl Policy {
 
     pub(crate) fn json_bytes(&self) -> Option<usize> {
         self.json_bytes
+    }
+
+    pub(crate) fn max_json_depth(&self) -> usize {
+        self.json_depth.unwrap_or(MAX_JSON_DEPTH)
     }
 
     pub(crate) fn required_field(&self) -> Option<&'static str> {

@@ -8,6 +8,7 @@ use ruma::{OwnedUserId, RoomId, UserId, events::TimelineEventType};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::send::store_failed;
 use crate::{Federation, remote::servers_of};
 
 /// What is read of an event before it costs anything.
@@ -28,13 +29,23 @@ struct Content<'a> {
 }
 
 /// Takes those of the events that end an invitation or a knock of a local user. All others are events
-/// of a room that is not here, and are dropped.
-pub(super) async fn receive(federation: &Federation, room_id: &RoomId, pdus: Vec<Box<RawValue>>) {
+/// of a room that is not here, and are dropped. Fails if what would be lost with an answer could not be
+/// read or written.
+pub(super) async fn receive(
+    federation: &Federation,
+    room_id: &RoomId,
+    pdus: Vec<Box<RawValue>>,
+) -> Result<(), RoomError> {
     for pdu in pdus {
-        if let Err(error) = receive_one(federation, room_id, pdu).await {
-            tracing::debug!(%room_id, %error, "the end of a membership was not taken");
+        match receive_one(federation, room_id, pdu).await {
+            Ok(()) => {}
+            Err(error) if store_failed(&error) => return Err(error),
+            Err(error) => {
+                tracing::debug!(%room_id, %error, "the end of a membership was not taken")
+            }
         }
     }
+    Ok(())
 }
 
 async fn receive_one(
@@ -62,12 +73,14 @@ async fn receive_one(
     Ok(())
 }
 
-/// What the event says, if it is the leave or the ban of a local user.
+/// What the event says, if it is the leave or the ban of a local user by another server's: what a local
+/// user does is made here.
 fn outline<'a>(federation: &Federation, pdu: &'a RawValue) -> Option<Outline<'a>> {
     let outline: Outline<'_> = serde_json::from_str(pdu.get()).ok()?;
     let ends = matches!(&*outline.content.membership, "leave" | "ban");
-    let is_local = federation.identity().is_local(&outline.state_key);
-    (outline.kind == TimelineEventType::RoomMember && ends && is_local).then_some(outline)
+    let identity = federation.identity();
+    let by_another = identity.is_local(&outline.state_key) && !identity.is_local(&outline.sender);
+    (outline.kind == TimelineEventType::RoomMember && ends && by_another).then_some(outline)
 }
 
 /// May a user of another server end this? Whether the room allows it cannot be known here. It is

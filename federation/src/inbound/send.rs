@@ -18,6 +18,7 @@ use futures_util::{
 use hearth_http::{Endpoints, MatrixError, Policy, RawJson, Ruma};
 use hearth_rooms::{RoomError, Verdict};
 use hearth_storage::{Commit, CommitError, Keyspace, OwnerLocks, StoreError, postcard_record};
+use hearth_types::limits::MAX_PDU_BYTES;
 use parking_lot::Mutex;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName,
@@ -35,8 +36,12 @@ use crate::{Federation, check::Dropped};
 const MAX_PDUS: usize = 50;
 /// EDUs of one transaction (SS "Transactions").
 const MAX_EDUS: usize = 100;
-/// Bytes of a transaction: each of its parts may have 64 KiB, and something around it.
-const MAX_BYTES: usize = 10 * 1024 * 1024;
+/// Bytes of a transaction: other implementations make and take up to 200 times 64 KiB, and repeat one
+/// that is refused forever.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Nesting of a transaction. No event of the greatest size is deeper; what is too deep for the checks
+/// on events is dropped alone.
+const MAX_DEPTH: usize = MAX_PDU_BYTES;
 /// Rooms of one transaction that are worked on at once.
 const ROOMS_AT_ONCE: usize = 8;
 /// Transactions of one server that are worked on at once. Servers send one after the other; those with
@@ -44,7 +49,7 @@ const ROOMS_AT_ONCE: usize = 8;
 const MAX_IN_FLIGHT_PER_ORIGIN: usize = 8;
 /// Transactions of all servers that are worked on at once.
 const MAX_IN_FLIGHT: usize = 1_024;
-/// Bytes of all transactions that are worked on at once. A full one has ten million; ordinary ones some
+/// Bytes of all transactions that are worked on at once. A full one has millions; ordinary ones some
 /// thousands.
 const MAX_BYTES_IN_FLIGHT: usize = 256 * 1024 * 1024;
 /// How long a server is told to wait beyond these bounds.
@@ -66,7 +71,7 @@ postcard_record!(AnsweredOrder, version = 1);
 
 /// The endpoints of this module.
 pub(super) fn endpoints() -> Endpoints<Api> {
-    Endpoints::new().ruma_with(Policy::default().json_body(MAX_BYTES), send)
+    Endpoints::new().ruma_with(Policy::default().json_body(MAX_BYTES).json_depth(MAX_DEPTH), send)
 }
 
 /// What becomes of a transaction: its answer, or nothing if working on it failed.
@@ -97,6 +102,8 @@ impl Default for TransactionsInner {
 #[derive(Default)]
 struct InFlight {
     origins: HashMap<OwnedServerName, HashMap<String, Work>>,
+    /// How many there are.
+    count: usize,
     bytes: usize,
 }
 
@@ -171,11 +178,12 @@ impl Transactions {
         let bytes = transaction.bytes();
         // An origin has an entry for as long as it has work.
         if of_origin.map_or(0, HashMap::len) >= MAX_IN_FLIGHT_PER_ORIGIN
-            || in_flight.origins.len() >= MAX_IN_FLIGHT
+            || in_flight.count >= MAX_IN_FLIGHT
             || in_flight.bytes.saturating_add(bytes) > self.0.max_bytes
         {
             return Err(MatrixError::limit_exceeded(BUSY_RETRY_AFTER));
         }
+        in_flight.count += 1;
         in_flight.bytes += bytes;
         let (origin, id) = (transaction.origin.clone(), transaction.id.clone());
         let place =
@@ -244,6 +252,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut in_flight = self.transactions.0.in_flight.lock();
+        in_flight.count = in_flight.count.saturating_sub(1);
         in_flight.bytes = in_flight.bytes.saturating_sub(self.bytes);
         if let Some(of_origin) = in_flight.origins.get_mut(&self.origin) {
             of_origin.remove(&self.id);
@@ -315,7 +324,7 @@ pub(super) async fn receive_room(
         Err(error) => {
             // Without the room's version its events have no ID to report them by.
             tracing::debug!(%origin, %room_id, %error, "events of a room that is not here");
-            ended::receive(federation, room_id, pdus).await;
+            ended::receive(federation, room_id, pdus).await?;
             return Ok(Results::new());
         }
     };

@@ -3,11 +3,14 @@
 //! Bodies may hold what canonical JSON does not admit, such as a fraction in a to-device message. Their
 //! senders signed it all the same, as they wrote it. A request must not be lost for that, and with it
 //! all that its sender has to say; so numbers are kept as they were written.
+//!
+//! Events of a transaction may be nested deeper than any parser follows, which harms only themselves if
+//! the request is not lost for it. So the body is worked on without recursion, in time that grows with
+//! its length alone: first the fields of its objects are found, then they are written in their order.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, vec};
 
-/// Greatest nesting that is followed. Bodies are bounded below it before they come here.
-const MAX_DEPTH: usize = 128;
+use serde::de::IgnoredAny;
 
 /// The canonical form of the signed object: its destination, method, origin and URI, and the body
 /// unless that is empty. `None` if the body is not JSON.
@@ -19,12 +22,10 @@ pub(super) fn request_object(
     object.push('{');
     if !body.is_empty() {
         object.push_str(r#""content":"#);
-        let mut reader = Reader { rest: std::str::from_utf8(body).ok()? };
-        reader.value(&mut object, 0)?;
-        reader.skip_blanks();
-        if !reader.rest.is_empty() {
-            return None;
-        }
+        let text = std::str::from_utf8(body).ok()?;
+        // What follows relies on it.
+        serde_json::from_str::<IgnoredAny>(text).ok()?;
+        Fields::find(text)?.write(&mut object)?;
         object.push(',');
     }
     let fields = [("destination", destination), ("method", method), ("origin", origin)];
@@ -39,122 +40,194 @@ fn quote(text: &str) -> Option<String> {
     serde_json::to_string(text).ok()
 }
 
-/// Reads JSON that is known to be well-formed; of what is not, it makes something or nothing.
-struct Reader<'a> {
-    rest: &'a str,
+/// A field of an object; its places are offsets in the text.
+struct Field {
+    /// The object's number.
+    object: u32,
+    /// Where its name begins.
+    name: u32,
+    /// Where its value ends.
+    end: u32,
 }
 
-impl Reader<'_> {
-    /// Writes the next value's canonical form.
-    fn value(&mut self, out: &mut String, depth: usize) -> Option<()> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
-        self.skip_blanks();
-        match self.rest.as_bytes().first()? {
-            b'{' => self.object(out, depth),
-            b'[' => self.array(out, depth),
-            b'"' => {
-                out.push_str(&quote(&self.string()?)?);
-                Some(())
-            }
-            _ => {
-                // A number, `true`, `false` or `null`.
-                let ends = |next: char| matches!(next, ',' | ']' | '}' | ' ' | '\t' | '\n' | '\r');
-                let (word, rest) =
-                    self.rest.split_at(self.rest.find(ends).unwrap_or(self.rest.len()));
-                self.rest = rest;
-                out.push_str(word);
-                (!word.is_empty()).then_some(())
-            }
-        }
-    }
+/// All objects of a JSON text, and their fields.
+struct Fields<'a> {
+    text: &'a str,
+    /// Where each object begins and ends, in the order in which they begin.
+    objects: Vec<(u32, u32)>,
+    /// By object, in the order in which they were written.
+    fields: Vec<Field>,
+}
 
-    fn object(&mut self, out: &mut String, depth: usize) -> Option<()> {
-        self.expect('{')?;
-        let mut fields = BTreeMap::new();
-        if !self.peek('}') {
-            loop {
-                self.skip_blanks();
-                let name = self.string()?;
-                self.expect(':')?;
-                let mut value = String::new();
-                self.value(&mut value, depth + 1)?;
-                // Of a name that comes twice, parsers take the last.
-                fields.insert(name, value);
-                if !self.peek(',') {
-                    break;
+/// A list or an object that has not ended yet.
+enum Open {
+    List,
+    Object {
+        number: u32,
+        /// The field whose name was read last; `None` if a name is next.
+        field: Option<usize>,
+    },
+}
+
+/// A field as it is written: its name, and where its value is.
+type Named<'a> = (Cow<'a, str>, usize, usize);
+
+/// What is still to be written.
+enum Step<'a> {
+    /// What stands between these places.
+    Text(usize, usize),
+    /// These fields, and the end of their object.
+    Fields(vec::IntoIter<Named<'a>>, bool),
+}
+
+impl<'a> Fields<'a> {
+    /// Finds them in JSON that is known to be well-formed.
+    fn find(text: &'a str) -> Option<Self> {
+        let mut found = Self { text, objects: Vec::new(), fields: Vec::new() };
+        let mut open = Vec::new();
+        let mut at = 0;
+        while let Some(byte) = text.as_bytes().get(at) {
+            let here = u32::try_from(at).ok()?;
+            at += 1;
+            match byte {
+                b'"' => {
+                    at = string_end(text, at - 1)?;
+                    if let Some(Open::Object { number, field: field @ None }) = open.last_mut() {
+                        *field = Some(found.fields.len());
+                        found.fields.push(Field { object: *number, name: here, end: here });
+                    }
                 }
-                self.expect(',')?;
-            }
-        }
-        self.expect('}')?;
-        out.push('{');
-        for (place, (name, value)) in fields.into_iter().enumerate() {
-            if place > 0 {
-                out.push(',');
-            }
-            out.push_str(&quote(&name)?);
-            out.push(':');
-            out.push_str(&value);
-        }
-        out.push('}');
-        Some(())
-    }
-
-    fn array(&mut self, out: &mut String, depth: usize) -> Option<()> {
-        self.expect('[')?;
-        out.push('[');
-        if !self.peek(']') {
-            loop {
-                self.value(out, depth + 1)?;
-                if !self.peek(',') {
-                    break;
+                b'[' => open.push(Open::List),
+                b'{' => {
+                    let number = u32::try_from(found.objects.len()).ok()?;
+                    found.objects.push((here, here));
+                    open.push(Open::Object { number, field: None });
                 }
-                self.expect(',')?;
-                out.push(',');
+                b',' => {
+                    if let Some(Open::Object { field, .. }) = open.last_mut() {
+                        found.end_field(field.take(), here);
+                    }
+                }
+                b']' | b'}' => {
+                    if let Some(Open::Object { number, field }) = open.pop() {
+                        found.end_field(field, here);
+                        found.objects.get_mut(number as usize)?.1 = here + 1;
+                    }
+                }
+                _ => {}
             }
         }
-        self.expect(']')?;
-        out.push(']');
+        found.fields.sort_by_key(|field| field.object);
+        Some(found)
+    }
+
+    fn end_field(&mut self, field: Option<usize>, at: u32) {
+        if let Some(field) = field.and_then(|field| self.fields.get_mut(field)) {
+            field.end = at;
+        }
+    }
+
+    /// Writes the text's canonical form.
+    fn write(&self, out: &mut String) -> Option<()> {
+        let mut steps = vec![Step::Text(0, self.text.len())];
+        while let Some(step) = steps.pop() {
+            match step {
+                Step::Text(at, end) => {
+                    let Some(object) = self.copy(at, end, out)? else { continue };
+                    let number = self.objects.partition_point(|(begin, _)| *begin < object);
+                    let (_, behind) = self.objects.get(number)?;
+                    steps.push(Step::Text(*behind as usize, end));
+                    out.push('{');
+                    let number = u32::try_from(number).ok()?;
+                    steps.push(Step::Fields(self.fields_of(number)?.into_iter(), true));
+                }
+                Step::Fields(mut fields, is_first) => {
+                    let Some((name, value, end)) = fields.next() else {
+                        out.push('}');
+                        continue;
+                    };
+                    if !is_first {
+                        out.push(',');
+                    }
+                    out.push_str(&quote(&name)?);
+                    out.push(':');
+                    steps.push(Step::Fields(fields, false));
+                    steps.push(Step::Text(value, end));
+                }
+            }
+        }
         Some(())
     }
 
-    /// A string, without its escapes.
-    fn string(&mut self) -> Option<String> {
-        let mut escaped = false;
-        let inside = self.rest.strip_prefix('"')?;
-        let end = inside.bytes().position(|byte| match byte {
-            _ if escaped => {
-                escaped = false;
-                false
+    /// Writes what stands between these places up to the next object, and says where that begins.
+    fn copy(&self, mut at: usize, end: usize, out: &mut String) -> Option<Option<u32>> {
+        while at < end {
+            match self.text.as_bytes().get(at)? {
+                b'{' => return Some(Some(u32::try_from(at).ok()?)),
+                b'"' => {
+                    let string = self.text.get(at..string_end(self.text, at)?)?;
+                    // Without escapes there is one way to write it.
+                    if string.contains('\\') {
+                        out.push_str(&quote(&unquote(string)?)?);
+                    } else {
+                        out.push_str(string);
+                    }
+                    at += string.len();
+                    continue;
+                }
+                b' ' | b'\t' | b'\n' | b'\r' => {}
+                // Of lists, numbers and words.
+                byte => out.push(char::from(*byte)),
             }
-            b'\\' => {
-                escaped = true;
-                false
-            }
-            byte => byte == b'"',
-        })?;
-        // The quotes are one byte each.
-        let (string, rest) = self.rest.split_at(end + 2);
-        self.rest = rest;
-        serde_json::from_str(string).ok()
+            at += 1;
+        }
+        Some(None)
     }
 
-    fn expect(&mut self, next: char) -> Option<()> {
-        self.skip_blanks();
-        self.rest = self.rest.strip_prefix(next)?;
-        Some(())
+    /// An object's fields by their names. Of a name that comes twice, parsers take the last.
+    fn fields_of(&self, object: u32) -> Option<Vec<Named<'a>>> {
+        let first = self.fields.partition_point(|field| field.object < object);
+        let behind = self.fields.partition_point(|field| field.object <= object);
+        let fields = self.fields.get(first..behind)?.iter().map(|field| {
+            let begin = field.name as usize;
+            let end = string_end(self.text, begin)?;
+            let colon = self.text.get(end..)?.find(':')?;
+            Some((unquote(self.text.get(begin..end)?)?, end + colon + 1, field.end as usize))
+        });
+        let mut fields: Vec<Named<'a>> = fields.collect::<Option<_>>()?;
+        fields.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        fields.reverse();
+        fields.dedup_by(|(later, ..), (kept, ..)| later == kept);
+        fields.reverse();
+        Some(fields)
     }
+}
 
-    fn peek(&mut self, next: char) -> bool {
-        self.skip_blanks();
-        self.rest.starts_with(next)
-    }
+/// Where a string ends that begins here.
+fn string_end(text: &str, begin: usize) -> Option<usize> {
+    let mut escaped = false;
+    let inside = text.as_bytes().get(begin + 1..)?;
+    let length = inside.iter().position(|byte| match byte {
+        _ if escaped => {
+            escaped = false;
+            false
+        }
+        b'\\' => {
+            escaped = true;
+            false
+        }
+        byte => *byte == b'"',
+    })?;
+    // The quotes are one byte each.
+    Some(begin + length + 2)
+}
 
-    fn skip_blanks(&mut self) {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
+/// A string without its quotes and escapes.
+fn unquote(string: &str) -> Option<Cow<'_, str>> {
+    if string.contains('\\') {
+        return serde_json::from_str(string).ok().map(Cow::Owned);
     }
+    string.get(1..string.len().checked_sub(1)?).map(Cow::Borrowed)
 }
 
 #[cfg(test)]
@@ -201,6 +274,26 @@ mod tests {
         fn nothing_makes_it_panic(body in any::<Vec<u8>>(), text in "[\\[\\]{}:,\"\\\\ a1-]{0,40}") {
             request_object(["a", "b", "c", "d"], &body);
             request_object(["a", "b", "c", "d"], text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn deep_bodies_take_no_longer_than_flat_ones() {
+        let depth = 30_000;
+        let wide = format!("[{}0]", "0,".repeat(500_000));
+        let nested = |open: &str, close: &str| {
+            let (open, close) = (open.repeat(depth), close.repeat(depth));
+            let fields = r#""destination":"d","method":"PUT","origin":"o","uri":"/u""#;
+            let body = format!("{open}{wide}{close}");
+            (format!(r#"{{"content":{body},{fields}}}"#), body)
+        };
+        for (written, sorted) in
+            [(("[ ", " ]"), ("[", "]")), ((r#"{"b": 1, "a":"#, "}"), (r#"{"a":"#, r#","b":1}"#))]
+        {
+            let (_, body) = nested(written.0, written.1);
+            let (wanted, _) = nested(sorted.0, sorted.1);
+            let object = request_object(["d", "PUT", "o", "/u"], body.as_bytes());
+            assert!(object.unwrap() == wanted, "{written:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 mod canonical;
 mod header;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use bytes::Bytes;
 use hearth_http::{MatrixError, Policy, Scheme};
