@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::{Api, Gaps, Origin, edus, ended};
+use super::{Api, Gaps, Origin, edus, ended, gaps::Pusher};
 use crate::{Federation, check::Dropped};
 
 /// Events of one transaction (SS "Transactions").
@@ -358,7 +358,8 @@ pub(super) async fn receive_room(
         Err(error) => {
             if matches!(error, RoomError::Busy | RoomError::Internal(_)) {
                 // Nothing is wrong with the events, and who pushed them does not push them again.
-                federation.holes().note_pushed(room_id, &ids, origin).await?;
+                let pusher = Pusher::of(federation, room_id, origin).await?;
+                federation.holes().note_pushed(room_id, &ids, &pusher).await?;
             }
             results.extend(ids.into_iter().map(|id| (id, Err(told(&error)))));
         }
@@ -408,5 +409,7 @@ fn answer(results: Results) -> Bytes {
     json.map_or_else(|_| Bytes::from_static(br#"{"pdus":{}}"#), Bytes::from)
 }
 
+#[cfg(test)]
+mod extremes;
 #[cfg(test)]
 mod tests;

@@ -133,7 +133,11 @@ impl<'a> Fields<'a> {
         while let Some(step) = steps.pop() {
             match step {
                 Step::Text(at, end) => {
-                    let Some(object) = self.copy(at, end, out)? else { continue };
+                    let object = self.copy(at, end, out)?;
+                    if object == end {
+                        continue;
+                    }
+                    let object = u32::try_from(object).ok()?;
                     let number = self.objects.partition_point(|(begin, _)| *begin < object);
                     let (_, behind) = self.objects.get(number)?;
                     steps.push(Step::Text(*behind as usize, end));
@@ -159,11 +163,12 @@ impl<'a> Fields<'a> {
         Some(())
     }
 
-    /// Writes what stands between these places up to the next object, and says where that begins.
-    fn copy(&self, mut at: usize, end: usize, out: &mut String) -> Option<Option<u32>> {
+    /// Writes what stands between these places up to the next object, and says where that begins; `end` if
+    /// there is none.
+    fn copy(&self, mut at: usize, end: usize, out: &mut String) -> Option<usize> {
         while at < end {
             match self.text.as_bytes().get(at)? {
-                b'{' => return Some(Some(u32::try_from(at).ok()?)),
+                b'{' => return Some(at),
                 b'"' => {
                     let string = self.text.get(at..string_end(self.text, at)?)?;
                     // Without escapes there is one way to write it.
@@ -181,7 +186,7 @@ impl<'a> Fields<'a> {
             }
             at += 1;
         }
-        Some(None)
+        Some(end)
     }
 
     /// An object's fields by their names. Of a name that comes twice, parsers take the last.

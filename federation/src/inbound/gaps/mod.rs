@@ -6,10 +6,12 @@
 //! pushes, and taken only if it was asked for. What nobody tells at that moment is noted and asked for
 //! again (`holes`).
 
+#[cfg(test)]
+mod floods;
 mod holes;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod turns;
 mod walk;
 
@@ -20,10 +22,10 @@ use ruma::{OwnedEventId, RoomId, RoomVersionId, ServerName};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
-use self::{holes::Hole, turns::Turn};
+use self::{holes::Hole, state::MAX_AUTH_EVENTS, turns::Turn};
 pub(crate) use self::{
     holes::{HOLES, Holes, run as fill_holes},
-    turns::Turns,
+    turns::{Pusher, Turns},
 };
 use crate::{Federation, transport::Limits};
 
@@ -50,6 +52,8 @@ struct Filling<'a> {
     turn: &'a Turn,
     /// How many more places may be closed.
     closes_left: usize,
+    /// How many more auth events may be taken.
+    auth_left: usize,
     /// Attempts before this one.
     tries: u32,
     /// Events that could not be had.
@@ -83,35 +87,15 @@ impl Gaps {
             return Ok(verdicts);
         }
         let deadline = Instant::now() + MAX_TIME;
-        let turn = timeout_at(deadline, self.0.turns().take(origin, room_id)).await;
+        let pusher = Pusher::of(&self.0, room_id, origin).await?;
+        let turn = timeout_at(deadline, self.0.turns().take(&pusher, room_id)).await;
         let turn = turn.ok().flatten().ok_or(RoomError::Busy)?;
         let version = rooms.version(room_id).await?;
         let mut filling = Filling::new(&self.0, &turn, version, 0);
-        // Whoever had the turn before may have filled the same gap.
-        filling.receive_open(&events, &mut verdicts).await?;
-        for (place, event) in events.iter().enumerate() {
-            let Some((verdict, behind)) =
-                verdicts.get_mut(place..).and_then(<[Verdict]>::split_first_mut)
-            else {
-                break;
-            };
-            if !is_open(verdict) {
-                continue;
-            }
-            let settled = filling.settle(event.clone(), verdict.clone());
-            if let Ok(settled) = timeout_at(deadline, settled).await {
-                *verdict = settled?;
-            } else {
-                // Those behind it have no time either.
-                let event_id = event.pdu().id().to_owned();
-                tracing::info!(%origin, %room_id, %event_id, "a gap was not filled in time");
-                filling.left_open.insert(event_id, Hole::Pushed);
-            }
-            // What was fetched for one is mostly what all the others wait for: they need one commit.
-            filling.receive_open(events.get(place + 1..).unwrap_or_default(), behind).await?;
-        }
+        let received = filling.receive_all(&events, &mut verdicts, deadline).await;
+        // What was found before something failed is missing all the same.
         filling.note_holes().await?;
-        Ok(verdicts)
+        received.map(|()| verdicts)
     }
 }
 
@@ -123,9 +107,51 @@ fn is_open(verdict: &Verdict) -> bool {
 impl<'a> Filling<'a> {
     /// Fills with this turn's server, after so many attempts.
     fn new(federation: &'a Federation, turn: &'a Turn, version: RoomVersionId, tries: u32) -> Self {
-        let (origin, room_id) = (turn.server(), turn.room_id());
-        let (closes_left, left_open) = (MAX_CLOSED, BTreeMap::new());
-        Self { federation, origin, room_id, version, turn, closes_left, tries, left_open }
+        Self {
+            federation,
+            origin: &turn.pusher().server,
+            room_id: turn.room_id(),
+            version,
+            turn,
+            closes_left: MAX_CLOSED,
+            auth_left: MAX_AUTH_EVENTS,
+            tries,
+            left_open: BTreeMap::new(),
+        }
+    }
+
+    /// Receives those of the events that could not be judged so far, and what they need.
+    async fn receive_all(
+        &mut self,
+        events: &[CheckedPdu],
+        verdicts: &mut [Verdict],
+        deadline: Instant,
+    ) -> Result<(), RoomError> {
+        // Whoever had the turn before may have filled the same gap.
+        self.receive_open(events, verdicts).await?;
+        for (place, event) in events.iter().enumerate() {
+            let Some((verdict, behind)) =
+                verdicts.get_mut(place..).and_then(<[Verdict]>::split_first_mut)
+            else {
+                break;
+            };
+            if !is_open(verdict) {
+                continue;
+            }
+            let settled = self.settle(event.clone(), verdict.clone());
+            if let Ok(settled) = timeout_at(deadline, settled).await {
+                *verdict = settled?;
+            } else {
+                // Those behind it have no time either.
+                let event_id = event.pdu().id().to_owned();
+                let (origin, room_id) = (self.origin, self.room_id);
+                tracing::info!(%origin, %room_id, %event_id, "a gap was not filled in time");
+                self.left_open.insert(event_id, Hole::Pushed);
+            }
+            // What was fetched for one is mostly what all the others wait for: they need one commit.
+            self.receive_open(events.get(place + 1..).unwrap_or_default(), behind).await?;
+        }
+        Ok(())
     }
 
     /// Receives those events again that could not be judged.
@@ -165,7 +191,7 @@ impl<'a> Filling<'a> {
     /// Has what could not be had asked for again.
     async fn note_holes(&mut self) -> Result<(), RoomError> {
         let holes = std::mem::take(&mut self.left_open);
-        self.federation.holes().note(self.room_id, holes, self.origin, self.tries).await
+        self.federation.holes().note(self.room_id, holes, self.turn.pusher(), self.tries).await
     }
 
     async fn receive(&self, event: &CheckedPdu) -> Result<Verdict, RoomError> {

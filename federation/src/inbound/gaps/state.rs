@@ -1,12 +1,13 @@
 //! The state at the end of a gap, and missing auth events.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream};
 use hearth_rooms::{CheckedPdu, RoomError, Verdict};
+use hearth_storage::run_blocking;
 use ruma::{
     EventId, OwnedEventId,
     api::federation::{
@@ -14,6 +15,7 @@ use ruma::{
         event::{get_event, get_room_state, get_room_state_ids},
     },
 };
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Filling;
@@ -33,6 +35,9 @@ const MAX_SINGLE: usize = 100;
 const SINGLE_AT_ONCE: usize = 10;
 /// Auth events of auth events that are fetched one by one: so many steps.
 const MAX_AUTH_STEPS: usize = 8;
+/// Auth events that are taken in one turn. Most of a room's auth events are here; those of a long absence
+/// are some hundreds.
+pub(super) const MAX_AUTH_EVENTS: usize = 5_000;
 
 impl Filling<'_> {
     /// The state before an event as the server tells it: its events are here afterwards. Those that
@@ -44,6 +49,7 @@ impl Filling<'_> {
         let (event_id, room_id) = (event.pdu().id().to_owned(), self.room_id.to_owned());
         let request = get_room_state_ids::v1::Request::new(event_id, room_id);
         let limits = Limits { timeout: STATE_TIMEOUT, max_bytes: IDS_BYTES };
+        let _list = self.turn.list_place().await;
         let ids = match self.federation.client().send(self.origin, request, limits).await {
             Ok(ids) if ids.pdu_ids.len() + ids.auth_chain_ids.len() <= MAX_STATE_EVENTS => ids,
             Ok(_) => return Ok(None),
@@ -74,17 +80,33 @@ impl Filling<'_> {
 
     /// Fetches auth events of an event; says whether anything came of it.
     pub(super) async fn fetch_auth(
-        &self,
+        &mut self,
         event: &CheckedPdu,
         missing: &[OwnedEventId],
     ) -> Result<bool, RoomError> {
+        let before = self.unknown(missing).await?;
+        self.fetch_auth_chain(event, &before).await?;
+        let left = self.unknown(missing).await?;
+        self.fetch_singly(left).await?;
+        Ok(self.unknown(missing).await?.len() < before.len())
+    }
+
+    /// Fetches the auth chain of an event, and keeps what the missing events rest on.
+    async fn fetch_auth_chain(
+        &mut self,
+        event: &CheckedPdu,
+        missing: &HashSet<OwnedEventId>,
+    ) -> Result<(), RoomError> {
         let (event_id, room_id) = (event.pdu().id().to_owned(), self.room_id.to_owned());
         let request = get_event_authorization::v1::Request::new(room_id, event_id);
         let limits = Limits { timeout: STATE_TIMEOUT, max_bytes: IDS_BYTES };
-        let before = self.unknown(missing).await?;
+        let turn = self.turn;
+        let _list = turn.list_place().await;
         match self.federation.client().send(self.origin, request, limits).await {
             Ok(answer) => {
-                let chain = self.check(answer.auth_chain).await;
+                let needed = self.needed(missing, answer.auth_chain).await?;
+                self.auth_left = self.auth_left.saturating_sub(needed.len());
+                let chain = self.check(needed).await;
                 self.federation.rooms().receive_outliers(self.room_id, chain).await?;
             }
             Err(error) => {
@@ -92,18 +114,46 @@ impl Filling<'_> {
                 tracing::debug!(%origin, %room_id, %error, "no auth chain was told");
             }
         }
-        let left = self.unknown(missing).await?;
-        self.fetch_singly(left).await?;
-        Ok(self.unknown(missing).await?.len() < before.len())
+        Ok(())
+    }
+
+    /// Those events of an answer that are missing, or that these rest on and that are not here. Nobody
+    /// asked for the others.
+    async fn needed(
+        &self,
+        missing: &HashSet<OwnedEventId>,
+        told: Vec<Box<RawValue>>,
+    ) -> Result<Vec<Box<RawValue>>, RoomError> {
+        let (checker, version) = (self.federation.checker().clone(), self.version.clone());
+        let identify = move || {
+            let told = told.into_iter();
+            told.filter_map(|event| Some((checker.event_id(&version, &event).ok()?, event)))
+                .collect::<HashMap<_, _>>()
+        };
+        let mut told =
+            run_blocking(identify).await.map_err(|error| RoomError::Internal(Box::new(error)))?;
+        let mut wanted: Vec<_> = missing.iter().cloned().collect();
+        let mut needed = Vec::new();
+        while let Some(event_id) = wanted.pop() {
+            let Some(event) = told.remove(&event_id) else { continue };
+            if needed.len() >= self.auth_left {
+                break;
+            }
+            wanted.extend(self.unknown(&auth_events(&event)).await?);
+            needed.push(event);
+        }
+        Ok(needed)
     }
 
     /// Fetches events one by one, then their auth events, and so on for some steps.
-    async fn fetch_singly(&self, wanted: HashSet<OwnedEventId>) -> Result<(), RoomError> {
+    async fn fetch_singly(&mut self, wanted: HashSet<OwnedEventId>) -> Result<(), RoomError> {
         let (mut wanted, mut events) = (wanted, Vec::new());
         for _ in 0..MAX_AUTH_STEPS {
+            let Some(left) = self.auth_left.checked_sub(wanted.len()) else { return Ok(()) };
             if wanted.is_empty() || wanted.len() + events.len() > MAX_SINGLE {
                 return Ok(());
             }
+            self.auth_left = left;
             let told = self.check(self.ask_singly(&wanted).await).await;
             events.extend(told.into_iter().filter(|event| wanted.contains(event.pdu().id())));
             let verdicts =
@@ -183,4 +233,14 @@ impl Filling<'_> {
         }
         Ok(unknown)
     }
+}
+
+/// The auth events that an event names; none if it cannot be read.
+fn auth_events(event: &RawValue) -> Vec<OwnedEventId> {
+    #[derive(Deserialize)]
+    struct Links {
+        auth_events: Vec<OwnedEventId>,
+    }
+    let links = serde_json::from_str(event.get());
+    links.map(|Links { auth_events }| auth_events).unwrap_or_default()
 }

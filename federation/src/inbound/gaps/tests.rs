@@ -13,15 +13,15 @@ use crate::{
 };
 
 /// A room of theirs that a user of ours is in, and of which we hear nothing by ourselves.
-struct Bench {
-    network: Network,
-    us: Server,
-    them: Server,
-    room_id: OwnedRoomId,
-    alice: OwnedUserId,
+pub(in crate::inbound) struct Bench {
+    pub(super) network: Network,
+    pub(in crate::inbound) us: Server,
+    pub(in crate::inbound) them: Server,
+    pub(in crate::inbound) room_id: OwnedRoomId,
+    pub(in crate::inbound) alice: OwnedUserId,
 }
 
-async fn bench() -> Bench {
+pub(in crate::inbound) async fn bench() -> Bench {
     let network = Network::default();
     let us = Server::open("us.example", &network).await;
     let them = Server::open("them.example", &network).await;
@@ -40,7 +40,7 @@ async fn bench() -> Bench {
 }
 
 impl Bench {
-    async fn say(&self, count: usize) -> Vec<OwnedEventId> {
+    pub(in crate::inbound) async fn say(&self, count: usize) -> Vec<OwnedEventId> {
         let mut ids = Vec::new();
         for number in 0..count {
             let content = to_raw_value(&json!({ "body": number, "msgtype": "m.text" })).unwrap();
@@ -52,7 +52,12 @@ impl Bench {
         ids
     }
 
-    async fn set(&self, kind: &str, state_key: &str, content: serde_json::Value) -> OwnedEventId {
+    pub(super) async fn set(
+        &self,
+        kind: &str,
+        state_key: &str,
+        content: serde_json::Value,
+    ) -> OwnedEventId {
         let draft = Draft {
             state_key: Some(state_key.to_owned()),
             ..Draft::message(
@@ -64,13 +69,18 @@ impl Bench {
         self.them.federation.rooms().send(&self.room_id, draft, None).await.unwrap()
     }
 
-    /// Pushes one of their events to us.
-    async fn push(&self, event_id: &OwnedEventId) -> Verdict {
+    /// One of their events as they send it.
+    pub(in crate::inbound) async fn theirs(&self, event_id: &OwnedEventId) -> Box<RawValue> {
         let theirs = self.them.federation.rooms();
         let event = theirs.event_by_id(&self.room_id, event_id).await.unwrap().unwrap();
         let json = String::from_utf8(event.pdu.json().to_vec()).unwrap();
-        let version = theirs.version(&self.room_id).await.unwrap();
-        let events = vec![RawValue::from_string(json).unwrap()];
+        RawValue::from_string(json).unwrap()
+    }
+
+    /// Pushes one of their events to us.
+    async fn push(&self, event_id: &OwnedEventId) -> Verdict {
+        let version = self.them.federation.rooms().version(&self.room_id).await.unwrap();
+        let events = vec![self.theirs(event_id).await];
         let checked = self.us.federation.checker().check(&version, &self.room_id, events).await;
         let checked: Vec<_> = checked.into_iter().map(Result::unwrap).collect();
         let gaps = Gaps::new(self.us.federation.clone());
@@ -79,7 +89,7 @@ impl Bench {
     }
 
     /// How one of their events stands with us.
-    async fn standing(&self, event_id: &OwnedEventId) -> Option<Standing> {
+    pub(in crate::inbound) async fn standing(&self, event_id: &OwnedEventId) -> Option<Standing> {
         let ours = self.us.federation.rooms();
         let event = ours.event_by_id(&self.room_id, event_id).await.unwrap();
         event.map(|event| event.header.standing)
@@ -202,6 +212,80 @@ async fn history_behind_a_told_state_is_asked_for_again() {
     assert_eq!(after.state, before.state);
 }
 
+pub(super) fn member(name: &str) -> Pusher {
+    Pusher { server: name.try_into().unwrap(), is_member: true }
+}
+
+fn stranger(name: &str) -> Pusher {
+    Pusher { is_member: false, ..member(name) }
+}
+
+/// The ID of an event that nobody has.
+fn nothing(number: usize) -> (OwnedEventId, Hole) {
+    (OwnedEventId::try_from(format!("${number:0>43}")).unwrap(), Hole::Pushed)
+}
+
+#[tokio::test]
+async fn holes_of_strangers_and_of_one_server_give_way_to_others() {
+    let bench = bench().await;
+    let (holes, room) = (bench.us.federation.holes(), &bench.room_id);
+    let is_open = |number: usize| holes.of_room(room).contains(&nothing(number).0);
+    for number in 0..200 {
+        let pusher = stranger(&format!("s{number}.example"));
+        holes.note(room, [nothing(number)], &pusher, 0).await.unwrap();
+    }
+    assert_eq!(holes.of_room(room).len(), 10);
+    let greedy = (1_000..1_300).map(nothing);
+    holes.note(room, greedy, &member("greedy.example"), 0).await.unwrap();
+    assert_eq!(holes.of_room(room).len(), 100);
+    assert!((0..200).all(|number| !is_open(number)), "strangers' go first");
+    let others = (2_000..2_020).map(nothing);
+    holes.note(room, others, &member("them.example"), 0).await.unwrap();
+    assert_eq!(holes.of_room(room).len(), 100);
+    assert!((2_000..2_020).all(is_open), "who has few keeps them");
+    // A stranger displaces nobody of the room.
+    holes.note(room, [nothing(1)], &stranger("s.example"), 0).await.unwrap();
+    assert!((2_000..2_020).all(is_open) && !is_open(1));
+    let kept = Holes::open(bench.us.federation.store()).await.unwrap();
+    assert_eq!(kept.of_room(room), holes.of_room(room));
+}
+
+#[tokio::test]
+async fn a_hole_that_another_transaction_notes_is_not_taken_for_durable() {
+    let bench = bench().await;
+    let (holes, room) = (bench.us.federation.holes(), &bench.room_id);
+    let them = member("them.example");
+    let mut first = Box::pin(holes.note(room, [nothing(1)], &them, 0));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    let mut second = Box::pin(holes.note(room, [nothing(1)], &them, 0));
+    assert!(futures_util::poll!(&mut second).is_pending(), "answered before it is written");
+    first.await.unwrap();
+    second.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_silent_server_does_not_keep_others_holes_open() {
+    let bench = bench().await;
+    let us = &bench.us.federation;
+    bench.network.silence("silent.example");
+    let mut ids = bench.say(3).await;
+    let last = ids.pop().unwrap();
+    let holes = (0..10).map(|number| (nothing(number), "silent.example"));
+    let holes = holes.chain([((last.clone(), Hole::Pushed), "them.example")]);
+    for (hole, name) in holes {
+        us.holes().note(&bench.room_id, [hole], &member(name), 0).await.unwrap();
+    }
+    us.holes().hurry();
+    us.spawn(fill_holes(us.clone(), Remote::new(us.clone())));
+    for _ in 0..1_000 {
+        if bench.standing(&last).await == Some(Standing::Accepted) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the hole stays open");
+}
+
 #[tokio::test]
 async fn holes_are_bounded_and_outlive_the_process() {
     let bench = bench().await;
@@ -210,7 +294,7 @@ async fn holes_are_bounded_and_outlive_the_process() {
         let id = format!("${number:0>43}");
         (OwnedEventId::try_from(id).unwrap(), Hole::Pushed)
     });
-    us.holes().note(&bench.room_id, events, bench.alice.server_name(), 0).await.unwrap();
+    us.holes().note(&bench.room_id, events, &member("them.example"), 0).await.unwrap();
     let noted = us.holes().hurry();
     assert!((1..=100).contains(&noted), "{noted}");
     assert_eq!(Holes::open(us.store()).await.unwrap().hurry(), noted);
@@ -221,15 +305,13 @@ async fn what_there_was_no_turn_for_is_asked_for_again() {
     let bench = bench().await;
     let us = &bench.us.federation;
     let ids = bench.say(2).await;
-    let others = server_name!("others.example");
+    let others = member("others.example");
     let mut waiting: Vec<_> =
-        (0..100).map(|_| Box::pin(us.turns().take(others, &bench.room_id))).collect();
+        (0..100).map(|_| Box::pin(us.turns().take(&others, &bench.room_id))).collect();
     for wait in &mut waiting {
         let _waits = futures_util::poll!(wait).is_pending();
     }
-    let event = bench.them.federation.rooms().event_by_id(&bench.room_id, &ids[1]).await.unwrap();
-    let json = String::from_utf8(event.unwrap().pdu.json().to_vec()).unwrap();
-    let pdus = vec![RawValue::from_string(json).unwrap()];
+    let pdus = vec![bench.theirs(&ids[1]).await];
     let origin = server_name!("them.example");
     let results =
         crate::inbound::send::receive_room(us, origin, &bench.room_id, pdus).await.unwrap();
