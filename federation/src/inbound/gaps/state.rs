@@ -148,12 +148,14 @@ impl Filling<'_> {
     /// Fetches events one by one, then their auth events, and so on for some steps.
     async fn fetch_singly(&mut self, wanted: HashSet<OwnedEventId>) -> Result<(), RoomError> {
         let (mut wanted, mut events) = (wanted, Vec::new());
+        let mut asked = HashSet::new();
         for _ in 0..MAX_AUTH_STEPS {
             let Some(left) = self.auth_left.checked_sub(wanted.len()) else { return Ok(()) };
             if wanted.is_empty() || wanted.len() + events.len() > MAX_SINGLE {
                 return Ok(());
             }
             self.auth_left = left;
+            asked.extend(wanted.iter().cloned());
             let told = self.check(self.ask_singly(&wanted).await).await;
             events.extend(told.into_iter().filter(|event| wanted.contains(event.pdu().id())));
             let verdicts =
@@ -162,8 +164,8 @@ impl Filling<'_> {
                 Verdict::MissingAuth(missing) => Some(missing),
                 _ => None,
             });
-            let next: HashSet<_> = missing.flatten().filter(|id| !wanted.contains(id)).collect();
-            wanted = next;
+            // Those that wait for others were told already.
+            wanted = missing.flatten().filter(|id| !asked.contains(id)).collect();
         }
         Ok(())
     }

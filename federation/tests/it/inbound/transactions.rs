@@ -191,6 +191,30 @@ async fn where_a_gap_stays_open_the_state_is_fetched() {
     scene.ann.send_text(&room.id, "and here").await;
 }
 
+#[tokio::test]
+async fn a_rejected_event_in_a_told_state_stays_out() {
+    let scene = Scene::start().await;
+    let room = scene.public_room(RoomVersionId::V11).await;
+    let place = scene.join(&room, &scene.peer.user("bob")).await;
+    let last = chain(&scene, &room, &place, 3).pop().unwrap();
+    let forbidden = json!({
+        "type": "m.room.name", "state_key": "", "content": { "name": "mine now" },
+    });
+    let forbidden = scene.event(&room, &place, &[place.join_id(&room)], forbidden);
+    let state = without_replaced(place.state.iter().chain([&place.join]).cloned().collect());
+    let known: Vec<_> = state.iter().map(|event| room.event_id(event)).collect();
+    let named = [known.as_slice(), &[room.event_id(&forbidden)]].concat();
+    let answer = json!({ "pdu_ids": named, "auth_chain_ids": known });
+    scene.peer.answers("/_matrix/federation/v1/state_ids/", StatusCode::OK, answer);
+    let answer = json!({ "origin": "peer.test", "origin_server_ts": 1, "pdus": [forbidden] });
+    scene.peer.answers("/_matrix/federation/v1/event/", StatusCode::OK, answer);
+    let results = scene.peer.send(scene.name(), vec![last.clone()]).await;
+    assert_eq!(results[room.event_id(&last).as_str()], json!({}), "{results}");
+    assert_eq!(scene.peer.heard("/_matrix/federation/v1/event/").len(), 1, "it was told");
+    let (status, _) = scene.ann.get(&TestUser::room_path(&room.id, "state/m.room.name")).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
 /// The last event at each state key.
 fn without_replaced(state: Vec<Value>) -> Vec<Value> {
     let key = |event: &Value| (event["type"].clone(), event["state_key"].clone());
