@@ -95,7 +95,7 @@ impl Room {
         match &gap {
             Some(gap) => batch.commit.put(&HISTORY_GAPS, &self.id, &event_id, gap),
             None => batch.commit.delete(&HISTORY_GAPS, &self.id, &event_id),
-        };
+        }
         self.local.history_gaps.insert(event_id, gap);
     }
 }

@@ -61,15 +61,14 @@ impl Room {
             let pdu = event.pdu();
             let among = first_child.get(pdu.id()).copied();
             let here = self.child_in_gap(view, batch, pdu.id())?;
-            let child = match among.into_iter().chain(here).min() {
-                Some(child) => child,
-                None => {
-                    let gaps = match &mut gaps {
-                        Some(gaps) => gaps,
-                        open => open.insert(self.open_gaps(view)?),
-                    };
-                    self.nearest_gap(view, batch, gaps, pdu.depth())?
-                }
+            let child = if let Some(child) = among.into_iter().chain(here).min() {
+                child
+            } else {
+                let gaps = match &mut gaps {
+                    Some(gaps) => gaps,
+                    open => open.insert(self.open_gaps(view)?),
+                };
+                self.nearest_gap(view, batch, gaps, pdu.depth())?
             };
             let place = self.free_place(view, child, pdu.depth(), &mut taken)?;
             for previous in pdu.prev_events() {
