@@ -7,8 +7,8 @@ use crate::{
     ClientApi,
     routes::{
         account, account_data, admin, alias, backup, cross_signing, device, directory, discovery,
-        filter, knock, membership, message, peeking, presence, profile, push, receipt, redact,
-        relations, room, session, shared_secret, space, state, sync, tag, threads, typing,
+        filter, keys, knock, membership, message, peeking, presence, profile, push, receipt,
+        redact, relations, room, session, shared_secret, space, state, sync, tag, threads, typing,
         user_directory, websocket,
     },
 };
@@ -17,6 +17,7 @@ use crate::{
 /// [finished](hearth_http::finish), once, together with other APIs.
 pub fn router(api: ClientApi) -> Router {
     accounts()
+        .merge(encryption())
         .merge(personal())
         .merge(key_backup())
         .merge(rooms())
@@ -66,6 +67,11 @@ fn accounts() -> Endpoints<ClientApi> {
             "/_synapse/admin/v1/register",
             get(shared_secret::nonce).post(shared_secret::register),
         )
+}
+
+/// Keys of devices and users.
+fn encryption() -> Endpoints<ClientApi> {
+    Endpoints::new().ruma(keys::upload).ruma(keys::claim)
 }
 
 /// What belongs to a user: profile, data, filters, tags, push rules, presence, typing, receipts.

@@ -1,14 +1,19 @@
-//! This crate over a store in memory, with a clock that tests move.
+//! This crate over a store in memory, with a clock that tests move, and devices with keys.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_storage::Store;
 use hearth_types::{ManualClock, ServerIdentity};
 use hearth_users::{NewAccount, NewSession, Users, UsersConfig};
-use ruma::{OwnedDeviceId, OwnedUserId, UserId, owned_server_name};
+use ruma::{
+    OwnedDeviceId, OwnedOneTimeKeyId, OwnedUserId, UserId, canonical_json::try_from_json_map,
+    encryption::OneTimeKey, owned_server_name, serde::Raw,
+};
+use serde_json::{Map, Value, json};
+use vodozemac::{base64_encode, olm::Account};
 
-use crate::{E2ee, E2eeConfig, E2eeParts};
+use crate::{E2ee, E2eeConfig, E2eeParts, KeyUpload};
 
 pub(crate) struct Bench {
     pub(crate) e2ee: E2ee,
@@ -79,4 +84,85 @@ impl Bench {
     pub(crate) fn advance(&self, by: Duration) {
         self.clock.advance(by);
     }
+}
+
+/// One-time or fallback keys as they are uploaded.
+pub(crate) type UploadedKeys = BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>;
+
+/// A device that encrypts.
+pub(crate) struct Olm {
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) device_id: OwnedDeviceId,
+    pub(crate) account: Account,
+}
+
+impl Olm {
+    pub(crate) fn new(user_id: &UserId, device_id: &ruma::DeviceId) -> Self {
+        let (user_id, device_id) = (user_id.to_owned(), device_id.to_owned());
+        Self { user_id, device_id, account: Account::new() }
+    }
+
+    /// Its device keys, not signed.
+    pub(crate) fn unsigned_device_keys(&self) -> Map<String, Value> {
+        let keys = self.account.identity_keys();
+        let (user_id, device_id) = (&self.user_id, &self.device_id);
+        let object = json!({
+            "user_id": user_id,
+            "device_id": device_id,
+            "algorithms": ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"],
+            "keys": {
+                format!("ed25519:{device_id}"): keys.ed25519.to_base64(),
+                format!("curve25519:{device_id}"): keys.curve25519.to_base64(),
+            },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// Its device keys.
+    pub(crate) fn device_keys(&self) -> Map<String, Value> {
+        self.sign(self.unsigned_device_keys())
+    }
+
+    /// The object with this device's signature.
+    pub(crate) fn sign(&self, mut object: Map<String, Value>) -> Map<String, Value> {
+        let message = serde_json::to_string(&try_from_json_map(object.clone()).unwrap()).unwrap();
+        let signature = self.account.sign(message.as_bytes()).to_base64();
+        let key_id = format!("ed25519:{}", self.device_id);
+        object.insert("signatures".to_owned(), json!({ &self.user_id: { key_id: signature } }));
+        object
+    }
+
+    /// A signed one-time key with this ID.
+    pub(crate) fn one_time_key(&self, id: &str, fallback: bool) -> UploadedKeys {
+        // Any 32 bytes are a public key; these differ from ID to ID.
+        let mut bytes = [7; 32];
+        for (byte, other) in bytes.iter_mut().zip(id.bytes()) {
+            *byte = other;
+        }
+        let mut object = Map::from_iter([("key".to_owned(), json!(base64_encode(bytes)))]);
+        if fallback {
+            object.insert("fallback".to_owned(), json!(true));
+        }
+        let id = format!("signed_curve25519:{id}").try_into().unwrap();
+        BTreeMap::from([(id, raw(&self.sign(object)))])
+    }
+
+    /// Signed one-time keys with these IDs.
+    pub(crate) fn one_time_keys<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> UploadedKeys {
+        ids.into_iter().flat_map(|id| self.one_time_key(id, false)).collect()
+    }
+
+    /// What a device uploads first: device keys, one-time keys with these IDs, a fallback key `fallback`.
+    pub(crate) fn first_upload<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> KeyUpload {
+        KeyUpload {
+            device_keys: Some(raw(&self.device_keys())),
+            one_time_keys: self.one_time_keys(ids),
+            fallback_keys: self.one_time_key("fallback", true),
+        }
+    }
+}
+
+/// JSON as it comes in requests.
+pub(crate) fn raw<T>(object: &Map<String, Value>) -> Raw<T> {
+    Raw::from_json(serde_json::value::to_raw_value(object).unwrap())
 }

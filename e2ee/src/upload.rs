@@ -171,3 +171,6 @@ fn check(
         device_keys,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ pub(crate) mod directory;
 pub(crate) mod discovery;
 pub(crate) mod events;
 pub(crate) mod filter;
+pub(crate) mod keys;
 pub(crate) mod knock;
 pub(crate) mod membership;
 pub(crate) mod message;

@@ -14,6 +14,7 @@
 mod support;
 
 mod account;
+mod encryption;
 mod personal;
 mod rooms;
 mod sync;

@@ -164,6 +164,17 @@ impl Client {
             .map(drop)
     }
 
+    /// Makes one request.
+    pub(crate) async fn call(
+        &mut self,
+        method: Method,
+        target: &str,
+        account: &Account,
+        body: Bytes,
+    ) -> Result<Bytes, RequestError> {
+        self.connection.request(method, target, Some(account.authorization()), Some(body)).await
+    }
+
     /// A request that waits out rate limits, for preparing a scenario. Never used for what is measured.
     pub(crate) async fn patient(
         &mut self,

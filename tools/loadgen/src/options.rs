@@ -75,6 +75,12 @@ pub(crate) struct Options {
     /// `idle-polls`, `idle-sockets`: number of waiting connections.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(crate) idle: u32,
+    /// `claims`: devices whose keys are claimed, 100 of each.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) devices: u32,
+    /// `claims`: number of concurrent claimers, each with its own connection.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) claimers: u32,
     /// Write the results to this file, too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -136,6 +142,8 @@ pub(crate) enum Scenario {
     Pagination,
     /// Read receipts from many members at once.
     Receipts,
+    /// Claims of one-time keys of many devices, until all are claimed.
+    Claims,
     /// From one server's client to another server's, over TLS, in one room that a third server is in
     /// that cannot be reached. Needs `--serve`.
     Federation,

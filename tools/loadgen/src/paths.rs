@@ -92,6 +92,12 @@ pub(crate) const REGISTER: &str = "/_matrix/client/v3/register";
 pub(crate) const REGISTER_WITH_SECRET: &str = "/_synapse/admin/v1/register";
 /// `POST /createRoom`
 pub(crate) const CREATE_ROOM: &str = "/_matrix/client/v3/createRoom";
+/// `GET /account/whoami`
+pub(crate) const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
+/// `POST /keys/upload`
+pub(crate) const UPLOAD_KEYS: &str = "/_matrix/client/v3/keys/upload";
+/// `POST /keys/claim`
+pub(crate) const CLAIM: &str = "/_matrix/client/v3/keys/claim";
 /// `GET /versions`
 pub(crate) const VERSIONS: &str = "/_matrix/client/versions";
 

@@ -1,5 +1,6 @@
 //! The scenarios: each prepares its users and rooms, measures, and adds its rows to the report.
 
+mod claims;
 mod create_join;
 mod delivery;
 mod fanout;
@@ -31,6 +32,7 @@ pub(crate) async fn run(world: &mut World, scenario: Scenario) -> Result<(), Fai
         Scenario::Sync => sync::run(world).await,
         Scenario::Pagination => pagination::run(world).await,
         Scenario::Receipts => receipts::run(world).await,
+        Scenario::Claims => claims::run(world).await,
         Scenario::Federation => federation::run(world).await,
         Scenario::IdlePolls => idle::run(world, Transport::LongPoll).await,
         Scenario::IdleSockets => idle::run(world, Transport::WebSocket).await,

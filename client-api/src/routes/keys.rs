@@ -1,0 +1,54 @@
+//! `/keys`: a device's own keys, and claims of others' (CS "End-to-End Encryption").
+
+use std::time::Duration;
+
+use hearth_e2ee::KeyUpload;
+use hearth_http::Ruma;
+use ruma::{
+    UInt,
+    api::client::keys::{claim_keys, upload_keys},
+};
+use serde_json::{Value, json};
+
+use crate::{ApiError, ClientApi, LocalUser};
+
+/// `POST /_matrix/client/*/keys/upload`
+pub(crate) async fn upload(
+    app: ClientApi,
+    request: Ruma<upload_keys::v3::Request, LocalUser>,
+) -> Result<upload_keys::v3::Response, ApiError> {
+    let Ruma { body, identity, .. } = request;
+    let upload = KeyUpload {
+        device_keys: body.device_keys,
+        one_time_keys: body.one_time_keys,
+        fallback_keys: body.fallback_keys,
+    };
+    let counts = app.e2ee().upload_keys(identity.user_id(), identity.device_id(), upload).await?;
+    let counts = counts.one_time_keys.iter();
+    let counts = counts.map(|(algorithm, count)| (algorithm.clone(), UInt::new_saturating(*count)));
+    Ok(upload_keys::v3::Response::new(counts.collect()))
+}
+
+/// `POST /_matrix/client/*/keys/claim`
+pub(crate) async fn claim(
+    app: ClientApi,
+    request: Ruma<claim_keys::v3::Request, LocalUser>,
+) -> Result<claim_keys::v3::Response, ApiError> {
+    let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT);
+    let claimed = app.e2ee().claim_keys(request.one_time_keys.clone(), timeout).await?;
+    let mut response = claim_keys::v3::Response::new(claimed.one_time_keys);
+    response.failures = claimed
+        .failures
+        .into_iter()
+        .map(|(server, why)| (server.to_string(), failure(&why)))
+        .collect();
+    Ok(response)
+}
+
+/// What is told about a server that did not answer.
+pub(crate) fn failure(why: &str) -> Value {
+    json!({ "errcode": "M_UNKNOWN", "error": why })
+}
+
+/// How long other servers may take if the client does not say.
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
