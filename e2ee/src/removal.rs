@@ -4,7 +4,13 @@
 //! is to follow, which is done at once, again a while later (for what was on its way), and after a
 //! restart.
 
-use std::{collections::HashSet, fmt, ops::ControlFlow, sync::Weak, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    ops::{Bound, ControlFlow},
+    sync::Weak,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use hearth_storage::{Commit, Direction, KeyPart, Keyspace, Record};
@@ -84,7 +90,11 @@ impl DeviceKeeper for Keeper {
         match change {
             DeviceChange::Renamed(_) => {}
             DeviceChange::Removed(device_ids) => e2ee.removed(user_id, device_ids).await,
-            DeviceChange::Deactivated => e2ee.removed(user_id, &[WHOLE_ACCOUNT.into()]).await,
+            DeviceChange::Deactivated => match e2ee.unswept(user_id).await {
+                Ok(rest) => e2ee.removed(user_id, &rest).await,
+                // The next start does it.
+                Err(error) => tracing::error!(%error, %user_id, "an account leaves rows behind"),
+            },
         }
         if list_changed {
             e2ee.announce_list(user_id).await;
@@ -195,6 +205,13 @@ impl E2ee {
                 e2ee.finish_removal(&owner, device_id).await;
             }
         });
+    }
+
+    /// The devices of a user whose rest is still to go, the whole account among them.
+    async fn unswept(&self, user_id: &UserId) -> Result<Vec<OwnedDeviceId>, E2eeError> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let rows = self.page_all(&SWEEPS, &user_id.to_owned(), all).await?;
+        Ok(rows.into_iter().map(|(device_id, ())| device_id).collect())
     }
 
     /// Finishes what a crash left. At the start, when nothing is on its way any more.
