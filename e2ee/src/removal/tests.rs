@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use hearth_storage::Positioned;
 use hearth_users::NewSession;
 use ruma::OneTimeKeyAlgorithm::SignedCurve25519;
 
@@ -142,7 +143,8 @@ async fn a_deactivated_account_leaves_nothing() {
         commit.put(&CROSS_SIGNING_KEYS, owner, &usage.to_owned(), &json);
     }
     let signed = ("@bob:hearth.test".try_into().unwrap(), "ed25519:X".to_owned());
-    commit.put(&USER_SIGNATURES, owner, &signed, &json);
+    let signature = Positioned { position: commit.next_position(), record: json };
+    commit.put(&USER_SIGNATURES, owner, &signed, &signature);
     let dehydrated = crate::schema::DehydratedRow {
         device_id: "DEHYDRATED".to_owned(),
         device_data: "{}".to_owned(),
