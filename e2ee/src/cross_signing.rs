@@ -85,9 +85,11 @@ impl Keys {
             (Some(key), Some(other)) => !say_the_same(&key.object, &other.object),
             (key, _) => key.is_some(),
         };
-        let [(_, a), (_, b), (_, c)] = self.each();
-        let [(_, x), (_, y), (_, z)] = others.each();
-        [is_new(a, x), is_new(b, y), is_new(c, z)]
+        [
+            is_new(self.master.as_ref(), others.master.as_ref()),
+            is_new(self.self_signing.as_ref(), others.self_signing.as_ref()),
+            is_new(self.user_signing.as_ref(), others.user_signing.as_ref()),
+        ]
     }
 }
 

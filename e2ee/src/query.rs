@@ -27,7 +27,7 @@ use crate::{
 /// Users whose keys one request may ask for. Some clients ask for all members of a large room at once.
 const MAX_USERS: usize = 5_000;
 /// How long a client may have other servers waited for.
-const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 /// Signatures that one user made on another's master keys, the former ones too, that are looked at.
 const MAX_SIGNED_KEYS: usize = 50;
 

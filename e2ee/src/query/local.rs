@@ -52,7 +52,7 @@ impl E2ee {
         let master = self.signing_key_json(user_id, &KeyUsage::Master).await?;
         let self_signing = self.signing_key_json(user_id, &KeyUsage::SelfSigning).await?;
         Ok(Some(DeviceListForServer {
-            stream_id: changed.map_or(0, |position| position.get()),
+            stream_id: changed.map_or(0, hearth_types::StreamPosition::get),
             devices,
             master_key: master.map(|key| shown(&key)).transpose()?,
             self_signing_key: self_signing.map(|key| shown(&key)).transpose()?,

@@ -106,7 +106,7 @@ impl E2ee {
         lists: KeysWanted,
         deadline: Instant,
     ) -> Result<(Vec<(OwnedUserId, UserKeys)>, KeysWanted), E2eeError> {
-        let fetches = lists.into_iter().map(|(user_id, devices)| async move {
+        let wanted = lists.into_iter().map(|(user_id, devices)| async move {
             let mut keys = None;
             match self.fetch_list(&user_id, deadline).await {
                 // Updates may have come already; it is newer than the question in any case.
@@ -120,7 +120,7 @@ impl E2ee {
             Ok::<_, E2eeError>((user_id, devices, keys))
         });
         let fetched: Vec<_> =
-            stream::iter(fetches).buffer_unordered(LISTS_AT_ONCE).try_collect().await?;
+            stream::iter(wanted).buffer_unordered(LISTS_AT_ONCE).try_collect().await?;
         let (mut found, mut missing) = (Vec::new(), KeysWanted::new());
         for (user_id, devices, keys) in fetched {
             if let Some(keys) = keys {
@@ -220,7 +220,7 @@ pub(crate) struct CheckedKeys {
 /// with it, or by the one that is known.
 pub(crate) fn check_signing_keys(
     user_id: &UserId,
-    known_master: Option<SigningKey>,
+    known_master: Option<&SigningKey>,
     master: Option<&Raw<CrossSigningKey>>,
     self_signing: Option<&Raw<CrossSigningKey>>,
 ) -> CheckedKeys {
@@ -233,7 +233,7 @@ pub(crate) fn check_signing_keys(
         Some(key)
     };
     let master = check(KeyUsage::Master, master);
-    let signer = master.as_ref().or(known_master.as_ref());
+    let signer = master.as_ref().or(known_master);
     let self_signing = check(KeyUsage::SelfSigning, self_signing)
         .filter(|key| signer.is_some_and(|signer| signer.verify(user_id, &key.object).is_ok()));
     CheckedKeys { master, self_signing }

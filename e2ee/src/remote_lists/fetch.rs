@@ -75,10 +75,10 @@ impl E2ee {
         drop(fetches);
         let place = Place { e2ee: self.clone(), user_id: user_id.to_owned(), marked };
         self.spawn(async move {
-            let fetched = place.e2ee.run_fetch(&place.user_id, &place.marked).await;
+            let outcome = place.e2ee.run_fetch(&place.user_id, &place.marked).await;
             drop(place);
             // Nobody may be waiting any more.
-            drop(told.send(fetched));
+            drop(told.send(outcome));
         });
         Ok(done)
     }

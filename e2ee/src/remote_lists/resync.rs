@@ -55,7 +55,7 @@ impl E2ee {
                     Ok(true) => {}
                     Ok(false) => {
                         // Cut short by whatever happens next.
-                        let _: Result<(), _> = timeout(pause, place.resync.again.notified()).await;
+                        drop(timeout(pause, place.resync.again.notified()).await);
                     }
                     Err(error) => {
                         let user_id = &place.user_id;

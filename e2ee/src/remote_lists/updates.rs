@@ -209,7 +209,7 @@ impl E2ee {
         let is_replaced = master_key.is_some();
         let CheckedKeys { master, self_signing } = check_signing_keys(
             user_id,
-            known.clone(),
+            known.as_ref(),
             master_key.as_ref(),
             self_signing_key.as_ref(),
         );
