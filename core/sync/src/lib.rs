@@ -35,6 +35,7 @@ mod token;
 pub use self::{
     config::SyncConfig,
     delivery::DELIVERED_RECEIPT,
+    device_lists::DeviceLists,
     error::SyncError,
     service::{SyncRequest, SyncResponse, SyncService},
     stream::SyncStream,

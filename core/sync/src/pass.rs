@@ -15,6 +15,7 @@ use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId};
 use crate::{
     SyncError, SyncResponse, SyncToken,
     body::{EventList, Object},
+    device_lists::RoomChange,
     encryption::Encryption,
     filter::SyncFilter,
     hub::{DeviceMemory, RoomList, Session},
@@ -45,6 +46,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) until: SyncToken,
     pub(crate) ignored: Arc<HashSet<OwnedUserId>>,
     pub(crate) device: Arc<Mutex<DeviceMemory>>,
+    /// The rooms that were looked at.
+    pub(crate) changes: Mutex<Vec<RoomChange>>,
 }
 
 /// The sections of `rooms`, as written.
@@ -102,6 +105,7 @@ impl<'a> Pass<'a> {
             until,
             ignored: inner.users.ignored_users(&question.user_id).await?,
             device: session.device(&question.device_id),
+            changes: Mutex::default(),
         };
         let encryption =
             Encryption { to_device: messages.events, lists: pass.device_lists(&list).await?, keys };
@@ -144,6 +148,8 @@ impl<'a> Pass<'a> {
                 self.other_room(room_id, row, &mut sections).await?;
             }
         }
+        let changes = std::mem::take(&mut *self.changes.lock());
+        encryption.lists = self.device_lists(list, changes).await?;
         let presence = self.presence(list).await?;
         let global = self.global_account_data(account_data.global);
         let keys_changed = self.since().is_none_or(|since| encryption.keys.changed > since);

@@ -14,6 +14,7 @@ use ruma::RoomId;
 use crate::{
     SyncError,
     body::{EventList, Object},
+    device_lists::RoomChange,
     hub::{JoinedRoom, Session},
     pass::Pass,
     state::StateQuestion,
@@ -71,6 +72,11 @@ impl Pass<'_> {
             summary: true,
         };
         let mut parts = self.parts(room_id, row, &range).await?;
+        if self.since().is_some() {
+            let known = since.map(|_| parts.timeline.known_state);
+            let end = parts.timeline.end_state;
+            self.changes.lock().push(RoomChange { room_id: room_id.to_owned(), known, end });
+        }
         let receipts = self.receipts(room_id, since, large).await?;
         let own_read = receipts.iter().any(|receipt| receipt.user_id == self.question.user_id);
         let mut ephemeral = EventList::default();

@@ -3,6 +3,7 @@
 
 mod counts;
 mod delivery;
+mod device_lists;
 mod ephemeral;
 mod forks;
 mod lazy;
