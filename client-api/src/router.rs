@@ -6,10 +6,10 @@ use hearth_http::{Class, Endpoints, Policy};
 use crate::{
     ClientApi,
     routes::{
-        account, account_data, admin, alias, backup, cross_signing, device, directory, discovery,
-        filter, keys, knock, membership, message, peeking, presence, profile, push, receipt,
-        redact, relations, room, session, shared_secret, space, state, sync, tag, threads, typing,
-        user_directory, websocket,
+        account, account_data, admin, alias, backup, cross_signing, dehydrated_device, device,
+        directory, discovery, filter, keys, knock, membership, message, peeking, presence, profile,
+        push, receipt, redact, relations, room, session, shared_secret, space, state, sync, tag,
+        threads, typing, user_directory, websocket,
     },
 };
 
@@ -71,7 +71,7 @@ fn accounts() -> Endpoints<ClientApi> {
 
 /// Keys of devices and users.
 fn encryption() -> Endpoints<ClientApi> {
-    Endpoints::new().ruma(keys::upload).ruma(keys::claim)
+    Endpoints::new().ruma(keys::upload).ruma(keys::claim).ruma(keys::changes)
 }
 
 /// What belongs to a user: profile, data, filters, tags, push rules, presence, typing, receipts.
@@ -107,7 +107,7 @@ fn personal() -> Endpoints<ClientApi> {
         .ruma(user_directory::search)
 }
 
-/// A user's key backup.
+/// What a user's clients leave with the server for times without clients: key backup, dehydrated device.
 fn key_backup() -> Endpoints<ClientApi> {
     Endpoints::new()
         .ruma(backup::create)
@@ -124,6 +124,10 @@ fn key_backup() -> Endpoints<ClientApi> {
         .ruma(backup::delete_keys)
         .ruma(backup::delete_room_keys)
         .ruma(backup::delete_session_key)
+        .ruma(dehydrated_device::put)
+        .ruma(dehydrated_device::get)
+        .ruma(dehydrated_device::delete)
+        .ruma(dehydrated_device::events)
 }
 
 /// What changes rooms.

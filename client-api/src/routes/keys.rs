@@ -6,7 +6,7 @@ use hearth_e2ee::KeyUpload;
 use hearth_http::Ruma;
 use ruma::{
     UInt,
-    api::client::keys::{claim_keys, upload_keys},
+    api::client::keys::{claim_keys, get_key_changes, upload_keys},
 };
 use serde_json::{Value, json};
 
@@ -43,6 +43,17 @@ pub(crate) async fn claim(
         .map(|(server, why)| (server.to_string(), failure(&why)))
         .collect();
     Ok(response)
+}
+
+/// `GET /_matrix/client/*/keys/changes`
+pub(crate) async fn changes(
+    app: ClientApi,
+    request: Ruma<get_key_changes::v3::Request, LocalUser>,
+) -> Result<get_key_changes::v3::Response, ApiError> {
+    let (user_id, from, to) = (request.identity.user_id(), &request.from, &request.to);
+    let lists = app.sync().device_list_changes(user_id, from, to).await?;
+    let (changed, left) = (lists.changed.into_iter().collect(), lists.left.into_iter().collect());
+    Ok(get_key_changes::v3::Response::new(changed, left))
 }
 
 /// What is told about a server that did not answer.

@@ -6,6 +6,7 @@ pub(crate) mod admin;
 pub(crate) mod alias;
 pub(crate) mod backup;
 pub(crate) mod cross_signing;
+pub(crate) mod dehydrated_device;
 pub(crate) mod device;
 pub(crate) mod directory;
 pub(crate) mod discovery;

@@ -107,8 +107,7 @@ impl<'a> Pass<'a> {
             device: session.device(&question.device_id),
             changes: Mutex::default(),
         };
-        let encryption =
-            Encryption { to_device: messages.events, lists: pass.device_lists(&list).await?, keys };
+        let encryption = Encryption { to_device: messages.events, keys, ..Encryption::default() };
         Box::pin(pass.run(&list, encryption)).await
     }
 
@@ -117,7 +116,11 @@ impl<'a> Pass<'a> {
         self.question.since.map(|since| since.position)
     }
 
-    async fn run(self, list: &RoomList, encryption: Encryption) -> Result<SyncResponse, SyncError> {
+    async fn run(
+        self,
+        list: &RoomList,
+        mut encryption: Encryption,
+    ) -> Result<SyncResponse, SyncError> {
         if self.question.since.is_none() {
             self.device.lock().members.clear();
         }

@@ -1,8 +1,10 @@
 //! Whose devices clients are told to look at again, and whose no more.
 
+use hearth_e2ee::KeyUpload;
 use hearth_users::{NewAccount, NewSession};
-use ruma::{OwnedRoomId, OwnedUserId, UserId};
-use serde_json::{Value, json};
+use ruma::{CanonicalJsonValue, OwnedRoomId, OwnedUserId, UserId, serde::Raw};
+use serde_json::{Value, json, value::to_raw_value};
+use vodozemac::olm::Account;
 
 use crate::world::{Ask, World, user};
 
@@ -24,11 +26,26 @@ async fn account(world: &World, username: &str) -> OwnedUserId {
     world.users.create_account(account).await.unwrap()
 }
 
-/// Changes the user's device list by a device that comes and goes.
+/// Changes the user's device list by one more device with keys.
 async fn change_list(world: &World, user_id: &UserId) {
-    let device_id =
-        world.users.create_session(user_id, NewSession::default()).await.unwrap().device_id;
-    world.users.delete_devices(user_id, &[device_id]).await.unwrap();
+    let tokens = world.users.create_session(user_id, NewSession::default()).await.unwrap();
+    let (device_id, account) = (tokens.device_id, Account::new());
+    let keys = account.identity_keys();
+    let mut object = json!({
+        "user_id": user_id,
+        "device_id": device_id,
+        "algorithms": [MEGOLM],
+        "keys": {
+            format!("ed25519:{device_id}"): keys.ed25519.to_base64(),
+            format!("curve25519:{device_id}"): keys.curve25519.to_base64(),
+        },
+    });
+    let canonical = CanonicalJsonValue::try_from(object.clone()).unwrap().to_string();
+    let signature = account.sign(canonical.as_bytes()).to_base64();
+    object["signatures"] = json!({ user_id: { format!("ed25519:{device_id}"): signature } });
+    let device_keys = Some(Raw::from_json(to_raw_value(&object).unwrap()));
+    let upload = KeyUpload { device_keys, ..KeyUpload::default() };
+    world.e2ee.upload_keys(user_id, &device_id, upload).await.unwrap();
 }
 
 fn lists(response: &Value) -> (Vec<&str>, Vec<&str>) {
