@@ -23,7 +23,7 @@ const USERS_AT_ONCE: usize = 16;
 /// Servers that one request asks at a time.
 const SERVERS_AT_ONCE: usize = 32;
 /// The longest that a client may let other servers take.
-const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Keys that are asked for: user, device, algorithm.
 pub type Claims = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>>;

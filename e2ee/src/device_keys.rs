@@ -69,7 +69,7 @@ impl CheckedDeviceKeys {
         stored: Option<&Bytes>,
         others: Map<String, Value>,
     ) -> Result<Option<Map<String, Value>>, E2eeError> {
-        let stored = stored.map(|stored| parse_stored(stored)).transpose()?;
+        let stored = stored.map(parse_stored).transpose()?;
         let mut object = self.object.clone();
         let mut signatures = Map::new();
         if let Some(stored) = &stored {
