@@ -9,7 +9,7 @@ use crate::{
         account, account_data, admin, alias, backup, cross_signing, dehydrated_device, device,
         directory, discovery, filter, keys, knock, membership, message, peeking, presence, profile,
         push, receipt, redact, relations, room, session, shared_secret, space, state, sync, tag,
-        threads, typing, user_directory, websocket,
+        threads, to_device, typing, user_directory, websocket,
     },
 };
 
@@ -104,6 +104,7 @@ fn personal() -> Endpoints<ClientApi> {
         .ruma(typing::set)
         .ruma(receipt::create)
         .ruma(receipt::set_markers)
+        .ruma_with(Policy::default().json_body(to_device::MAX_BYTES), to_device::send)
         .ruma(user_directory::search)
 }
 

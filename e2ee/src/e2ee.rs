@@ -15,7 +15,7 @@ use crate::{
     one_time_keys::CountsCache,
     remote_lists::{RemoteLists, follow},
     removal::Keeper,
-    to_device::QueueLengths,
+    to_device::{QueueLengths, sweep},
 };
 
 /// What the crate stands on.
@@ -81,6 +81,7 @@ impl E2ee {
         let cursor = follow::Cursor::open(e2ee.store()).await?;
         let publications = e2ee.store().notifier().publications();
         e2ee.spawn(follow::run(Arc::downgrade(&e2ee.inner), publications, cursor));
+        e2ee.spawn(sweep(Arc::downgrade(&e2ee.inner)));
         Ok(e2ee)
     }
 

@@ -54,7 +54,7 @@ pub use self::{
     error::E2eeError,
     log::{DeviceListLog, LogKind},
     one_time_keys::{KeyCounts, KeyUpload},
-    outgoing::OutgoingMessage,
+    outgoing::{DeviceForServers, OutgoingMessage},
     query::{DeviceListForServer, KeysWanted, QueriedKeys, ServerKeys},
     remote::{RemoteKeys, RemoteKeysError},
     schema::KEYSPACES,

@@ -1,20 +1,40 @@
 //! Messages to devices: a queue for each, in order, until the device proves that it has them (CS
 //! "Send-to-Device messaging").
+//!
+//! What is sent or received at once goes into one commit, together with the row by which a repetition is
+//! known. What is too much for one goes into several, of which the last has that row: a crash between
+//! them may let the repetition bring some messages a second time, but none is lost. Each message takes a
+//! position of its own, so that a queue is in the order of the commits.
+
+mod lengths;
+mod letters;
+mod send;
+mod sweep;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use hearth_storage::{Commit, Direction};
 use hearth_types::StreamPosition;
 use ruma::{
-    DeviceId, OwnedDeviceId, OwnedTransactionId, OwnedUserId, ServerName, UserId,
-    api::federation::transactions::edu::DirectDeviceContent, events::AnyToDeviceEventContent,
-    serde::Raw, to_device::DeviceIdOrAllDevices,
+    DeviceId, OwnedDeviceId, OwnedTransactionId, OwnedUserId, UserId,
+    events::AnyToDeviceEventContent, serde::Raw, to_device::DeviceIdOrAllDevices,
 };
 
-use crate::{E2ee, E2eeError};
+pub(crate) use self::{lengths::QueueLengths, sweep::sweep};
+use crate::{E2ee, E2eeError, schema::TO_DEVICE, user_topic};
 
 /// Messages of one response.
 pub(crate) const PAGE: usize = 100;
+/// Bytes of the messages of one response; one message is always given.
+const MAX_PAGE_BYTES: usize = 1 << 20;
+/// Messages that are read at a time for a response: few enough that large ones do not fill memory.
+const READ_AT_ONCE: usize = 25;
+/// Messages that are deleted by one commit.
+const DELETED_AT_ONCE: usize = 100;
 
 /// What a client sends (CS "PUT /sendToDevice/{eventType}/{txnId}").
 #[derive(Clone, Debug)]
@@ -41,34 +61,9 @@ pub struct ToDevicePage {
     pub until: StreamPosition,
 }
 
-/// How many messages wait for whom, as far as is remembered.
-#[derive(Debug, Default)]
-pub(crate) struct QueueLengths {}
-
 impl E2ee {
-    /// Sends a message to devices anywhere: durable when this returns, once for each transaction ID.
-    ///
-    /// # Errors
-    ///
-    /// [`E2eeError::InvalidParam`], [`E2eeError::TooLarge`].
-    pub async fn send_to_device(&self, message: ToDeviceMessage) -> Result<(), E2eeError> {
-        let _ = message;
-        unimplemented!("to-device")
-    }
-
-    /// Takes messages that another server sends for users of this one: durable when this returns, once
-    /// for each message ID. Those of users of other servers than `origin` are passed over.
-    pub async fn receive_to_device(
-        &self,
-        origin: &ServerName,
-        messages: Vec<DirectDeviceContent>,
-    ) -> Result<(), E2eeError> {
-        let _ = (origin, messages);
-        unimplemented!("to-device")
-    }
-
-    /// The first messages of a device behind `since`, up to `until`. Costs nothing if the user's
-    /// [topic](crate::user_topic) has not changed.
+    /// The first messages of a device behind `since`, up to `until`: a hundred at most, and a mebibyte.
+    /// [`ToDevicePage::until`] is `until` if these are all, else the place of the last one.
     pub async fn to_device(
         &self,
         user_id: &UserId,
@@ -76,18 +71,72 @@ impl E2ee {
         since: StreamPosition,
         until: StreamPosition,
     ) -> Result<ToDevicePage, E2eeError> {
-        let _ = (user_id, device_id, since);
-        Ok(ToDevicePage { events: Vec::new(), until })
+        let (user_id, device_id) = (user_id.to_owned(), device_id.to_owned());
+        let (mut events, mut bytes, mut after) = (Vec::new(), 0, since);
+        while after < until {
+            let range = (device_id.clone(), after.next())..=(device_id.clone(), until);
+            let rows = self
+                .store()
+                .page(&TO_DEVICE, &user_id, range, Direction::Forward, READ_AT_ONCE)
+                .await?;
+            let is_last = rows.len() < READ_AT_ONCE;
+            for ((_, position), event) in rows {
+                bytes += event.len();
+                if !events.is_empty() && (events.len() >= PAGE || bytes > MAX_PAGE_BYTES) {
+                    return Ok(ToDevicePage { events, until: after });
+                }
+                events.push(event);
+                after = position;
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok(ToDevicePage { events, until })
     }
 
-    /// The device has all messages up to here: they are forgotten.
+    /// The device has all messages up to here, which is published: they are forgotten. What a crash of
+    /// the machine brings back is behind every token that the device may show. Reads nothing if no
+    /// message came since the last call.
     pub async fn acknowledge_to_device(
         &self,
         user_id: &UserId,
         device_id: &DeviceId,
         until: StreamPosition,
     ) -> Result<(), E2eeError> {
-        let _ = (user_id, device_id, until);
+        let queue = self.inner.queue_lengths.of_device(user_id, device_id);
+        let deleted = queue.deleted();
+        if until <= deleted {
+            return Ok(());
+        }
+        if self.store().notifier().changed_since(&user_topic(user_id), deleted) {
+            let (user_id, device_id) = (user_id.to_owned(), device_id.to_owned());
+            // Positions of the device that begin before `deleted` are gone.
+            let range = (device_id.clone(), deleted)..=(device_id, until);
+            loop {
+                let read = self.store().page(
+                    &TO_DEVICE,
+                    &user_id,
+                    range.clone(),
+                    Direction::Forward,
+                    DELETED_AT_ONCE,
+                );
+                let rows = read.await?;
+                if rows.is_empty() {
+                    break;
+                }
+                let mut commit = Commit::new(&user_id).lazy();
+                for (key, _) in &rows {
+                    commit.delete(&TO_DEVICE, &user_id, key);
+                }
+                self.store().commit(commit).await?;
+                queue.shrink(rows.len());
+                if rows.len() < DELETED_AT_ONCE {
+                    break;
+                }
+            }
+        }
+        queue.set_deleted(until);
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hearth_e2ee::E2eeError;
 use hearth_storage::{CommitError, StoreError};
 use http::StatusCode;
 use ruma::OwnedServerName;
@@ -20,6 +21,9 @@ pub enum FederationError {
     /// The store refused a commit.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// What waits for other servers could not be read.
+    #[error(transparent)]
+    E2ee(#[from] E2eeError),
 }
 
 /// Why another server did not do what was asked.

@@ -54,7 +54,6 @@ struct Inner {
     destinations: Destinations,
     outbound: Outbound,
     turns: inbound::Turns,
-    kept_locks: inbound::KeptLocks,
     holes: inbound::Holes,
     tasks: Tasks,
 }
@@ -99,6 +98,7 @@ impl Federation {
             clock: Arc::clone(&parts.clock),
             users: parts.users.clone(),
             rooms: parts.rooms.clone(),
+            e2ee: parts.e2ee.clone(),
             client: client.clone(),
             destinations: destinations.clone(),
             config: parts.config.clone(),
@@ -114,7 +114,6 @@ impl Federation {
             destinations,
             outbound,
             turns,
-            kept_locks: inbound::KeptLocks::new(),
             holes,
             tasks,
         })))
@@ -129,6 +128,7 @@ impl Federation {
         self.e2ee().set_remote(Arc::new(remote.clone()));
         self.0.outbound.start();
         remote.resume_partial_joins();
+        self.spawn(inbound::hand_over_kept(self.clone()));
         self.spawn(inbound::fill_holes(self.clone(), remote));
     }
 
@@ -157,11 +157,6 @@ impl Federation {
     /// Who fills the gaps of which room.
     pub(crate) fn turns(&self) -> &inbound::Turns {
         &self.0.turns
-    }
-
-    /// Who writes the kept EDUs of which server.
-    pub(crate) fn kept_locks(&self) -> &inbound::KeptLocks {
-        &self.0.kept_locks
     }
 
     /// Events that nobody told so far.

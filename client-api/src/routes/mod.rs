@@ -31,6 +31,7 @@ pub(crate) mod state;
 pub(crate) mod sync;
 pub(crate) mod tag;
 pub(crate) mod threads;
+pub(crate) mod to_device;
 pub(crate) mod typing;
 pub(crate) mod user_directory;
 pub(crate) mod watch;

@@ -24,4 +24,5 @@ mod cross_signing;
 mod discovery;
 mod engines;
 mod front;
+mod to_device;
 mod websocket;

@@ -414,3 +414,35 @@ async fn one_client_moves_between_the_transports_without_gap_or_duplicate() {
     assert_eq!(bodies(&json!(history)), sent);
     assert_eq!(ids(timeline(&bob.sync(Some(&since), "").await, &room)).len(), 0);
 }
+
+#[tokio::test]
+async fn messages_to_devices_stay_until_they_are_acknowledged() {
+    let server = TestServer::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let mut socket = Socket::from(&server, &bob, &bob.now().await).await;
+    let send = async |n: u64| {
+        let messages = json!({ bob.user_id.as_str(): { "*": { "n": n } } });
+        let path = format!("/_matrix/client/v3/sendToDevice/m.test/{n}");
+        alice.put_ok(&path, json!({ "messages": messages })).await;
+    };
+    let waiting = async || {
+        let sync = bob.sync(None, "").await;
+        let events = list(&sync["to_device"]["events"]).to_vec();
+        events.iter().map(|event| event["content"]["n"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    send(1).await;
+    let first = socket.update().await;
+    assert_eq!(first["to_device"]["events"][0]["content"]["n"], 1);
+    send(2).await;
+    let second = socket.update().await;
+    assert_eq!(second["to_device"]["events"][0]["content"]["n"], 2);
+    assert_eq!(waiting().await, [1, 2]);
+    socket.ack(&first).await;
+    while waiting().await != [2] {
+        tokio::task::yield_now().await;
+    }
+    socket.ack(&second).await;
+    while !waiting().await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+}

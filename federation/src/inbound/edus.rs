@@ -3,18 +3,16 @@
 
 mod kept;
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use hearth_e2ee::E2eeError;
 use hearth_rooms::{RoomError, schema::Membership};
 use hearth_users::{ReceiptUpdate, RemotePresence, UsersError};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId,
-    api::federation::transactions::edu::{Edu, ReceiptContent, ReceiptData, TypingContent},
+    api::federation::transactions::edu::{
+        DirectDeviceContent, Edu, ReceiptContent, ReceiptData, TypingContent,
+    },
     events::receipt::{ReceiptThread, ReceiptType},
     presence::PresenceState,
     serde::Raw,
@@ -22,8 +20,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use self::kept::Keeping;
-pub(crate) use self::kept::{KEPT_EDU_COUNTS, KEPT_EDUS, KeptLocks};
+pub(crate) use self::kept::{KEPT_EDU_COUNTS, KEPT_EDUS, hand_over_kept};
 use super::send::store_failed;
 use crate::Federation;
 
@@ -67,7 +64,7 @@ pub(super) async fn receive(
         known: BTreeMap::new(),
         receipts_left: MAX_RECEIPTS,
         presence_left: MAX_PRESENCE,
-        keeping: Keeping::default(),
+        to_device: Vec::new(),
     };
     for edu in edus {
         match taking.take(&edu).await {
@@ -78,7 +75,8 @@ pub(super) async fn receive(
             Err(reason) => tracing::debug!(%origin, %reason, "an EDU was dropped"),
         }
     }
-    Ok(taking.keeping.commit(federation, origin).await?)
+    let messages = taking.to_device;
+    federation.e2ee().receive_to_device(origin, messages).await.map_err(failed)
 }
 
 /// Why what must not be lost could not be written.
@@ -100,7 +98,8 @@ struct Taking<'a> {
     known: BTreeMap<OwnedUserId, bool>,
     receipts_left: usize,
     presence_left: usize,
-    keeping: Keeping,
+    /// Messages to devices, in their order.
+    to_device: Vec<DirectDeviceContent>,
 }
 
 impl Taking<'_> {
@@ -116,7 +115,8 @@ impl Taking<'_> {
             Edu::Receipt(content) => self.receipts(content).await,
             Edu::DirectToDevice(content) => {
                 self.is_of_origin(&content.sender)?;
-                self.keeping.add_to_device(self.federation, content).await
+                self.to_device.push(content);
+                Ok(())
             }
             Edu::DeviceListUpdate(content) => {
                 self.is_known(&content.user_id).await?;
@@ -315,20 +315,6 @@ fn presence_of(edu: &Raw<Edu>) -> Option<serde_json::Result<Vec<Box<RawValue>>>>
     let outline: Outline<'_> = serde_json::from_str(json).ok()?;
     (outline.edu_type == "m.presence")
         .then(|| serde_json::from_str(json).map(|edu: Presence| edu.content.push))
-}
-
-/// The users of this server among these who have accounts.
-async fn accounts_among<'a>(
-    federation: &Federation,
-    user_ids: impl Iterator<Item = &'a OwnedUserId>,
-) -> Result<BTreeSet<OwnedUserId>, UsersError> {
-    let mut found = BTreeSet::new();
-    for user_id in user_ids {
-        if federation.identity().is_local(user_id) && federation.users().is_active(user_id).await? {
-            found.insert(user_id.clone());
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ mod well_known;
 
 pub use self::{auth::Origin, gaps::Gaps};
 pub(crate) use self::{
-    edus::{KEPT_EDU_COUNTS, KEPT_EDUS, KeptLocks},
+    edus::{KEPT_EDU_COUNTS, KEPT_EDUS, hand_over_kept},
     gaps::{HOLES, Holes, Turns, fill_holes},
     send::{ANSWERED, ANSWERED_ORDER},
 };

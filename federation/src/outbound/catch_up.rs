@@ -12,14 +12,15 @@ use super::{
     edus::PublicReceipt,
     is_lasting,
     lanes::{Absence, Item},
+    lists::ListChange,
     router::{LOG_PAGE, item_of},
 };
 
 /// Log entries that are read again for one destination. Who missed more was long away.
 /// (Tests go to that length in less time.)
 pub(super) const MAX_REPLAYED: usize = if cfg!(test) { 300 } else { 20_000 };
-/// Events and receipts that are read ahead for one destination, give or take a page of the log. Receipts
-/// fit among those that may wait.
+/// Events, receipts and changed lists that are read ahead for one destination, give or take a page of the
+/// log. Receipts and lists fit among those that may wait.
 const READ_AHEAD: usize = 200;
 /// Rooms that are looked at at a time after a long absence.
 const ROOM_PAGE: usize = 50;
@@ -30,6 +31,7 @@ const MAX_NEWEST: usize = 20;
 struct Missed {
     items: Vec<Item>,
     receipts: Vec<PublicReceipt>,
+    lists: Vec<ListChange>,
     /// The place up to which these are all.
     until: StreamPosition,
 }
@@ -45,6 +47,9 @@ impl Inner {
         checked: &mut bool,
     ) -> Result<(), RoomError> {
         if let Some(absence) = absence {
+            if absence.lists_after.is_some() {
+                return self.read_lists(server, after, absence).await;
+            }
             return self.read_rooms(server, after, absence).await;
         }
         if !*checked && self.was_long_away(after).await? {
@@ -52,12 +57,14 @@ impl Inner {
             return Ok(());
         }
         *checked = true;
-        let Missed { items, receipts, until } = self.read_log(server, after).await?;
+        let Missed { items, receipts, lists, until } = self.read_log(server, after).await?;
         if self.store.log_trimmed() > after {
             self.begin_absence(server, after);
             return Ok(());
         }
-        self.lanes.lock().refill(server, items, receipts, until);
+        let mut lanes = self.lanes.lock();
+        lanes.add_list_changes(server, lists);
+        lanes.refill(server, items, receipts, until);
         Ok(())
     }
 
@@ -65,7 +72,11 @@ impl Inner {
         tracing::info!(%server, "a server was long away: it is sent its rooms' newest events");
         let mut lanes = self.lanes.lock();
         let until = lanes.routed().max(after);
-        lanes.refill_absence(server, Vec::new(), Absence { until, after_room: None });
+        lanes.refill_absence(
+            server,
+            Vec::new(),
+            Absence { until, lists_after: Some(after), after_room: None },
+        );
     }
 
     /// Has the log lost what came after this position, or is it too much to tell all of it?
@@ -91,8 +102,9 @@ impl Inner {
         server: &ServerName,
         after: StreamPosition,
     ) -> Result<Missed, RoomError> {
-        let mut missed = Missed { items: Vec::new(), receipts: Vec::new(), until: after };
-        while missed.items.len() + missed.receipts.len() < READ_AHEAD {
+        let mut missed =
+            Missed { items: Vec::new(), receipts: Vec::new(), lists: Vec::new(), until: after };
+        while missed.items.len() + missed.receipts.len() + missed.lists.len() < READ_AHEAD {
             let routed = self.lanes.lock().routed();
             let records = self.store.log_after(missed.until, LOG_PAGE).await?;
             let full = records.len() >= LOG_PAGE;
@@ -126,12 +138,18 @@ impl Inner {
         if let Some(item) = item_of(record)
             && self.was_for(server, &item).await?
         {
-            missed.items.push(item);
+            missed.items.push(item.clone());
+            missed.lists.extend(self.list_of_newcomer_by(&item).await?);
         }
         if let Some(receipt) = self.receipt_of(record)
             && self.receipt_servers(&receipt).await?.contains(server)
         {
             missed.receipts.push(receipt);
+        }
+        if let Some(change) = self.list_change_of(record)
+            && self.list_servers(&change.user_id).await?.contains(server)
+        {
+            missed.lists.push(change);
         }
         Ok(())
     }

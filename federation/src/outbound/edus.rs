@@ -1,7 +1,7 @@
 //! EDUs that wait for one destination (SS "EDUs"): the newest of each kind, for each room and user.
 //!
-//! Receipts stand in the log and have their place there: what is not delivered is found again. Typing
-//! and presence live in memory. Of presence only the names wait: what is sent is how it stands then.
+//! Receipts and changes of devices stand in the log and have their place there: what is not delivered is
+//! found again. Typing and presence live in memory. Of presence only the names wait: what is sent is how it stands then.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +22,8 @@ use ruma::{
 };
 use tokio::time::Instant;
 
+use super::lists::{ListChange, ListQueue};
+
 /// How long EDUs wait for company when no event goes out that they could go with.
 pub(super) const GATHER: Duration = Duration::from_millis(50);
 /// Typing notifications that wait for one destination: more at once say nothing.
@@ -31,14 +33,15 @@ const MAX_PRESENCE: usize = 1_000;
 /// Receipts that wait for one destination; further ones are read from the log again.
 const MAX_RECEIPTS: usize = 1_000;
 /// Typing notifications in one transaction, an EDU each.
-const TYPING_AT_ONCE: usize = 50;
+const TYPING_AT_ONCE: usize = 20;
 /// Users in one transaction's presence, which is one EDU.
 const PRESENCE_AT_ONCE: usize = 100;
 /// Receipts in one transaction.
 const RECEIPTS_AT_ONCE: usize = 500;
-/// EDUs with receipts in one transaction. One EDU has one thread for each room and user. All together
-/// stay below the 100 EDUs of a transaction (SS "Transactions").
-const RECEIPT_EDUS: usize = 40;
+/// EDUs with receipts in one transaction. One EDU has one thread for each room and user. With the fifteen
+/// changes of devices all together are fifty; the other half of the 100 EDUs of a transaction (SS
+/// "Transactions") is for messages to devices.
+const RECEIPT_EDUS: usize = 14;
 
 /// Which receipt: room, user, thread (empty: unthreaded).
 pub(super) type ReceiptKey = (OwnedRoomId, OwnedUserId, String);
@@ -74,22 +77,26 @@ pub(super) struct EduQueue {
     receipts: BTreeMap<ReceiptKey, PublicReceipt>,
     /// No waiting receipt stands before this place.
     receipts_from: Option<StreamPosition>,
+    lists: ListQueue,
     /// When it need not wait for company any more.
     due: Option<Instant>,
 }
 
 impl EduQueue {
     pub(super) fn is_empty(&self) -> bool {
-        self.typing.is_empty() && self.presence.is_empty() && self.receipts.is_empty()
+        self.typing.is_empty()
+            && self.presence.is_empty()
+            && self.receipts.is_empty()
+            && self.lists.is_empty()
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
         !self.is_empty() && self.due.is_none_or(|due| due <= now)
     }
 
-    /// The place of the first receipt that waits, or one before it.
-    pub(super) fn receipts_from(&self) -> Option<StreamPosition> {
-        self.receipts_from
+    /// The place in the log of the first of these that waits, or one before it.
+    pub(super) fn logged_from(&self) -> Option<StreamPosition> {
+        self.receipts_from.into_iter().chain(self.lists.first()).min()
     }
 
     /// Lets what was just added wait for company. Whether somebody must come back for it.
@@ -124,11 +131,22 @@ impl EduQueue {
         true
     }
 
-    /// Nobody wants to know later who typed; receipts will be read again.
+    /// Whether there was a place for it.
+    pub(super) fn add_list_change(&mut self, change: ListChange) -> bool {
+        self.lists.add(change)
+    }
+
+    /// Takes the changes of one user.
+    pub(super) fn take_one_list(&mut self) -> TakenEdus {
+        TakenEdus { lists: self.lists.take(true), ..TakenEdus::default() }
+    }
+
+    /// Nobody wants to know later who typed; what stands in the log will be read again.
     pub(super) fn forget_while_away(&mut self) {
         self.typing.clear();
         self.receipts.clear();
         self.receipts_from = None;
+        self.lists.clear();
     }
 
     /// What goes into one transaction.
@@ -152,7 +170,8 @@ impl EduQueue {
         }
         self.due = None;
         let receipts_from = receipts_from.filter(|_| !receipts.is_empty());
-        TakenEdus { typing, presence, receipts, receipts_from }
+        let lists = self.lists.take(false);
+        TakenEdus { typing, presence, receipts, receipts_from, lists }
     }
 
     /// Receipts by EDU: those of a user's further threads in a room go into further EDUs.
@@ -193,21 +212,36 @@ pub(super) struct TakenEdus {
     pub(super) presence: Vec<OwnedUserId>,
     receipts: Vec<Vec<PublicReceipt>>,
     /// No receipt among these stands before this place.
-    pub(super) receipts_from: Option<StreamPosition>,
+    receipts_from: Option<StreamPosition>,
+    pub(super) lists: Vec<ListChange>,
 }
 
 impl TakenEdus {
     pub(super) fn is_empty(&self) -> bool {
-        self.typing.is_empty() && self.presence.is_empty() && self.receipts.is_empty()
+        self.typing.is_empty()
+            && self.presence.is_empty()
+            && self.receipts.is_empty()
+            && self.lists.is_empty()
     }
 
-    /// Keeps the receipts alone. Returns whose presence is still to be told.
-    pub(super) fn leave_receipts(&mut self) -> Vec<OwnedUserId> {
+    /// Is anything among these that is not offered a second time when it is refused?
+    pub(super) fn has_what_is_told_once(&self) -> bool {
+        !self.typing.is_empty() || !self.presence.is_empty() || !self.receipts.is_empty()
+    }
+
+    /// The first place in the log of these.
+    pub(super) fn logged_from(&self) -> Option<StreamPosition> {
+        let lists = self.lists.iter().map(|change| change.position);
+        lists.chain(self.receipts_from).min()
+    }
+
+    /// Keeps what stands in the log. Returns whose presence is still to be told.
+    pub(super) fn leave_logged(&mut self) -> Vec<OwnedUserId> {
         self.typing.clear();
         std::mem::take(&mut self.presence)
     }
 
-    /// The EDUs, with the presence as it stands now.
+    /// The EDUs but for changed lists, with the presence as it stands now.
     pub(super) fn build(&self, presence: Vec<PresenceUpdate>) -> Vec<Raw<Edu>> {
         let mut edus: Vec<Edu> = Vec::new();
         for ((room_id, user_id), typing) in &self.typing {
@@ -280,11 +314,11 @@ mod tests {
         for position in 1..50 {
             assert!(queue.add_receipt(receipt(position, user(0), "")));
         }
-        assert_eq!(queue.receipts_from(), Some(StreamPosition::new(1)));
+        assert_eq!(queue.logged_from(), Some(StreamPosition::new(1)));
         let taken = queue.take();
         assert_eq!(taken.receipts, [vec![receipt(49, user(0), "")]]);
         assert_eq!(taken.receipts_from, Some(StreamPosition::new(1)));
-        assert!(queue.is_empty() && queue.receipts_from().is_none());
+        assert!(queue.is_empty() && queue.logged_from().is_none());
     }
 
     #[test]
@@ -300,7 +334,9 @@ mod tests {
         let edus = queue.take().build(Vec::new());
         assert_eq!(edus.len(), RECEIPT_EDUS + TYPING_AT_ONCE);
         let edus = queue.take().build(Vec::new());
-        assert_eq!(edus.len(), 5 + 30);
+        assert_eq!(edus.len(), 5 + TYPING_AT_ONCE);
+        queue.take();
+        queue.take();
         assert!(queue.is_empty());
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A lane knows everything that its destination is to be told from its first waiting event up to
 //! [`Lanes::routed`], or it is *behind*: the log must be read again from a place on. Lanes hold places
-//! of events, never events.
+//! of events, never events. Messages to devices wait in the store.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -11,7 +11,11 @@ use hearth_types::StreamPosition;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedTransactionId, RoomId, ServerName, UserId};
 use tokio::time::Instant;
 
-use super::edus::{EduQueue, PublicReceipt, TakenEdus};
+use super::{
+    edus::{EduQueue, PublicReceipt, TakenEdus},
+    lists::{ListChange, users_among},
+    messages::{MESSAGES_AT_ONCE, Messages},
+};
 
 /// Events in one transaction (SS "Transactions").
 pub(super) const MAX_PDUS: usize = 50;
@@ -39,11 +43,14 @@ pub(super) struct Item {
     pub(super) ordinal: EventOrdinal,
 }
 
-/// A long absence being made good: each shared room's newest events instead of the log.
+/// A long absence being made good: changed device lists and each shared room's newest events instead of
+/// the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Absence {
     /// From here on the log is read again.
     pub(super) until: StreamPosition,
+    /// Lists that changed up to here were looked at; none are left if there is no place.
+    pub(super) lists_after: Option<StreamPosition>,
     /// The last room that was looked at.
     pub(super) after_room: Option<OwnedRoomId>,
 }
@@ -55,18 +62,31 @@ pub(super) struct Batch {
     pub(super) offered_as: Option<OwnedTransactionId>,
     pub(super) items: Vec<Item>,
     pub(super) edus: TakenEdus,
+    pub(super) messages: Messages,
 }
 
 impl Batch {
-    /// Could a part of it be taken when the whole is not?
+    /// Could a part of it be taken when the whole is not? What is only to be told now is not offered a
+    /// second time.
     pub(super) fn may_be_divided(&self) -> bool {
-        !self.items.is_empty() && self.items.len() + usize::from(!self.edus.is_empty()) > 1
+        let alone = self.items.len() + self.go_alone();
+        let others = usize::from(self.edus.has_what_is_told_once());
+        alone > 0 && alone + others > 1
+    }
+
+    /// In how many further transactions the changed lists and messages to devices go alone.
+    fn go_alone(&self) -> usize {
+        users_among(&self.edus.lists) + self.messages.chosen.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.edus.is_empty() && self.messages.chosen.is_empty()
     }
 
     /// The first place in the log.
     fn first(&self) -> Option<StreamPosition> {
         let item = self.items.first().map(|item| item.position);
-        item.into_iter().chain(self.edus.receipts_from).min()
+        item.into_iter().chain(self.edus.logged_from()).min()
     }
 }
 
@@ -83,6 +103,10 @@ pub(super) enum Task {
 struct Lane {
     queue: VecDeque<Item>,
     edus: EduQueue,
+    /// Messages to devices may wait in the store.
+    messages: bool,
+    /// The same of those that were taken.
+    messages_taken: bool,
     /// Taken for a transaction: the first place in the log and how many events.
     in_flight: Option<(StreamPosition, usize)>,
     /// A transaction that may have arrived although no answer came: it is offered again as it was.
@@ -102,6 +126,8 @@ struct Lane {
     last_refusal: Option<String>,
     /// So many events go in transactions of their own, to find one that is refused.
     singly: usize,
+    /// The same of changed lists and messages to devices.
+    alone: usize,
 }
 
 impl Lane {
@@ -109,6 +135,7 @@ impl Lane {
         self.again.is_some()
             || !self.queue.is_empty()
             || !self.edus.is_empty()
+            || self.messages
             || self.behind.is_some()
     }
 
@@ -127,7 +154,7 @@ impl Lane {
     /// The first place in the log of what waits here and was not taken.
     fn first_waiting(&self) -> Option<StreamPosition> {
         let queued = self.queue.front().map(|item| item.position);
-        queued.into_iter().chain(self.edus.receipts_from()).min()
+        queued.into_iter().chain(self.edus.logged_from()).min()
     }
 
     /// Events that are in memory.
@@ -149,8 +176,36 @@ impl Lane {
         }
         self.queue.clear();
         self.edus.forget_while_away();
+        self.messages |= std::mem::take(&mut self.messages_taken);
         self.in_flight = None;
         self.absence = None;
+    }
+
+    /// What goes into the next transaction. One that is looked for, because something among others was
+    /// refused, does not hide among them.
+    fn take(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        if self.singly > 0 {
+            batch.items.extend(self.queue.pop_front());
+            return batch;
+        }
+        if let Some(left) = self.alone.checked_sub(1) {
+            self.alone = left;
+            batch.edus = self.edus.take_one_list();
+            batch.messages.wanted = usize::from(batch.edus.is_empty());
+        } else {
+            let count = MAX_PDUS.min(self.queue.len());
+            batch.items = self.queue.drain(..count).collect();
+            batch.edus = self.edus.take();
+            batch.messages.wanted = MESSAGES_AT_ONCE;
+        }
+        if batch.messages.wanted > 0 {
+            self.messages_taken = std::mem::take(&mut self.messages);
+        }
+        if !self.messages_taken {
+            batch.messages.wanted = 0;
+        }
+        batch
     }
 
     fn start(&mut self) {
@@ -159,7 +214,7 @@ impl Lane {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        let waits = !self.queue.is_empty() || self.behind.is_some();
+        let waits = !self.queue.is_empty() || self.messages || self.behind.is_some();
         let has_work = waits || self.again.is_some() || self.edus.is_due(now);
         !self.busy && has_work && self.rests_until.is_none_or(|until| until <= now)
     }
@@ -288,6 +343,41 @@ impl Lanes {
         lane.edus.gather(now)
     }
 
+    /// Adds a change of a user's devices. Must be followed by [`Self::set_routed`]. Whether somebody must
+    /// come back for it.
+    pub(super) fn push_list_change(
+        &mut self,
+        server: &ServerName,
+        change: ListChange,
+        now: Instant,
+    ) -> bool {
+        let Some(lane) = self.lane(server) else { return false };
+        if lane.behind.is_some() {
+            return false;
+        }
+        let position = change.position;
+        if !lane.edus.add_list_change(change) {
+            lane.behind = Some(position.previous());
+        }
+        lane.edus.gather(now)
+    }
+
+    /// Adds changes that were read for a destination that is behind. There is a place for all: what is
+    /// read at a time is less than what may wait.
+    pub(super) fn add_list_changes(&mut self, server: &ServerName, changes: Vec<ListChange>) {
+        let Some(lane) = self.by_server.get_mut(server) else { return };
+        for change in changes {
+            lane.edus.add_list_change(change);
+        }
+    }
+
+    /// Messages to devices wait in the store.
+    pub(super) fn push_messages(&mut self, server: &ServerName) {
+        if let Some(lane) = self.lane(server) {
+            lane.messages = true;
+        }
+    }
+
     /// Adds that somebody began or stopped typing; for nobody who cannot be told now.
     pub(super) fn push_typing(
         &mut self,
@@ -362,10 +452,11 @@ impl Lanes {
         if let Some(batch) = lane.again.take() {
             self.again = self.again.saturating_sub(1);
             lane.in_flight = batch.first().map(|first| (first, batch.items.len()));
+            lane.messages_taken = !batch.messages.chosen.is_empty();
             return Some(Task::Send(batch));
         }
         // EDUs go along with events, or when they have waited for long enough.
-        let edus_go = !lane.queue.is_empty() || lane.edus.is_due(now);
+        let edus_go = !lane.queue.is_empty() || lane.messages || lane.edus.is_due(now);
         if !edus_go {
             let Some(behind) = lane.behind else {
                 lane.busy = false;
@@ -373,11 +464,7 @@ impl Lanes {
             };
             return Some(Task::Read(behind, lane.absence.clone()));
         }
-        let count = if lane.singly > 0 { 1 } else { MAX_PDUS };
-        let items: Vec<_> = lane.queue.drain(..count.min(lane.queue.len())).collect();
-        // One that is looked for does not hide among them.
-        let edus = if lane.singly > 0 { TakenEdus::default() } else { lane.edus.take() };
-        let batch = Batch { offered_as: None, items, edus };
+        let batch = lane.take();
         lane.in_flight = batch.first().map(|first| (first, batch.items.len()));
         Some(Task::Send(batch))
     }
@@ -386,15 +473,15 @@ impl Lanes {
     /// once. Who types is no news by then, and presence is told as it stands then.
     pub(super) fn offer_again(&mut self, server: &ServerName, mut batch: Batch) {
         let Some(lane) = self.by_server.get_mut(server) else { return };
-        for user_id in batch.edus.leave_receipts() {
+        for user_id in batch.edus.leave_logged() {
             lane.edus.add_presence(user_id);
         }
-        let is_empty = batch.items.is_empty() && batch.edus.is_empty();
-        if is_empty || self.again >= MAX_AGAIN || lane.again.is_some() {
+        if batch.is_empty() || self.again >= MAX_AGAIN || lane.again.is_some() {
             return;
         }
         self.again += 1;
         lane.in_flight = None;
+        lane.messages_taken = false;
         lane.again = Some(batch);
     }
 
@@ -454,6 +541,7 @@ impl Lanes {
         self.changed = true;
         let Some(lane) = self.by_server.get_mut(server) else { return };
         lane.in_flight = None;
+        lane.messages_taken = false;
         lane.refusals = 0;
         lane.last_refusal = None;
         lane.singly = lane.singly.saturating_sub(1);
@@ -465,18 +553,26 @@ impl Lanes {
         self.changed = true;
         if let Some(lane) = self.by_server.get_mut(server) {
             lane.in_flight = None;
+            lane.messages_taken = false;
             lane.singly = lane.singly.saturating_sub(1);
         }
         self.refused(server, error)
     }
 
-    /// What was taken was refused as a whole: each event is offered alone.
-    pub(super) fn offer_singly(&mut self, server: &ServerName, items: Vec<Item>) {
+    /// What was taken was refused as a whole: each event is offered alone, and so are the changed lists of
+    /// each user and each message to devices.
+    pub(super) fn offer_singly(&mut self, server: &ServerName, batch: Batch) {
         let Some(lane) = self.by_server.get_mut(server) else { return };
-        lane.singly = items.len();
+        lane.singly = batch.items.len();
+        lane.alone = batch.go_alone();
+        lane.messages |= !batch.messages.chosen.is_empty();
+        lane.messages_taken = false;
         lane.in_flight = None;
-        for item in items.into_iter().rev() {
+        for item in batch.items.into_iter().rev() {
             lane.queue.push_front(item);
+        }
+        for change in batch.edus.lists {
+            lane.edus.add_list_change(change);
         }
     }
 

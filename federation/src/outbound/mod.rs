@@ -4,7 +4,8 @@
 //! `lanes`); each destination with something to send has a task of its own, with at most one
 //! transaction in flight (`sender`). A destination that could not be reached reads the log again from
 //! where it stopped; one that was long away gets its rooms' newest events and fetches the rest itself
-//! (`catch_up`). Typing, receipts and presence go along, the newest of each (`edus`, `ephemeral`). How
+//! (`catch_up`). Typing, receipts and presence go along, the newest of each (`edus`, `ephemeral`), and so
+//! do messages to devices (`messages`) and what changed of this server's devices (`lists`). How
 //! far everybody got is persisted once a second (`cursors`): after a crash a little is sent twice, which
 //! does no harm, and nothing is left out.
 
@@ -14,12 +15,15 @@ mod edus;
 mod ephemeral;
 mod lanes;
 mod latecomers;
+mod lists;
+mod messages;
 mod report;
 mod router;
 mod sender;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use hearth_e2ee::E2ee;
 use hearth_rooms::{RoomError, Rooms};
 use hearth_storage::{Store, StoreError};
 use hearth_types::{Clock, ServerIdentity};
@@ -54,6 +58,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     users: Users,
     rooms: Rooms,
+    e2ee: E2ee,
     client: Client,
     destinations: Destinations,
     config: FederationConfig,
@@ -82,6 +87,7 @@ pub(crate) struct OutboundParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) users: Users,
     pub(crate) rooms: Rooms,
+    pub(crate) e2ee: E2ee,
     pub(crate) client: Client,
     pub(crate) destinations: Destinations,
     pub(crate) config: FederationConfig,
@@ -91,9 +97,22 @@ impl Outbound {
     /// A sender over these parts that goes on where the last run stopped; it does nothing before
     /// [`Self::start`].
     pub(crate) async fn open(parts: OutboundParts) -> Result<Self, FederationError> {
-        let OutboundParts { store, identity, clock, users, rooms, client, destinations, config } =
-            parts;
-        let lanes = Mutex::new(cursors::load(&store).await?);
+        let OutboundParts {
+            store,
+            identity,
+            clock,
+            users,
+            rooms,
+            e2ee,
+            client,
+            destinations,
+            config,
+        } = parts;
+        let mut lanes = cursors::load(&store).await?;
+        for server in e2ee.outgoing_servers().await? {
+            lanes.push_messages(&server);
+        }
+        let lanes = Mutex::new(lanes);
         Ok(Self(Arc::new(Inner {
             lanes,
             saving: AsyncMutex::new(()),
@@ -107,6 +126,7 @@ impl Outbound {
             clock,
             users,
             rooms,
+            e2ee,
             client,
             destinations,
             config,

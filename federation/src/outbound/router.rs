@@ -14,7 +14,10 @@ use ruma::{
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use super::{Inner, edus::PublicReceipt, is_lasting, lanes::Item};
+use super::{
+    Inner, edus::PublicReceipt, is_lasting, lanes::Item, lists::ListChange,
+    messages::message_server_of,
+};
 
 /// Something and where it goes.
 pub(super) struct Delivery {
@@ -26,6 +29,9 @@ enum News {
     /// And who of this server's users comes to the room by it.
     Event(Item, Option<OwnedUserId>),
     Receipt(PublicReceipt),
+    List(ListChange),
+    /// Messages to devices wait for the server.
+    Messages,
 }
 
 /// Log entries that are read at a time.
@@ -64,7 +70,20 @@ impl Inner {
         let mut deliveries = Vec::new();
         for record in &records {
             until = until.max(record.position);
-            deliveries.extend(self.delivery(record).await?);
+            let delivery = self.delivery(record).await?;
+            let list = match &delivery {
+                Some(delivery) => self.list_delivery_to_new_servers(delivery).await,
+                None => Ok(None),
+            };
+            let list = match list {
+                Err(error) if is_lasting(&error) => {
+                    tracing::error!(%error, position = %record.position, "a list is not told");
+                    None
+                }
+                list => list?,
+            };
+            deliveries.extend(delivery);
+            deliveries.extend(list);
         }
         let mut newcomers = Vec::new();
         let (mut starting, mut gathering) = (BTreeSet::new(), Vec::new());
@@ -89,6 +108,21 @@ impl Inner {
                             first.then(|| server.clone())
                         }));
                     }
+                    News::List(change) => {
+                        let servers = servers.iter();
+                        gathering.extend(servers.filter_map(|server| {
+                            let first = lanes.push_list_change(server, change.clone(), now);
+                            first.then(|| server.clone())
+                        }));
+                    }
+                    News::Messages => {
+                        for server in servers.iter() {
+                            lanes.push_messages(server);
+                            if lanes.start_if_due(server, now) {
+                                starting.insert(server.clone());
+                            }
+                        }
+                    }
                 }
             }
             lanes.set_routed(until, !records.is_empty());
@@ -109,7 +143,17 @@ impl Inner {
                 let servers = self.receipt_servers(&receipt).await;
                 servers.map(|servers| Delivery { what: News::Receipt(receipt), servers })
             }
-            (None, None) => return Ok(None),
+            (None, None) => match (self.list_change_of(record), message_server_of(record)) {
+                (Some(change), _) => {
+                    let servers = self.list_servers(&change.user_id).await;
+                    servers.map(|servers| Delivery { what: News::List(change), servers })
+                }
+                (None, Some(server)) => {
+                    let servers = Arc::new(BTreeSet::from([server]));
+                    Ok(Delivery { what: News::Messages, servers })
+                }
+                (None, None) => return Ok(None),
+            },
         };
         match found {
             Ok(delivery) => Ok((!delivery.servers.is_empty()).then_some(delivery)),
@@ -119,6 +163,37 @@ impl Inner {
                 Ok(None)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Somebody of this server comes to a room: its servers that shared none with them so far are told of
+    /// their devices.
+    async fn list_delivery_to_new_servers(
+        &self,
+        delivery: &Delivery,
+    ) -> Result<Option<Delivery>, RoomError> {
+        let News::Event(item, Some(user_id)) = &delivery.what else { return Ok(None) };
+        let Some(change) = self.list_of_newcomer(item.position, user_id).await? else {
+            return Ok(None);
+        };
+        let before = self.servers_sharing_other_rooms(user_id, &item.room_id).await?;
+        let servers: BTreeSet<_> = delivery.servers.difference(&before).cloned().collect();
+        let what = News::List(change);
+        Ok((!servers.is_empty()).then(|| Delivery { what, servers: Arc::new(servers) }))
+    }
+
+    /// The list of the user of this server who comes to a room by this event, if it is one's coming.
+    pub(super) async fn list_of_newcomer_by(
+        &self,
+        item: &Item,
+    ) -> Result<Option<ListChange>, RoomError> {
+        let event = self.rooms.event(&item.room_id, item.ordinal).await?;
+        let came = MemberChange::of(&event)
+            .filter(|change| change.membership == MembershipState::Join)
+            .filter(|change| self.identity.is_local(&change.user_id));
+        match came {
+            Some(change) => self.list_of_newcomer(item.position, &change.user_id).await,
+            None => Ok(None),
         }
     }
 
@@ -151,7 +226,10 @@ impl Inner {
     }
 
     /// Those of these servers that are spoken to.
-    fn admitted(&self, servers: Arc<BTreeSet<OwnedServerName>>) -> Arc<BTreeSet<OwnedServerName>> {
+    pub(super) fn admitted(
+        &self,
+        servers: Arc<BTreeSet<OwnedServerName>>,
+    ) -> Arc<BTreeSet<OwnedServerName>> {
         if servers.iter().all(|server| self.config.admits(server)) {
             return servers;
         }

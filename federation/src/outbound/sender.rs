@@ -5,9 +5,10 @@
 //! - It has no time (429) or fails (5xx), does not know this server's key yet (401), shuts it out (403)
 //!   or has no such endpoint (404, 405): the same is offered again later, with doubling pauses.
 //! - It refuses the transaction as such (other 4xx, with an errcode: what has none is the word of
-//!   something in front of it): an event in it may be at fault, so each is offered alone; what is still
-//!   refused is logged and given up, so that the rest gets through, but with growing pauses if one
-//!   after the other is refused. The EDUs are given up at once.
+//!   something in front of it): an event in it may be at fault, so each is offered alone, and so is each
+//!   message to devices and each user's changed devices; what is still refused is logged and given up, so
+//!   that the rest gets through, but with growing pauses if one after the other is refused. The other
+//!   EDUs are given up at once.
 
 use std::{
     sync::{
@@ -147,13 +148,23 @@ impl Inner {
         let (pdus, count) = self.pdus(&batch.items).await?;
         let rest = batch.items.split_off(count);
         self.lanes.lock().give_back(server, rest);
-        let outcome = if pdus.is_empty() && batch.edus.is_empty() {
+        let mut edus = self.list_edus(&batch.edus.lists).await?;
+        edus.extend(self.message_edus(server, &mut batch).await?);
+        edus.extend(batch.edus.build(self.presence(&batch.edus).await));
+        let outcome = if pdus.is_empty() && edus.is_empty() {
             Outcome::Delivered
         } else {
             let id = batch.offered_as.get_or_insert_with(|| self.transaction_ids.next()).clone();
-            let edus = batch.edus.build(self.presence(&batch.edus).await);
             self.post(server, id, pdus, edus).await
         };
+        match &outcome {
+            Outcome::Delivered => self.messages_done(server, &batch.messages).await?,
+            Outcome::Refused(_) if !batch.may_be_divided() => {
+                self.messages_done(server, &batch.messages).await?;
+            }
+            Outcome::NotAllowed => self.discard_messages(server).await?,
+            Outcome::Refused(_) | Outcome::Later(_) => {}
+        }
         let mut lanes = self.lanes.lock();
         match outcome {
             Outcome::Delivered => lanes.delivered(server),
@@ -162,8 +173,8 @@ impl Inner {
                 return Ok(Some(pause));
             }
             Outcome::Refused(error) if batch.may_be_divided() => {
-                tracing::warn!(%error, %server, "a transaction was refused: its events go singly");
-                lanes.offer_singly(server, batch.items);
+                tracing::warn!(%error, %server, "a transaction was refused: its parts go singly");
+                lanes.offer_singly(server, batch);
             }
             Outcome::Refused(error) => {
                 tracing::warn!(%error, %server, ?batch, "what was refused alone is given up");

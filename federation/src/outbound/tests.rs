@@ -1,8 +1,11 @@
 //! The sender over real rooms, under simulated time, against a network that is a table.
 
+mod devices;
+
 use std::{collections::HashMap, path::Path};
 
 use bytes::Bytes;
+use hearth_e2ee::{E2eeConfig, E2eeParts};
 use hearth_rooms::{
     CreateRoomOptions, Draft, RoomsConfig,
     schema::{ROOM_SERVERS, SERVER_ROOMS, ServerRow},
@@ -180,13 +183,15 @@ struct World {
     ground: Ground,
     store: Store,
     rooms: Rooms,
+    e2ee: E2ee,
     destinations: Destinations,
     outbound: Outbound,
     room_id: OwnedRoomId,
 }
 
 fn keyspaces() -> Vec<&'static str> {
-    [crate::KEYSPACES, hearth_rooms::KEYSPACES, hearth_users::KEYSPACES].concat()
+    let own = [crate::KEYSPACES, hearth_e2ee::KEYSPACES];
+    [own.concat().as_slice(), hearth_rooms::KEYSPACES, hearth_users::KEYSPACES].concat()
 }
 
 fn alice() -> OwnedUserId {
@@ -223,6 +228,15 @@ impl World {
         let users =
             Users::open(store.clone(), identity.clone(), clock.clone(), UsersConfig::default());
         let users = users.await.unwrap();
+        let e2ee = E2ee::open(E2eeParts {
+            store: store.clone(),
+            identity: identity.clone(),
+            clock: clock.clone(),
+            users: users.clone(),
+            rooms: rooms.clone(),
+            config: E2eeConfig::default(),
+        });
+        let e2ee = e2ee.await.unwrap();
         let room_id = if let Some(room_id) = room_id {
             room_id
         } else {
@@ -243,13 +257,14 @@ impl World {
             clock,
             users,
             rooms: rooms.clone(),
+            e2ee: e2ee.clone(),
             client,
             destinations: destinations.clone(),
             config,
         });
         let outbound = outbound.await.unwrap();
         outbound.start();
-        Self { ground, store, rooms, destinations, outbound, room_id }
+        Self { ground, store, rooms, e2ee, destinations, outbound, room_id }
     }
 
     /// Ends the process without a word, and starts another one.
@@ -259,9 +274,10 @@ impl World {
     }
 
     async fn restarted(self) -> Self {
-        let Self { ground, store, rooms, outbound, room_id, .. } = self;
+        let Self { ground, store, rooms, e2ee, outbound, room_id, .. } = self;
         outbound.0.tasks.close();
         outbound.0.tasks.wait().await;
+        e2ee.close().await;
         rooms.close();
         rooms.ended().await;
         store.close().await.unwrap();

@@ -6,3 +6,4 @@ mod inbound;
 mod policy;
 mod remote;
 mod support;
+mod to_device;

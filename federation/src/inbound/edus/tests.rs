@@ -4,8 +4,9 @@ use hearth_rooms::{
     CreateRoomOptions,
     schema::{MEMBERS, MemberRow, ROOM_SERVERS, SERVER_ROOMS, ServerRow},
 };
-use hearth_storage::{Commit, Direction};
-use hearth_users::NewAccount;
+use hearth_storage::{Commit, Direction, Positioned};
+use hearth_types::StreamPosition;
+use hearth_users::{NewAccount, NewSession};
 use ruma::{owned_server_name, presence::PresenceState, server_name, user_id};
 use serde_json::{Value, json};
 
@@ -72,23 +73,64 @@ fn device(user: &str, device_id: &str, stream_id: u64) -> Value {
 }
 
 #[tokio::test]
-async fn messages_to_devices_are_kept_once_for_those_who_are_here() {
+async fn messages_to_devices_come_once_to_those_who_are_here() {
     let world = World::new().await;
+    let federation = &world.server.federation;
+    let alice = user_id!("@alice:here.test");
+    let session = federation.users().create_session(alice, NewSession::default()).await.unwrap();
+    let of_type = |kind: &str, mut message: Value| {
+        message["content"]["type"] = json!(kind);
+        message
+    };
     let mut mixed = message("@bob:there.test", "one", "@alice:here.test");
-    mixed["content"]["messages"]["@carol:third.test"] = json!({ "X": {} });
-    mixed["content"]["messages"]["@nobody:here.test"] = json!({ "X": {} });
-    let mut changed = message("@bob:there.test", "one", "@alice:here.test");
-    changed["content"]["type"] = json!("m.other");
+    mixed["content"]["messages"]["@alice:here.test"] = json!({ "*": { "secret": 1 } });
+    mixed["content"]["messages"]["@carol:third.test"] = json!({ "*": {} });
+    mixed["content"]["messages"]["@nobody:here.test"] = json!({ "*": {} });
+    let changed = of_type("m.other", mixed.clone());
+    let mut second = of_type("m.second", mixed.clone());
+    second["content"]["message_id"] = json!("two");
+    let mut foreign = of_type("m.foreign", mixed.clone());
+    foreign["content"]["sender"] = json!("@carol:third.test");
     world.take(vec![mixed, changed.clone()]).await;
-    world.take(vec![changed, message("@carol:third.test", "two", "@alice:here.test")]).await;
-    world.take(vec![message("@bob:there.test", "three", "@carol:third.test")]).await;
-    let kept = world.kept().await;
-    assert_eq!(kept.len(), 1, "{kept:?}");
-    let (kind, id, content) = &kept[0];
-    assert_eq!((kind.as_str(), id.as_str()), ("m.direct_to_device", "one"));
-    assert_eq!(content["type"], "m.x");
-    let recipients: Vec<_> = content["messages"].as_object().unwrap().keys().collect();
-    assert_eq!(recipients, ["@alice:here.test"]);
+    world.take(vec![changed, foreign, second]).await;
+    let until = federation.store().notifier().published();
+    let e2ee = federation.e2ee();
+    let page = e2ee.to_device(alice, &session.device_id, StreamPosition::ZERO, until).await;
+    let events = page.unwrap().events.into_iter();
+    let events: Vec<Value> = events.map(|json| serde_json::from_slice(&json).unwrap()).collect();
+    let event = |kind| json!({ "type": kind, "sender": bob(), "content": { "secret": 1 } });
+    assert_eq!(events, [event("m.x"), event("m.second")]);
+}
+
+#[tokio::test]
+async fn messages_that_former_versions_kept_are_handed_over_once() {
+    let world = World::new().await;
+    let federation = &world.server.federation;
+    let alice = user_id!("@alice:here.test");
+    let session = federation.users().create_session(alice, NewSession::default()).await.unwrap();
+    let there = owned_server_name!("there.test");
+    // Their IDs are in another order than they came in.
+    for id in ["two", "one"] {
+        let mut content = message("@bob:there.test", id, "@alice:here.test")["content"].take();
+        content["messages"]["@alice:here.test"] = json!({ "*": { "id": id } });
+        let mut commit = Commit::new(&there);
+        let position = commit.next_position();
+        let key = ("m.direct_to_device".to_owned(), id.to_owned(), bob().to_string());
+        let record = bytes::Bytes::from(content.to_string());
+        commit.put(&KEPT_EDUS, &there, &key, &Positioned { position, record });
+        federation.store().commit(commit).await.unwrap();
+    }
+    for _ in 0..2 {
+        hand_over_kept(federation.clone()).await;
+        let until = federation.store().notifier().published();
+        let (e2ee, device_id) = (federation.e2ee(), &session.device_id);
+        let page = e2ee.to_device(alice, device_id, StreamPosition::ZERO, until).await.unwrap();
+        let read = |json: &[u8]| serde_json::from_slice::<Value>(json).unwrap();
+        let ids: Vec<_> =
+            page.events.iter().map(|event| read(event)["content"]["id"].clone()).collect();
+        assert_eq!(ids, ["two", "one"]);
+        assert!(world.kept().await.is_empty());
+    }
 }
 
 #[tokio::test]
@@ -108,21 +150,6 @@ async fn changed_device_lists_count_for_users_who_share_a_room() {
         world.take(vec![device(user, "C", 4), keys(user)]).await;
     }
     assert_eq!(published(), since);
-}
-
-#[tokio::test]
-async fn what_is_kept_of_one_server_is_bounded() {
-    let world = World::new().await;
-    let large = "x".repeat(65 * 1024);
-    let mut too_large = message("@bob:there.test", "large", "@alice:here.test");
-    too_large["content"]["messages"]["@alice:here.test"]["DEVICE"]["secret"] = json!(large);
-    world.take(vec![too_large]).await;
-    assert!(world.kept().await.is_empty());
-    for number in 0..30 {
-        let id = format!("M{number:02}");
-        world.take(vec![message("@bob:there.test", &id, "@alice:here.test")]).await;
-    }
-    assert_eq!(world.kept().await.len(), 20);
 }
 
 #[tokio::test]

@@ -1,0 +1,183 @@
+//! Sending and receiving.
+
+use std::collections::BTreeMap;
+
+use ruma::{
+    OwnedServerName, OwnedUserId, ServerName,
+    api::federation::transactions::edu::DirectDeviceContent, to_device::DeviceIdOrAllDevices,
+};
+
+use super::{
+    ToDeviceMessage,
+    letters::{Contents, Letters, MAX_CONTENT_BYTES, is_name},
+};
+use crate::{
+    E2ee, E2eeError,
+    schema::{RECEIVED_MESSAGES, SENT_TRANSACTIONS, Timestamp},
+};
+
+/// Messages that one request may become, each device of a `*` counted.
+const MAX_MESSAGES: usize = 10_000;
+/// Users of this server that one message of another server is for.
+const MAX_RECIPIENTS: usize = 100;
+
+impl E2ee {
+    /// Sends a message to devices anywhere: durable when this returns, once for each transaction ID.
+    /// Users and devices that do not exist are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`E2eeError::InvalidParam`], [`E2eeError::BadJson`], [`E2eeError::TooLarge`]: nothing was sent.
+    pub async fn send_to_device(&self, message: ToDeviceMessage) -> Result<(), E2eeError> {
+        check(&message)?;
+        let e2ee = self.clone();
+        // Somebody who goes away does not leave half of it behind.
+        let task = tokio::spawn(async move { e2ee.send(message).await });
+        task.await
+            .map_err(|error| E2eeError::Internal(format!("a task did not finish: {error}")))?
+    }
+
+    async fn send(&self, message: ToDeviceMessage) -> Result<(), E2eeError> {
+        let ToDeviceMessage { sender, device_id, transaction_id, event_type, messages } = message;
+        let key = (device_id, event_type, transaction_id);
+        if self.store().get(&SENT_TRANSACTIONS, &sender, &key).await?.is_some() {
+            return Ok(());
+        }
+        let (here, elsewhere) = self.sorted(messages);
+        let mut letters = Letters::new(self, sender.clone(), &sender, &key.1);
+        self.address(&mut letters, here).await?;
+        for (server, contents) in elsewhere {
+            letters.add_remote(&server, contents).await?;
+        }
+        let now = Timestamp(self.now_ms());
+        letters.post(&SENT_TRANSACTIONS, &sender, &key, &now).await
+    }
+
+    /// Those for users of this server, and those for other servers.
+    fn sorted(&self, messages: Contents) -> (Contents, BTreeMap<OwnedServerName, Contents>) {
+        let (mut here, mut elsewhere) = (Contents::new(), BTreeMap::<_, Contents>::new());
+        for (user_id, contents) in messages {
+            if self.identity().is_local(&user_id) {
+                here.insert(user_id, contents);
+            } else {
+                let server = user_id.server_name().to_owned();
+                elsewhere.entry(server).or_default().insert(user_id, contents);
+            }
+        }
+        (here, elsewhere)
+    }
+
+    /// Puts messages for users of this server into the queues of their devices.
+    async fn address<P: hearth_storage::KeyPart>(
+        &self,
+        letters: &mut Letters<'_, P>,
+        messages: Contents,
+    ) -> Result<(), E2eeError> {
+        for (user_id, contents) in messages {
+            let to_all = contents.get(&DeviceIdOrAllDevices::AllDevices);
+            for device_id in self.addressable_devices(&user_id).await? {
+                // What is for this device counts before what is for all.
+                let own = contents.get(&DeviceIdOrAllDevices::DeviceId(device_id.clone()));
+                if let Some(content) = own.or(to_all) {
+                    if letters.len() >= MAX_MESSAGES {
+                        return Err(E2eeError::TooLarge(format!(
+                            "a request of more than {MAX_MESSAGES} messages"
+                        )));
+                    }
+                    letters.add_local(&user_id, &device_id, content.json()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes messages that another server sends for users of this one: durable when this returns, once
+    /// for each message ID. Those of users of other servers than `origin`, for nobody here, or too large
+    /// are passed over.
+    pub async fn receive_to_device(
+        &self,
+        origin: &ServerName,
+        messages: Vec<DirectDeviceContent>,
+    ) -> Result<(), E2eeError> {
+        let (e2ee, origin) = (self.clone(), origin.to_owned());
+        let task = tokio::spawn(async move {
+            for message in messages {
+                e2ee.receive(&origin, message).await?;
+            }
+            Ok(())
+        });
+        task.await
+            .map_err(|error| E2eeError::Internal(format!("a task did not finish: {error}")))?
+    }
+
+    async fn receive(
+        &self,
+        origin: &OwnedServerName,
+        message: DirectDeviceContent,
+    ) -> Result<(), E2eeError> {
+        let DirectDeviceContent { sender, ev_type, message_id, mut messages, .. } = message;
+        let event_type = ev_type.to_string();
+        let key = (sender.clone(), message_id.to_string());
+        if sender.server_name() != origin || !is_name(&key.1) || !is_name(&event_type) {
+            tracing::debug!(%origin, %sender, "a message to devices is not one of its server");
+            return Ok(());
+        }
+        if self.store().get(&RECEIVED_MESSAGES, origin, &key).await?.is_some() {
+            return Ok(());
+        }
+        let mut recipients = 0;
+        messages.retain(|user_id: &OwnedUserId, contents| {
+            contents.retain(|_, content| is_content(content.json().get()).is_ok());
+            let is_here = self.identity().is_local(user_id) && !contents.is_empty();
+            recipients += usize::from(is_here);
+            is_here && recipients <= MAX_RECIPIENTS
+        });
+        let mut letters = Letters::new(self, origin.clone(), &sender, &event_type);
+        match self.address(&mut letters, messages).await {
+            Ok(()) if letters.len() > 0 => {}
+            Ok(()) => return Ok(()),
+            Err(E2eeError::TooLarge(reason)) => {
+                tracing::warn!(%origin, %sender, reason, "a message to devices is dropped");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        let now = Timestamp(self.now_ms());
+        letters.post(&RECEIVED_MESSAGES, origin, &key, &now).await
+    }
+}
+
+fn check(message: &ToDeviceMessage) -> Result<(), E2eeError> {
+    if !is_name(&message.event_type) || !is_name(message.transaction_id.as_str()) {
+        let text = "the event type and the transaction ID may have 255 bytes";
+        return Err(E2eeError::InvalidParam(text.to_owned()));
+    }
+    let contents = message.messages.values().flat_map(BTreeMap::values);
+    for (number, content) in contents.enumerate() {
+        if number >= MAX_MESSAGES {
+            let text = format!("a request of more than {MAX_MESSAGES} messages");
+            return Err(E2eeError::TooLarge(text));
+        }
+        is_content(content.json().get())?;
+    }
+    let ids = message.messages.values().flat_map(BTreeMap::keys);
+    if ids
+        .into_iter()
+        .any(|id| matches!(id, DeviceIdOrAllDevices::DeviceId(id) if !is_name(id.as_str())))
+    {
+        return Err(E2eeError::InvalidParam("a device ID may have 255 bytes".to_owned()));
+    }
+    Ok(())
+}
+
+/// Is this a content that can be sent?
+fn is_content(json: &str) -> Result<(), E2eeError> {
+    if json.len() > MAX_CONTENT_BYTES {
+        let text = format!("a message may have {MAX_CONTENT_BYTES} bytes");
+        return Err(E2eeError::TooLarge(text));
+    }
+    if !json.starts_with('{') {
+        return Err(E2eeError::BadJson("a message must be an object".to_owned()));
+    }
+    Ok(())
+}
