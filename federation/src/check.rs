@@ -51,13 +51,16 @@ pub struct Dropped {
     pub event_id: Option<OwnedEventId>,
     /// What is wrong.
     pub reason: String,
+    /// Not even one key is known of a server that must have signed it, and seems to have: it may have been
+    /// out of reach, and the event may be as good as any.
+    pub keyless: bool,
 }
 
 impl Dropped {
     fn new(event_id: Option<OwnedEventId>, reason: impl Into<String>) -> Self {
         let mut reason = reason.into();
         reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
-        Self { event_id, reason }
+        Self { event_id, reason, keyless: false }
     }
 }
 
@@ -305,9 +308,11 @@ fn prove(formed: Formed, keys: &KnownKeys, rules: &Rules) -> Result<CheckedPdu, 
     let Formed { event_id, object, json, signers, at } = formed;
     let rules = rules.of(&object);
     let dropped = |reason: String| Dropped::new(Some(event_id.clone()), reason);
+    let signed_by = |signer| signing_keys(&object, signer).next().is_some();
+    let keyless = signers.iter().any(|signer| signed_by(signer) && !keys.has_any_of(signer));
     let keys = keys.valid_at(signers.iter(), at);
-    let verified =
-        verify_event(&keys, &object, rules).map_err(|error| dropped(error.to_string()))?;
+    let verified = verify_event(&keys, &object, rules)
+        .map_err(|error| Dropped { keyless, ..dropped(error.to_string()) })?;
     let json = match verified {
         Verified::All => json,
         // The content is not what was signed: the event is kept without it.

@@ -341,16 +341,25 @@ pub(super) async fn receive_room(
     }
     let mut results = Results::new();
     let mut passed = Vec::with_capacity(pdus.len());
+    let mut unjudged = Vec::new();
     for event in checker.check(&version, room_id, pdus).await {
         match event {
             Ok(event) => passed.push(event),
-            Err(Dropped { event_id: Some(event_id), reason }) => {
+            Err(Dropped { event_id: Some(event_id), reason, keyless }) => {
+                if keyless {
+                    unjudged.push(event_id.clone());
+                }
                 results.insert(event_id, Err(reason));
             }
-            Err(Dropped { event_id: None, reason }) => {
+            Err(Dropped { event_id: None, reason, .. }) => {
                 tracing::debug!(%origin, %room_id, reason, "an event without an ID was dropped");
             }
         }
+    }
+    if !unjudged.is_empty() {
+        // Perhaps their servers can be reached later, and who pushed them does not push them again.
+        let pusher = Pusher::of(federation, room_id, origin).await?;
+        federation.holes().note_pushed(room_id, &unjudged, &pusher).await?;
     }
     let ids: Vec<_> = passed.iter().map(|event| event.pdu().id().to_owned()).collect();
     match Gaps::new(federation.clone()).receive(origin, room_id, passed).await {

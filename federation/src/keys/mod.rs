@@ -84,6 +84,11 @@ pub type WantedKeys =
 pub struct KnownKeys(BTreeMap<OwnedServerName, Arc<ServerKeys>>);
 
 impl KnownKeys {
+    /// Is any key of the server known, of whatever time?
+    pub(crate) fn has_any_of(&self, server: &ServerName) -> bool {
+        self.0.contains_key(server)
+    }
+
     /// Those keys of these servers that were valid at a time, as ruma's functions want them. A server
     /// without keys has an entry too.
     pub fn valid_at<'a>(

@@ -136,7 +136,7 @@ impl Remote {
         let rooms = self.federation().rooms();
         if join.members_omitted && rooms.is_resident(&join.room_id).await? {
             let event_id = join.event.pdu().id().to_owned();
-            (join.state, join.auth_chain) =
+            (join.state, join.auth_chain, _) =
                 self.whole_state(server, &join.room_version, &join.room_id, event_id).await?;
             join.members_omitted = false;
         }
@@ -184,16 +184,30 @@ impl Remote {
         room_id: &RoomId,
         events: Vec<Box<RawValue>>,
     ) -> Vec<CheckedPdu> {
+        self.checked_and_keyless(version, room_id, events).await.0
+    }
+
+    /// The same, and how many were left out that nobody could judge: their senders' servers are out of
+    /// reach.
+    pub(super) async fn checked_and_keyless(
+        &self,
+        version: &RoomVersionId,
+        room_id: &RoomId,
+        events: Vec<Box<RawValue>>,
+    ) -> (Vec<CheckedPdu>, usize) {
         if events.is_empty() {
-            return Vec::new();
+            return (Vec::new(), 0);
         }
         let verdicts = self.federation().checker().check(version, room_id, events).await;
+        let mut keyless = 0;
         let passed = verdicts.into_iter().filter_map(|verdict| {
-            verdict
-                .inspect_err(|dropped| tracing::debug!(%room_id, %dropped, "an event is left out"))
-                .ok()
+            let left_out = verdict.inspect_err(|dropped| {
+                tracing::debug!(%room_id, %dropped, "an event is left out");
+                keyless += usize::from(dropped.keyless);
+            });
+            left_out.ok()
         });
-        passed.collect()
+        (passed.collect(), keyless)
     }
 }
 

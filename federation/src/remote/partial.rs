@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Remote,
-    asking::{MAX_CANDIDATES, Refusals, in_turn},
+    asking::{MAX_CANDIDATES, Refusals, in_turn, unfit},
 };
 
 /// Partial joins that are not followed up to the end: from the join until all servers of the room are
@@ -42,6 +42,9 @@ const CONCURRENCY: usize = 2;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+/// Attempts, in about ten minutes, in which a state is not taken without those of its events whose senders'
+/// servers are out of reach. The keys of servers that are gone are not waited for.
+const PATIENT_ATTEMPTS: usize = 7;
 /// How often the list is looked at without a reason.
 const IDLE: Duration = Duration::from_mins(10);
 
@@ -130,7 +133,7 @@ impl Remote {
         let servers = in_turn(federation, resident, others.iter().cloned(), skipped);
         let mut refusals = Refusals::default();
         for server in servers {
-            match self.complete_by(&server, &version, room).await {
+            match self.complete_by(&server, &version, room, before).await {
                 Ok(()) => return Ok(()),
                 Err(error) => refusals.note(&server, error)?,
             }
@@ -143,10 +146,14 @@ impl Remote {
         server: &ServerName,
         version: &RoomVersionId,
         room: &PartialRoom,
+        before: usize,
     ) -> Result<(), RoomError> {
         let room_id = &room.room_id;
-        let (state, auth_chain) =
+        let (state, auth_chain, keyless) =
             self.whole_state(server, version, room_id, room.join.clone()).await?;
+        if before < PATIENT_ATTEMPTS && keyless > 0 {
+            return Err(unfit(server, format!("nobody can judge {keyless} events of the state")));
+        }
         let rooms = self.federation().rooms();
         let told = rooms.remote_servers(room_id).await?;
         self.remember_resident(room_id, &room.join, server).await?;

@@ -25,21 +25,22 @@ pub(super) const MAX_STATES: usize = 4;
 const CONCURRENCY: usize = 8;
 
 impl Remote {
-    /// The whole state before an event and its auth chain, checked.
+    /// The whole state before an event and its auth chain, checked, and how many of its events nobody
+    /// could judge.
     pub(super) async fn whole_state(
         &self,
         server: &ServerName,
         version: &RoomVersionId,
         room_id: &RoomId,
         event_id: OwnedEventId,
-    ) -> Result<(Vec<CheckedPdu>, Vec<CheckedPdu>), RoomError> {
+    ) -> Result<(Vec<CheckedPdu>, Vec<CheckedPdu>, usize), RoomError> {
         let _place = self.state_places().acquire().await.map_err(|_| RoomError::Busy)?;
         let request = get_state::Request::new(event_id, room_id.to_owned());
         let client = self.federation().client();
         let answer = client.send(server, request, large()).await.map_err(refusal)?;
         let (state, auth_chain) = apart(answer.pdus, answer.auth_chain);
-        let state = self.checked(version, room_id, state).await;
-        Ok((state, self.checked(version, room_id, auth_chain).await))
+        let (state, keyless) = self.checked_and_keyless(version, room_id, state).await;
+        Ok((state, self.checked(version, room_id, auth_chain).await, keyless))
     }
 
     /// The IDs of the state before an event. When it answers, all those events are here.
@@ -60,7 +61,7 @@ impl Remote {
         let missing = self.unknown(room_id, wanted).await?;
         if !missing.is_empty() {
             let fetched = if missing.len() > MAX_SINGLE {
-                let (mut state, auth_chain) =
+                let (mut state, auth_chain, _) =
                     self.whole_state(server, version, room_id, event_id.clone()).await?;
                 state.extend(auth_chain);
                 state

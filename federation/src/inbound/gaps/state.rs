@@ -33,6 +33,10 @@ const STATE_TIMEOUT: Duration = Duration::from_mins(3);
 const MAX_SINGLE: usize = 100;
 /// Events that are fetched at once.
 const SINGLE_AT_ONCE: usize = 10;
+/// Attempts, in about five minutes, in which a state is not taken without those of its events whose
+/// senders' servers are out of reach. Without them it is another state, for good; but the keys of
+/// servers that are gone are not waited for.
+const PATIENT_TRIES: u32 = 5;
 /// Auth events of auth events that are fetched one by one: so many steps.
 const MAX_AUTH_STEPS: usize = 8;
 /// Auth events that are taken in one turn. Most of a room's auth events are here; those of a long absence
@@ -189,7 +193,9 @@ impl Filling<'_> {
                 Err(dropped) => {
                     let (origin, room_id) = (self.origin, self.room_id);
                     tracing::debug!(%origin, %room_id, reason = dropped.reason, "an event was dropped");
-                    told_ids.extend(dropped.event_id);
+                    if !(dropped.keyless && self.tries < PATIENT_TRIES) {
+                        told_ids.extend(dropped.event_id);
+                    }
                 }
             }
         }
@@ -213,7 +219,9 @@ impl Filling<'_> {
 
     /// Events by their IDs, as far as the server tells them.
     pub(super) async fn ask_singly(&self, wanted: &HashSet<OwnedEventId>) -> Vec<Box<RawValue>> {
-        let requests: Vec<_> = wanted.iter().cloned().map(get_event::v1::Request::new).collect();
+        // In an order that is the same each time.
+        let wanted: BTreeSet<_> = wanted.iter().cloned().collect();
+        let requests: Vec<_> = wanted.into_iter().map(get_event::v1::Request::new).collect();
         let answers = stream::iter(requests)
             .map(|request| self.federation.client().send(self.origin, request, self.limits()))
             .buffer_unordered(SINGLE_AT_ONCE);

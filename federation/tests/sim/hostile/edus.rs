@@ -189,6 +189,6 @@ pub(super) async fn receipts(scene: &Scene) -> Vec<ReceiptEntry> {
     users.receipts(&scene.room_id, &viewer, StreamPosition::MAX).await.unwrap()
 }
 
-fn third_user() -> ruma::OwnedUserId {
+fn third_user() -> OwnedUserId {
     ruma::UserId::parse("@someone:third.sim").unwrap()
 }

@@ -82,6 +82,8 @@ impl Scene {
         let room_id = new_room(&victim, &version).await;
         let user = peer.user("mallory");
         let (join, joined) = peer.join(&victim.name, &room_id, &user, &version).await;
+        // Who is spoken of and does nothing; its keys can be had.
+        drop(Peer::new("third.sim", 64, &network));
         let honest = Peer::new("honest.sim", 65, &network);
         let other_room = new_room(&victim, &version).await;
         let user = honest.user("harriet");
