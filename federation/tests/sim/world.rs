@@ -1,38 +1,34 @@
-//! One run: servers, users, a room, things that happen, and what must hold at the end.
+//! One run: servers, users, rooms, things that happen, and what must hold at the end.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use hearth_rooms::{
-    CreateRoomOptions, Draft, MemberProfile, Preset, RemoteMembership, RoomError, Rooms,
-    read::StatePart, schema::Standing,
-};
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, UserId,
-    events::TimelineEventType,
-};
-use serde_json::{Value, json, value::RawValue};
+use hearth_rooms::{CreateRoomOptions, Preset, RoomError};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId};
+use serde_json::{Value, json};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
+    deeds::{Deed, Done, KINDS, join, message},
     network::{Network, Weather},
     server::{SimClock, SimServer, USERS},
+    view::View,
 };
 
+/// Users of each founding server who are in a room before the storm.
+const FOUNDERS: usize = 2;
 /// Things that users do in one run.
-const STEPS: usize = 40;
+const STEPS: usize = 50;
 /// How long a user waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long the servers get, at the end, until they must agree.
 const TIME_TO_AGREE: Duration = Duration::from_hours(1);
+/// How long they get before that in seeds where nobody says a last word at first: what was not told in
+/// time is asked for again in growing pauses.
+const TIME_TO_AGREE_IN_SILENCE: Duration = Duration::from_hours(5);
 
 const CALM: Weather = Weather { lost_per_mille: 0, max_delay_ms: 20 };
 
@@ -45,19 +41,40 @@ pub(crate) struct Outcome {
     pub(crate) messages: u64,
     /// Events that a server acknowledged to a user.
     pub(crate) acknowledged: usize,
-    /// Events in the room at the end.
+    /// Events in the rooms at the end.
     pub(crate) events: usize,
+    /// Servers that came into a room while the network was bad, and were in it at the end.
+    pub(crate) late: usize,
+    /// Whether the servers agreed although nobody said anything after the storm; `None` where somebody did
+    /// at once.
+    pub(crate) in_silence: Option<bool>,
 }
+
+/// A room, and what is known of it.
+struct SimRoom {
+    room_id: OwnedRoomId,
+    /// Servers that were in it before the storm; their anchors never leave. The first made it.
+    founders: Vec<usize>,
+    /// Events from before the last of them joined: those that came later need not have all of them.
+    before: BTreeMap<OwnedEventId, String>,
+    acknowledged: BTreeMap<OwnedEventId, OwnedServerName>,
+}
+
+/// A server, a room, and what the server answered to a deed there.
+type Answer = (OwnedServerName, usize, Result<Done, RoomError>);
 
 struct World {
     rng: StdRng,
     network: Network,
     servers: Vec<SimServer>,
-    room_id: OwnedRoomId,
-    /// Events from before the last server joined: those that came later need not have all of them.
-    before: BTreeMap<OwnedEventId, String>,
-    acknowledged: BTreeMap<OwnedEventId, OwnedServerName>,
-    running: JoinSet<(OwnedServerName, Result<OwnedEventId, RoomError>)>,
+    rooms: Vec<SimRoom>,
+    /// Does everybody say something as soon as the storm is over?
+    last_word: bool,
+    /// Did they agree without that?
+    agreed_in_silence: bool,
+    /// Are servers compared too that came into a room in the storm?
+    compare_late: bool,
+    running: JoinSet<Answer>,
 }
 
 /// Runs a seed; fails with what does not hold.
@@ -69,31 +86,52 @@ pub(crate) async fn run(seed: u64) -> Result<Outcome, String> {
     for number in 0..rng.random_range(3..=5) {
         servers.push(SimServer::new(number, Arc::clone(&clock), network.clone()).await);
     }
-    let room_id = create(&servers, &mut rng).await?;
-    let (acknowledged, before, running) = (BTreeMap::new(), BTreeMap::new(), JoinSet::new());
-    let mut world = World { rng, network, servers, room_id, before, acknowledged, running };
-    world.everybody_joins().await?;
+    let mut rooms = Vec::new();
+    for _ in 0..rng.random_range(2..=3) {
+        rooms.push(create(&servers, &mut rng).await?);
+    }
+    let last_word = seed % 2 == 0;
+    let running = JoinSet::new();
+    let compare_late = std::env::var_os("HEARTH_SIM_LATE").is_some();
+    let mut world = World {
+        rng,
+        network,
+        servers,
+        rooms,
+        last_word,
+        agreed_in_silence: false,
+        compare_late,
+        running,
+    };
+    world.founders_join().await?;
     world.live().await;
     world.settle().await?;
-    let events = world.check().await?;
+    let (events, late) = world.check().await?;
     let (trace, messages) = world.network.trace();
     for server in &mut world.servers {
         server.crash().await;
     }
-    Ok(Outcome { trace, messages, acknowledged: world.acknowledged.len(), events })
+    let acknowledged = world.rooms.iter().map(|room| room.acknowledged.len()).sum();
+    let in_silence = (!world.last_word).then_some(world.agreed_in_silence);
+    Ok(Outcome { trace, messages, acknowledged, events, late, in_silence })
 }
 
-async fn create(servers: &[SimServer], rng: &mut StdRng) -> Result<OwnedRoomId, String> {
+/// Makes a room of some of the servers, at least two.
+async fn create(servers: &[SimServer], rng: &mut StdRng) -> Result<SimRoom, String> {
     let versions = ["6", "9", "10", "11", "12"];
     let version = versions[rng.random_range(0..versions.len())];
-    let creator = servers[0].user(0);
+    let mut founders: Vec<usize> = (0..servers.len()).collect();
+    founders.shuffle(rng);
+    founders.truncate(rng.random_range(2..=servers.len()));
+    let maker = &servers[founders[0]];
+    let creator = maker.user(0);
     // Anchors may do nearly everything, so that they contradict each other.
-    let levels: Vec<(OwnedUserId, i64)> = servers
+    let levels: BTreeMap<OwnedUserId, i64> = founders
         .iter()
-        .filter(|server| version != "12" || server.user(0) != creator)
-        .map(|server| (server.user(0), 100))
+        .map(|founder| servers[*founder].user(0))
+        .filter(|anchor| version != "12" || *anchor != creator)
+        .map(|anchor| (anchor, 100))
         .collect();
-    let levels: BTreeMap<_, _> = levels.into_iter().collect();
     let Value::Object(power) = json!({ "users": levels }) else { unreachable!() };
     let power = power.into_iter().map(|(key, value)| Ok((key, value.try_into()?)));
     let power: Result<_, ruma::CanonicalJsonError> = power.collect();
@@ -103,46 +141,37 @@ async fn create(servers: &[SimServer], rng: &mut StdRng) -> Result<OwnedRoomId, 
         power_level_content_override: power.unwrap(),
         ..CreateRoomOptions::default()
     };
-    let rooms = servers[0].rooms().unwrap();
-    rooms.create_room(&creator, options).await.map_err(|error| format!("createRoom: {error}"))
-}
-
-/// Joins, by way of another server where the room is not here.
-async fn join(
-    rooms: Rooms,
-    room_id: OwnedRoomId,
-    user_id: OwnedUserId,
-    via: Vec<OwnedServerName>,
-) -> Result<OwnedEventId, RoomError> {
-    match rooms.join(&room_id, &user_id, &MemberProfile::default(), None).await {
-        Err(RoomError::UnknownRoom) => {
-            let remote = rooms.remote().expect("a way out").clone();
-            let profile = MemberProfile::default();
-            remote.join(RemoteMembership { room_id, user_id, profile, reason: None, via }).await
-        }
-        other => other,
-    }
-}
-
-fn raw(json: &Value) -> Box<RawValue> {
-    RawValue::from_string(json.to_string()).unwrap()
+    let made = maker.rooms().unwrap().create_room(&creator, options).await;
+    let room_id = made.map_err(|error| format!("createRoom: {error}"))?;
+    Ok(SimRoom { room_id, founders, before: BTreeMap::new(), acknowledged: BTreeMap::new() })
 }
 
 impl World {
-    async fn everybody_joins(&mut self) -> Result<(), String> {
-        let first = self.servers[0].name.clone();
-        for server in &self.servers {
-            for number in 0..USERS {
-                let (rooms, user_id) = (server.rooms().unwrap().clone(), server.user(number));
-                let joined =
-                    join(rooms, self.room_id.clone(), user_id.clone(), vec![first.clone()]).await;
-                joined.map_err(|error| format!("{user_id} cannot join: {error}"))?;
+    async fn founders_join(&mut self) -> Result<(), String> {
+        for room in &self.rooms {
+            let maker = self.servers[room.founders[0]].name.clone();
+            for founder in &room.founders {
+                let server = &self.servers[*founder];
+                for number in 0..FOUNDERS {
+                    let (rooms, user_id) = (server.rooms().unwrap().clone(), server.user(number));
+                    let (room_id, via) = (room.room_id.clone(), vec![maker.clone()]);
+                    let joined = join(rooms, room_id, user_id.clone(), via).await;
+                    joined.map_err(|error| format!("{user_id} cannot join: {error}"))?;
+                }
             }
         }
-        // The joins reach everybody, the first server too.
+        // The joins reach everybody, the makers too.
         sleep(Duration::from_mins(1)).await;
-        self.before = View::of(self.servers[0].rooms().unwrap(), &self.room_id).await?.events;
+        for place in 0..self.rooms.len() {
+            let (maker, room) = (self.rooms[place].founders[0], &self.rooms[place]);
+            let view = self.view(maker, room).await?.ok_or("the room is gone")?;
+            self.rooms[place].before = view.events;
+        }
         Ok(())
+    }
+
+    async fn view(&self, server: usize, room: &SimRoom) -> Result<Option<View>, String> {
+        View::of(self.servers[server].rooms().unwrap(), &room.room_id).await
     }
 
     /// Users act, the network is bad, servers crash.
@@ -188,39 +217,48 @@ impl World {
 
     /// Somebody does something. The answer is waited for in a task, since others go on meanwhile.
     fn act(&mut self, step: usize) {
-        let server = self.pick_server();
+        let (place, server) = (self.rng.random_range(0..self.rooms.len()), self.pick_server());
         let user = self.rng.random_range(0..USERS);
         let (other, guest) = (self.pick_server(), self.rng.random_range(1..USERS));
-        let (kind, level) = (self.rng.random_range(0..20), self.rng.random_range(0..=100));
+        let (kind, level) = (self.rng.random_range(0..KINDS), self.rng.random_range(0..=100));
         let server = &self.servers[server];
         let Some(rooms) = server.rooms().cloned() else { return };
-        let (me, anchor) = (server.user(user), server.user(0));
-        let target = self.servers[other].user(guest);
-        let (name, room_id) = (server.name.clone(), self.room_id.clone());
-        let via: Vec<_> = self.servers.iter().map(|server| server.name.clone()).collect();
+        let room = &self.rooms[place];
+        let via = room.founders.iter().map(|founder| self.servers[*founder].name.clone());
+        let deed = Deed {
+            room_id: room.room_id.clone(),
+            kind,
+            step,
+            me: server.user(user),
+            anchor: server.user(0),
+            target: self.servers[other].user(guest),
+            level,
+            via: via.collect(),
+        };
+        let name = server.name.clone();
         self.running.spawn(async move {
-            let act = do_something(rooms, room_id, kind, step, [me, anchor, target], level, via);
             let gone = || RoomError::Remote("no patience".to_owned());
-            (name, timeout(PATIENCE, act).await.unwrap_or_else(|_| Err(gone())))
+            let done = timeout(PATIENCE, deed.be_done(rooms)).await;
+            (name, place, done.unwrap_or_else(|_| Err(gone())))
         });
     }
 
     fn collect(&mut self) {
-        while let Some(done) = self.running.try_join_next() {
-            self.note(done.unwrap());
+        while let Some(answer) = self.running.try_join_next() {
+            self.note(answer.unwrap());
         }
     }
 
-    fn note(&mut self, (server, result): (OwnedServerName, Result<OwnedEventId, RoomError>)) {
-        if let Ok(event_id) = result {
-            self.acknowledged.insert(event_id, server);
+    fn note(&mut self, (server, place, done): Answer) {
+        if let Ok(Done::Event(event_id) | Done::Joined(event_id)) = done {
+            self.rooms[place].acknowledged.insert(event_id, server);
         }
     }
 
     /// Everything is mended; then the servers get time.
     async fn settle(&mut self) -> Result<(), String> {
-        while let Some(done) = self.running.join_next().await {
-            self.note(done.unwrap());
+        while let Some(answer) = self.running.join_next().await {
+            self.note(answer.unwrap());
         }
         self.network.heal();
         self.network.set_weather(CALM);
@@ -229,180 +267,121 @@ impl World {
                 server.start().await;
             }
         }
-        // What a server could not fetch in the storm, and answered so, is fetched when the next event
-        // refers to it (SS "Retrieving missing events").
-        for server in &self.servers {
-            let text = raw(&json!({ "msgtype": "m.text", "body": "calm again" }));
-            let draft = Draft::message(server.user(0), "m.room.message".into(), text);
-            let sent = server.rooms().unwrap().send(&self.room_id, draft, None).await;
-            let event_id =
-                sent.map_err(|error| format!("{}: the last word: {error}", server.name))?;
-            self.acknowledged.insert(event_id, server.name.clone());
+        if !self.last_word && self.agree_within(TIME_TO_AGREE_IN_SILENCE).await?.is_none() {
+            self.agreed_in_silence = true;
+            return Ok(());
         }
-        let deadline = Instant::now() + TIME_TO_AGREE;
-        while Instant::now() < deadline {
-            sleep(Duration::from_mins(1)).await;
-            if self.disagreement().await?.is_none() {
-                return Ok(());
-            }
-        }
-        match self.disagreement().await? {
+        self.say_last_word().await?;
+        match self.agree_within(TIME_TO_AGREE).await? {
             None => Ok(()),
             Some(difference) => Err(difference),
         }
     }
 
-    /// The first difference between two servers, if there is one.
-    async fn disagreement(&self) -> Result<Option<String>, String> {
-        let mut views = Vec::new();
-        for server in &self.servers {
-            let mut view = View::of(server.rooms().unwrap(), &self.room_id).await?;
-            view.events.retain(|event_id, _| !self.before.contains_key(event_id));
-            views.push(view);
+    /// Waits until the servers agree; after this time, says in what they differ.
+    async fn agree_within(&self, time: Duration) -> Result<Option<String>, String> {
+        let (deadline, mut pause) = (Instant::now() + time, Duration::from_mins(1));
+        while Instant::now() < deadline {
+            sleep(pause).await;
+            if self.disagreement().await?.is_none() {
+                return Ok(None);
+            }
+            pause = (pause * 2).min(Duration::from_mins(20));
         }
-        let names = self.servers.iter().map(|server| &server.name);
-        let mut all = names.zip(&views);
-        let Some((first_name, first)) = all.next() else { return Ok(None) };
-        for (name, view) in all {
-            if let Some(difference) = first.differs(view) {
-                return Ok(Some(format!("{first_name} and {name} differ: {difference}")));
+        self.disagreement().await
+    }
+
+    /// What a server could not fetch in the storm is fetched at the latest when an event refers to it (SS
+    /// "Retrieving missing events").
+    async fn say_last_word(&mut self) -> Result<(), String> {
+        for room in &mut self.rooms {
+            for founder in &room.founders {
+                let server = &self.servers[*founder];
+                let draft = message(server.user(0), "calm again");
+                let sent = server.rooms().unwrap().send(&room.room_id, draft, None).await;
+                let event_id =
+                    sent.map_err(|error| format!("{}: the last word: {error}", server.name))?;
+                room.acknowledged.insert(event_id, server.name.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The first difference between two servers in a room, if there is one.
+    async fn disagreement(&self) -> Result<Option<String>, String> {
+        for room in &self.rooms {
+            let difference = match self.founders_disagree(room).await? {
+                None if self.compare_late => self.late_servers_disagree(room).await?,
+                difference => difference,
+            };
+            if let Some(difference) = difference {
+                return Ok(Some(format!("in {}: {difference}", room.room_id)));
             }
         }
         Ok(None)
     }
 
-    /// What must hold when all is quiet. Returns the number of events.
-    async fn check(&self) -> Result<usize, String> {
+    async fn founders_disagree(&self, room: &SimRoom) -> Result<Option<String>, String> {
+        let mut first: Option<(usize, View)> = None;
+        for founder in &room.founders {
+            let view = self.view(*founder, room).await?.ok_or("the room is gone")?;
+            let Some((number, first)) = &first else {
+                first = Some((*founder, view));
+                continue;
+            };
+            if let Some(difference) = first.differs(&view, &room.before) {
+                let names = (&self.servers[*number].name, &self.servers[*founder].name);
+                return Ok(Some(format!("{} and {} differ: {difference}", names.0, names.1)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Servers that came in the storm, as far as they are in the room by their own account and that of
+    /// the others. One whose join's answer got lost does not know that it is; one whose join did not
+    /// stand against what others did at the same time is told nothing any more.
+    async fn late_servers_disagree(&self, room: &SimRoom) -> Result<Option<String>, String> {
+        let first = self.view(room.founders[0], room).await?.ok_or("the room is gone")?;
+        for (number, server) in self.servers.iter().enumerate() {
+            if room.founders.contains(&number) {
+                continue;
+            }
+            let mut joins: Vec<&OwnedEventId> = first.joins_of(&server.name).collect();
+            let is_in = !joins.is_empty();
+            joins.retain(|join| room.acknowledged.contains_key(*join));
+            let rooms = server.rooms().unwrap();
+            let resident = rooms.is_resident(&room.room_id).await.map_err(|e| e.to_string())?;
+            if !is_in || joins.is_empty() && !resident {
+                continue;
+            }
+            let late = self.view(number, room).await?.unwrap_or_default();
+            if let Some(difference) = first.differs_from_late(&late, &joins) {
+                let maker = &self.servers[room.founders[0]].name;
+                return Ok(Some(format!("{maker} and late {} differ: {difference}", server.name)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What must hold when all is quiet. Returns the number of events, and of late servers.
+    async fn check(&self) -> Result<(usize, usize), String> {
         if let Some(difference) = self.disagreement().await? {
             return Err(difference);
         }
-        let view = View::of(self.servers[0].rooms().unwrap(), &self.room_id).await?;
-        for (event_id, server) in &self.acknowledged {
-            if !view.events.contains_key(event_id) {
-                return Err(format!("{event_id}, acknowledged by {server}, is lost"));
-            }
-        }
-        Ok(view.events.len())
-    }
-}
-
-/// One user's deed. `who`: the actor, the actor's server's anchor, a guest who may be dealt with.
-async fn do_something(
-    rooms: Rooms,
-    room_id: OwnedRoomId,
-    kind: u32,
-    step: usize,
-    who: [OwnedUserId; 3],
-    level: i64,
-    via: Vec<OwnedServerName>,
-) -> Result<OwnedEventId, RoomError> {
-    let [me, anchor, target] = who;
-    let room = &room_id;
-    let state = |sender: &UserId, event_type: &str, content: Value| {
-        Draft::state(sender.to_owned(), event_type.into(), String::new(), raw(&content))
-    };
-    match kind {
-        0..8 => {
-            let text = raw(&json!({ "msgtype": "m.text", "body": format!("message {step}") }));
-            rooms.send(room, Draft::message(me, "m.room.message".into(), text), None).await
-        }
-        8..10 => {
-            let draft = state(&anchor, "m.room.name", json!({ "name": format!("name {step}") }));
-            rooms.send(room, draft, None).await
-        }
-        10 => {
-            let draft = state(&me, "m.room.topic", json!({ "topic": format!("topic {step}") }));
-            rooms.send(room, draft, None).await
-        }
-        11 => {
-            let mut content = current_levels(&rooms, room).await?;
-            content["users"][target.as_str()] = json!(level / 2);
-            rooms.send(room, state(&anchor, "m.room.power_levels", content), None).await
-        }
-        12 => {
-            let rule = if level > 50 { "public" } else { "invite" };
-            let draft = state(&anchor, "m.room.join_rules", json!({ "join_rule": rule }));
-            rooms.send(room, draft, None).await
-        }
-        13 => rooms.kick(room, &anchor, &target, None).await,
-        14 => rooms.ban(room, &anchor, &target, None).await,
-        15 => rooms.unban(room, &anchor, &target, None).await,
-        16 if me != anchor => rooms.leave(room, &me, None).await,
-        17 => redact_last(&rooms, room, anchor).await,
-        _ => join(rooms, room_id, me, via).await,
-    }
-}
-
-async fn current_levels(rooms: &Rooms, room_id: &ruma::RoomId) -> Result<Value, RoomError> {
-    let head = rooms.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
-    let levels = rooms.state_event(room_id, head.state, "m.room.power_levels", "").await?;
-    let content = levels.and_then(|event| serde_json::from_str(event.pdu.content().get()).ok());
-    Ok(content.unwrap_or_else(|| json!({})))
-}
-
-async fn redact_last(
-    rooms: &Rooms,
-    room_id: &ruma::RoomId,
-    sender: OwnedUserId,
-) -> Result<OwnedEventId, RoomError> {
-    let head = rooms.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
-    let last = head.extremities.first().copied().ok_or(RoomError::UnknownEvent)?;
-    let target = rooms.event(room_id, last).await?;
-    if target.pdu.state_key().is_some() {
-        return Err(RoomError::UnknownEvent);
-    }
-    let redacts = Some(target.header.event_id.clone());
-    let draft = Draft::message(sender, TimelineEventType::RoomRedaction, raw(&json!({})));
-    rooms.send(room_id, Draft { redacts, ..draft }, None).await
-}
-
-/// What a server holds of the room.
-struct View {
-    /// Events that are part of the room's graph here, soft-failed ones too: which ones those are
-    /// differs from server to server, since it depends on when an event arrives.
-    /// By what they are.
-    events: BTreeMap<OwnedEventId, String>,
-    state: BTreeMap<(String, String), OwnedEventId>,
-}
-
-impl View {
-    async fn of(rooms: &Rooms, room_id: &ruma::RoomId) -> Result<Self, String> {
-        let failed = |error: RoomError| error.to_string();
-        let head = rooms.head(room_id).await.map_err(failed)?.ok_or("the room is gone")?;
-        let ordinals: Vec<u32> = (0..head.next_event).collect();
-        let mut events = BTreeMap::new();
-        for event in rooms.events(room_id, &ordinals).await.map_err(failed)? {
-            if matches!(event.header.standing, Standing::Accepted | Standing::SoftFailed) {
-                let what = format!("{} of {}", event.pdu.kind(), event.pdu.sender());
-                events.insert(event.header.event_id.clone(), what);
-            }
-        }
-        let mut state = BTreeMap::new();
-        for event in
-            rooms.state_events(room_id, head.state, StatePart::All).await.map_err(failed)?
-        {
-            let key = event.pdu.state_key().unwrap_or_default().to_owned();
-            state.insert((event.pdu.kind().to_string(), key), event.header.event_id.clone());
-        }
-        Ok(Self { events, state })
-    }
-
-    fn differs(&self, other: &Self) -> Option<String> {
-        let mut text = String::new();
-        for (which, here, there) in [("first", self, other), ("second", other, self)] {
-            for (event_id, what) in &here.events {
-                if !there.events.contains_key(event_id) {
-                    write!(text, "only the {which} has {event_id} ({what}); ").unwrap();
+        let (mut events, mut late) = (0, 0);
+        for room in &self.rooms {
+            let view = self.view(room.founders[0], room).await?.ok_or("the room is gone")?;
+            for (event_id, server) in &room.acknowledged {
+                if !view.events.contains_key(event_id) {
+                    return Err(format!("{event_id}, acknowledged by {server}, is lost"));
                 }
             }
-        }
-        let keys: BTreeSet<_> = self.state.keys().chain(other.state.keys()).collect();
-        for key in keys {
-            let (here, there) = (self.state.get(key), other.state.get(key));
-            if here != there {
-                write!(text, "{key:?}: {here:?} against {there:?}; ").unwrap();
+            events += view.events.len();
+            for (number, server) in self.servers.iter().enumerate() {
+                let is_here = view.joins_of(&server.name).next().is_some();
+                late += usize::from(is_here && !room.founders.contains(&number));
             }
         }
-        (!text.is_empty()).then_some(text)
+        Ok((events, late))
     }
 }
