@@ -87,8 +87,8 @@ impl Transport for Network {
             |reason: String| TransportError::Unreachable { server: destination.to_owned(), reason };
         self.0.requests.fetch_add(1, Ordering::SeqCst);
         let path = request.uri().path();
-        let mut held = self.0.held.subscribe();
-        drop(held.wait_for(|held| held.is_none_or(|part| !path.contains(part))).await);
+        let mut on_hold = self.0.held.subscribe();
+        drop(on_hold.wait_for(|part| part.is_none_or(|part| !path.contains(part))).await);
         if self.0.refused.lock().iter().any(|part| request.uri().path().contains(part)) {
             let mut response = Response::new(Bytes::from_static(b"{}"));
             *response.status_mut() = StatusCode::NOT_FOUND;
