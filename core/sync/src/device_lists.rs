@@ -132,6 +132,8 @@ impl Question<'_> {
                 lists.changed.insert(user_id);
             }
         }
+        let e2ee = &self.inner.e2ee;
+        lists.changed.extend(e2ee.newly_signed(self.user_id, self.since, self.until).await?);
         let mut gone = BTreeSet::new();
         for change in changes {
             self.compare(change, &mut lists.changed, &mut gone).await?;

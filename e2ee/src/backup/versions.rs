@@ -117,16 +117,6 @@ impl E2ee {
         self.users().in_turn(user_id, work).await
     }
 
-    /// In the user's turn: deletes all versions.
-    pub(crate) async fn delete_backups_now(&self, owner: &OwnedUserId) -> Result<(), E2eeError> {
-        while let Some((number, mut row)) = self.current_version(owner).await? {
-            row.deleted = true;
-            self.put_version(owner, number, &row).await?;
-            self.empty_version(owner, number, row).await?;
-        }
-        Ok(())
-    }
-
     /// Deletes the keys of versions that were deleted when a former run ended.
     pub(crate) async fn finish_backup_deletions(&self) -> Result<(), E2eeError> {
         let read = |snapshot: &hearth_storage::Snapshot| {
