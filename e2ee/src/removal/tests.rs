@@ -78,7 +78,7 @@ async fn a_device_that_goes_leaves_nothing() {
     assert_eq!(rows_of(&bench, &alice).await, 0);
     assert_eq!(rows_of(&bench, &other).await, 4, "other devices keep theirs");
     let changed = bench.e2ee.changed_lists(before, bench.store.notifier().published()).await;
-    assert_eq!(changed.unwrap(), [alice.user_id.clone()]);
+    assert_eq!(changed.unwrap(), std::slice::from_ref(&alice.user_id));
     let counts = bench.e2ee.key_counts(&alice.user_id, &alice.device_id).await.unwrap();
     assert!(counts.one_time_keys.is_empty() && counts.unused_fallback_keys.is_empty());
 
@@ -136,7 +136,7 @@ async fn a_new_name_is_told_if_others_know_the_device() {
         bench.e2ee.changed_lists(before, bench.store.notifier().published()).await.unwrap()
     };
     assert!(changed(&silent).await.is_empty());
-    assert_eq!(changed(&alice.device_id).await, [alice.user_id.clone()]);
+    assert_eq!(changed(&alice.device_id).await, std::slice::from_ref(&alice.user_id));
 }
 
 #[tokio::test]

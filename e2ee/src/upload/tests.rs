@@ -42,7 +42,7 @@ async fn keys_are_stored_and_counted() {
     assert_eq!(stored(&bench, &alice).await, json!(alice.device_keys()));
     let now = bench.store.notifier().published();
     let lists = async || bench.e2ee.changed_lists(before, now).await.unwrap();
-    assert_eq!(lists().await, [alice.user_id.clone()]);
+    assert_eq!(lists().await, std::slice::from_ref(&alice.user_id));
 
     let again = upload(&bench, &alice, first).await.unwrap();
     assert_eq!(again, counts, "a repeated upload changes nothing");
@@ -83,8 +83,8 @@ async fn device_keys_of_others_or_of_no_shape_are_refused() {
         device_keys(&other.device_keys()),
         set("user_id", json!("@bob:hearth.test")),
         set("device_id", json!("OTHER")),
-        keys(&[ed.clone()]),
-        keys(&[curve.clone()]),
+        keys(std::slice::from_ref(&ed)),
+        keys(std::slice::from_ref(&curve)),
         keys(&[ed.clone(), (curve.0.clone(), "short".to_owned())]),
         keys(&[(ed.0.clone(), "short".to_owned()), curve.clone()]),
         keys(&[ed, curve, ("ed25519:OTHER".to_owned(), good)]),
