@@ -94,7 +94,7 @@ impl<'a> Pass<'a> {
         let keys = inner.e2ee.key_counts(&question.user_id, &question.device_id).await?;
         if question.since == Some(until) && !question.full_state {
             let encryption = Encryption { keys, ..Encryption::default() };
-            return Ok(respond(until, RoomSections::default(), Lists::default(), &encryption));
+            return Ok(respond(until, RoomSections::default(), &Lists::default(), &encryption));
         }
         let messages = to_device::read(inner, session, question, position).await?;
         until.to_device = messages.until;
@@ -157,7 +157,7 @@ impl<'a> Pass<'a> {
         let global = self.global_account_data(account_data.global);
         let keys_changed = self.since().is_none_or(|since| encryption.keys.changed > since);
         let mut response =
-            respond(self.until, sections, Lists { presence, account_data: global }, &encryption);
+            respond(self.until, sections, &Lists { presence, account_data: global }, &encryption);
         response.is_empty &= !keys_changed;
         Ok(response)
     }
@@ -265,7 +265,7 @@ impl<'a> Pass<'a> {
 fn respond(
     until: SyncToken,
     sections: RoomSections,
-    lists: Lists,
+    lists: &Lists,
     encryption: &Encryption,
 ) -> SyncResponse {
     let next_batch = until.to_string();

@@ -40,7 +40,7 @@ pub(super) type Contents =
 #[derive(Serialize)]
 struct Event<'a> {
     #[serde(rename = "type")]
-    event_type: &'a str,
+    kind: &'a str,
     sender: &'a UserId,
     content: &'a RawValue,
 }
@@ -91,7 +91,7 @@ impl<'a, P: KeyPart> Letters<'a, P> {
             return Ok(());
         };
         self.places.push(place);
-        let event = Event { event_type: self.event_type, sender: self.sender, content };
+        let event = Event { kind: self.event_type, sender: self.sender, content };
         let event = to_bytes(&event)?;
         if let Some(commit) = self.room_for(event.len()) {
             let position = commit.next_position();

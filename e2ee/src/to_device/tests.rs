@@ -43,7 +43,7 @@ fn numbers(events: &[Value]) -> Vec<u64> {
     events.iter().map(|event| event["content"]["n"].as_u64().unwrap()).collect()
 }
 
-async fn rows<P, C>(
+fn rows<P, C>(
     bench: &Bench,
     keyspace: &'static Keyspace<P, C, impl hearth_storage::Record>,
 ) -> usize
@@ -75,7 +75,7 @@ async fn devices_that_exist_get_what_is_for_them() {
     assert_eq!(got, [json!({ "type": "m.test", "sender": alice, "content": { "n": 1 } })]);
     assert_eq!(numbers(&waiting(&bench, &bob, &second).await), [2]);
     assert!(waiting(&bench, &bob, "UNKNOWN".into()).await.is_empty());
-    assert_eq!(rows(&bench, &TO_DEVICE).await, 2);
+    assert_eq!(rows(&bench, &TO_DEVICE), 2);
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn a_thousand_messages_are_given_in_order_and_deleted_when_they_are_acknow
         got.extend(first.events.iter().map(|event| serde_json::from_slice(event).unwrap()));
         since = first.until;
         bench.e2ee.acknowledge_to_device(&bob, &device, since).await.unwrap();
-        assert_eq!(rows(&bench, &TO_DEVICE).await, 1_000 - page * PAGE);
+        assert_eq!(rows(&bench, &TO_DEVICE), 1_000 - page * PAGE);
     }
     assert_eq!(since, until, "these were all");
     assert_eq!(numbers(&got), (0..1_000).collect::<Vec<_>>());
@@ -159,7 +159,7 @@ async fn what_is_too_much_for_one_commit_goes_into_several() {
     let to_all = json!({ bob.as_str(): { "*": { "n": 1, "text": "x".repeat(60_000) } } });
     send(&bench, &alice, "one", to_all.clone()).await;
     send(&bench, &alice, "one", to_all).await;
-    assert_eq!(rows(&bench, &TO_DEVICE).await, 71);
+    assert_eq!(rows(&bench, &TO_DEVICE), 71);
     assert_eq!(numbers(&waiting(&bench, &bob, &device).await), [1]);
 }
 
@@ -279,7 +279,7 @@ async fn repetitions_are_known_for_some_time() {
     bench.e2ee.receive_to_device(&there, message.clone()).await.unwrap();
     let known = async || {
         bench.e2ee.forget_repetitions().await.unwrap();
-        (rows(&bench, &SENT_TRANSACTIONS).await, rows(&bench, &RECEIVED_MESSAGES).await)
+        (rows(&bench, &SENT_TRANSACTIONS), rows(&bench, &RECEIVED_MESSAGES))
     };
     bench.advance(DAY);
     assert_eq!(known().await, (1, 1));
@@ -300,10 +300,10 @@ async fn queues_outlast_the_process() {
     send(&bench, &alice, "one", messages).await;
     let bench = bench.reopen().await;
     assert_eq!(numbers(&waiting(&bench, &alice, &device).await), [1]);
-    assert_eq!(rows(&bench, &OUTGOING).await, 1);
+    assert_eq!(rows(&bench, &OUTGOING), 1);
     let until = bench.store.notifier().published();
     bench.e2ee.acknowledge_to_device(&alice, &device, until).await.unwrap();
-    assert_eq!(rows(&bench, &TO_DEVICE).await, 0);
+    assert_eq!(rows(&bench, &TO_DEVICE), 0);
     let nobody = owned_user_id!("@nobody:hearth.test");
     assert!(waiting(&bench, &nobody, &device).await.is_empty());
 }

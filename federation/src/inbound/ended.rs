@@ -41,7 +41,7 @@ pub(super) async fn receive(
             Ok(()) => {}
             Err(error) if store_failed(&error) => return Err(error),
             Err(error) => {
-                tracing::debug!(%room_id, %error, "the end of a membership was not taken")
+                tracing::debug!(%room_id, %error, "the end of a membership was not taken");
             }
         }
     }
