@@ -49,6 +49,17 @@ impl Network {
         self.0.routers.lock().remove(server);
     }
 
+    /// Puts a server onto the network that never answers.
+    pub(crate) fn silence(&self, server: &str) {
+        let silent = Router::new().fallback(std::future::pending::<StatusCode>);
+        self.put(server, silent);
+    }
+
+    /// Puts a server onto the network, in the place of the one that has its name.
+    pub(crate) fn put(&self, server: &str, router: Router) {
+        self.0.routers.lock().insert(OwnedServerName::try_from(server).unwrap(), router);
+    }
+
     /// Requests whose path has this part are answered with 404 from now on.
     pub(crate) fn refuse(&self, part: &'static str) {
         self.0.refused.lock().push(part);

@@ -6,6 +6,8 @@
 //! pushes, and taken only if it was asked for. What nobody tells at that moment is noted and asked for
 //! again (`holes`).
 
+#[cfg(test)]
+mod floods;
 mod holes;
 mod state;
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
 
 /// A room of theirs that a user of ours is in, and of which we hear nothing by ourselves.
 pub(in crate::inbound) struct Bench {
-    network: Network,
+    pub(super) network: Network,
     pub(in crate::inbound) us: Server,
     pub(in crate::inbound) them: Server,
     pub(in crate::inbound) room_id: OwnedRoomId,
@@ -212,7 +212,7 @@ async fn history_behind_a_told_state_is_asked_for_again() {
     assert_eq!(after.state, before.state);
 }
 
-fn member(name: &str) -> Pusher {
+pub(super) fn member(name: &str) -> Pusher {
     Pusher { server: name.try_into().unwrap(), is_member: true }
 }
 
@@ -248,6 +248,33 @@ async fn holes_of_strangers_and_of_one_server_give_way_to_others() {
     assert!((2_000..2_020).all(is_open) && !is_open(1));
     let kept = Holes::open(bench.us.federation.store()).await.unwrap();
     assert_eq!(kept.of_room(room), holes.of_room(room));
+}
+
+#[tokio::test]
+async fn a_silent_server_does_not_keep_others_holes_open() {
+    let bench = bench().await;
+    let us = &bench.us.federation;
+    bench.network.silence("silent.example");
+    let mut ids = bench.say(3).await;
+    let last = ids.pop().unwrap();
+    let bob = owned_user_id!("@bob:us.example");
+    let options = CreateRoomOptions::default();
+    let other = us.rooms().create_room(&bob, options).await.unwrap();
+    let silent = member("silent.example");
+    us.holes().note(&other, (0..10).map(nothing), &silent, 0).await.unwrap();
+    us.holes().hurry();
+    let them = member("them.example");
+    let hole = (last.clone(), Hole::Pushed);
+    us.holes().note(&bench.room_id, [hole], &them, 0).await.unwrap();
+    us.holes().hurry();
+    us.spawn(fill_holes(us.clone(), Remote::new(us.clone())));
+    for _ in 0..1_000 {
+        if bench.standing(&last).await == Some(Standing::Accepted) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the hole stays open");
 }
 
 #[tokio::test]
