@@ -25,7 +25,7 @@ pub(crate) async fn create(
     app: ClientApi,
     request: Ruma<create_backup_version::v3::Request, LocalUser>,
 ) -> Result<create_backup_version::v3::Response, ApiError> {
-    let Algorithm { algorithm, auth_data, .. } = algorithm_of(&request.algorithm)?;
+    let Description { algorithm, auth_data, .. } = algorithm_of(&request.algorithm)?;
     let user_id = request.identity.may_write()?.user_id();
     let version = app.e2ee().create_backup(user_id, algorithm, auth_data).await?;
     Ok(create_backup_version::v3::Response::new(version))
@@ -58,7 +58,7 @@ pub(crate) async fn update(
     app: ClientApi,
     request: Ruma<update_backup_version::v3::Request, LocalUser>,
 ) -> Result<update_backup_version::v3::Response, ApiError> {
-    let Algorithm { algorithm, auth_data, version } = algorithm_of(&request.algorithm)?;
+    let Description { algorithm, auth_data, version } = algorithm_of(&request.algorithm)?;
     if version.is_some_and(|version| version != request.version) {
         return Err(MatrixError::invalid_param("version: not the one of the path").into());
     }
@@ -196,13 +196,13 @@ async fn store(
 
 /// A version's description, with its data as it came.
 #[derive(Deserialize)]
-struct Algorithm {
+struct Description {
     algorithm: String,
     auth_data: Box<RawValue>,
     version: Option<String>,
 }
 
-fn algorithm_of(raw: &Raw<BackupAlgorithm>) -> Result<Algorithm, ApiError> {
+fn algorithm_of(raw: &Raw<BackupAlgorithm>) -> Result<Description, ApiError> {
     parsed(raw.json())
 }
 

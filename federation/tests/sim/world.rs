@@ -90,7 +90,7 @@ pub(crate) async fn run(seed: u64) -> Result<Outcome, String> {
     for _ in 0..rng.random_range(2..=3) {
         rooms.push(create(&servers, &mut rng).await?);
     }
-    let last_word = seed % 2 == 0;
+    let last_word = seed.is_multiple_of(2);
     let running = JoinSet::new();
     let compare_late = std::env::var_os("HEARTH_SIM_LATE").is_some();
     let mut world = World {

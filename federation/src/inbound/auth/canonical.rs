@@ -25,7 +25,7 @@ pub(super) fn request_object(
         let text = std::str::from_utf8(body).ok()?;
         // What follows relies on it.
         serde_json::from_str::<IgnoredAny>(text).ok()?;
-        Fields::find(text)?.write(&mut object)?;
+        Parsed::find(text)?.write(&mut object)?;
         object.push(',');
     }
     let fields = [("destination", destination), ("method", method), ("origin", origin)];
@@ -51,7 +51,7 @@ struct Field {
 }
 
 /// All objects of a JSON text, and their fields.
-struct Fields<'a> {
+struct Parsed<'a> {
     text: &'a str,
     /// Where each object begins and ends, in the order in which they begin.
     objects: Vec<(u32, u32)>,
@@ -80,7 +80,7 @@ enum Step<'a> {
     Fields(vec::IntoIter<Named<'a>>, bool),
 }
 
-impl<'a> Fields<'a> {
+impl<'a> Parsed<'a> {
     /// Finds them in JSON that is known to be well-formed.
     fn find(text: &'a str) -> Option<Self> {
         let mut found = Self { text, objects: Vec::new(), fields: Vec::new() };

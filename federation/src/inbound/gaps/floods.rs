@@ -32,7 +32,7 @@ struct Told {
 
 impl Script {
     /// Takes the place of their server.
-    async fn replacing(bench: &Bench) -> Self {
+    fn replacing(bench: &Bench) -> Self {
         let script = Self::default();
         let this = script.clone();
         let router = Router::new().fallback(move |request: Request<Body>| {
@@ -147,7 +147,7 @@ async fn checked(bench: &Bench, version: &RoomVersionId, event: Value) -> Checke
 async fn walked(count: usize, bytes: usize, at_once: usize) -> (usize, usize) {
     let bench = bench().await;
     let us = &bench.us.federation;
-    let script = Script::replacing(&bench).await;
+    let script = Script::replacing(&bench);
     *script.0.at_once.lock() = at_once;
     let (last, missing) = script.chain(&bench, count, bytes).await;
     let turn = us.turns().take(&member("them.example"), &bench.room_id).await.unwrap();
@@ -177,7 +177,7 @@ async fn a_gap_without_end_is_walked_for_so_many_bytes() {
 async fn auth_events_without_end_are_followed_for_so_many_steps() {
     let bench = bench().await;
     let us = &bench.us.federation;
-    let script = Script::replacing(&bench).await;
+    let script = Script::replacing(&bench);
     let version = us.rooms().version(&bench.room_id).await.unwrap();
     let prev = us.rooms().newest_events(&bench.room_id).await.unwrap()[0].pdu.id().to_string();
     let mut rests_on = unknown(0);
@@ -198,7 +198,7 @@ async fn auth_events_without_end_are_followed_for_so_many_steps() {
 #[tokio::test]
 async fn a_gap_that_is_open_everywhere_is_closed_at_so_many_places() {
     let bench = bench().await;
-    let script = Script::replacing(&bench).await;
+    let script = Script::replacing(&bench);
     *script.0.at_once.lock() = 50;
     let (last, _) = script.chain(&bench, 40, 1).await;
     let us = bench.us.federation.clone();
@@ -211,7 +211,7 @@ async fn a_gap_that_is_open_everywhere_is_closed_at_so_many_places() {
 #[tokio::test]
 async fn a_state_without_end_is_not_fetched() {
     let bench = bench().await;
-    let script = Script::replacing(&bench).await;
+    let script = Script::replacing(&bench);
     let us = bench.us.federation.clone();
     let version = us.rooms().version(&bench.room_id).await.unwrap();
     let last = message(&bench, 1, &unknown(0), &auth_here(&bench).await, "last");
@@ -255,7 +255,7 @@ async fn of_an_auth_chain_only_what_is_missing_is_kept() {
     let last = checked(&bench, &version, last).await;
     let turn = us.turns().take(&member("them.example"), &bench.room_id).await.unwrap();
     let mut filling = Filling::new(us, &turn, version, 0);
-    assert!(filling.fetch_auth(&last, &[levels.clone()]).await.unwrap());
+    assert!(filling.fetch_auth(&last, std::slice::from_ref(&levels)).await.unwrap());
     assert!(bench.standing(&levels).await.is_some());
     for id in &others {
         assert_eq!(bench.standing(id).await, None, "nobody asked for it");

@@ -35,7 +35,7 @@ async fn ask_and_go(world: &World, from: &str, user: &TestUser, path: &str, body
             () = sent => {}
         }
     };
-    timeout(Duration::from_secs(30), asking).await.expect("the other server is asked");
+    timeout(Duration::from_secs(30), asking).await.unwrap();
 }
 
 #[tokio::test]

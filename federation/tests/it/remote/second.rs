@@ -82,8 +82,8 @@ async fn second_grants(what: &'static str, rule: &str) {
         let path = via_path(what, room_id.as_str(), &["p.test", "a.test"]);
         bob.post_ok(&path, json!({})).await;
         assert_eq!(membership(&ann, &room_id, &bob.user_id).await, what, "{answer}");
-        let sent = |version| peer.heard(&format!("/_matrix/federation/{version}/{send}/"));
-        assert!(!sent("v1").is_empty() || !sent("v2").is_empty(), "it was tried");
+        let pushed = |version| peer.heard(&format!("/_matrix/federation/{version}/{send}/"));
+        assert!(!pushed("v1").is_empty() || !pushed("v2").is_empty(), "it was tried");
     }
     silence(&world, "p.test", "make_");
     let room_id = ann.create_room(room.clone()).await;

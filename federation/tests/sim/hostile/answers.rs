@@ -42,7 +42,9 @@ fn backfill_takes_no_forged_events() {
         let last = room.sign(last);
         room.lets_in(&[room.id_of(&last)], &room.state, &[]);
         room.join().await.unwrap();
-        let told = [&[last.clone()], mixed.events().as_slice(), &[first.clone()]].concat();
+        let told =
+            [std::slice::from_ref(&last), mixed.events().as_slice(), std::slice::from_ref(&first)]
+                .concat();
         scene.peer.answers(BACKFILL, 200, pdus(&scene, &told));
         room.tells_state_with(&[]);
         assert!(backfill(&scene, &room.room_id).await);

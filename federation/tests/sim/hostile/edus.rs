@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::{Scene, new_room, peer::Peer, play};
 
-async fn send(scene: &Scene, id: &str, edu: serde_json::Value) {
+async fn send(scene: &Scene, id: &str, edu: Value) {
     let (status, answer) =
         scene.peer.transaction(&scene.victim.name, id, Vec::new(), vec![edu]).await;
     assert_eq!(status, 200, "{answer}");
