@@ -173,6 +173,8 @@ async fn servers_tell_each_other_of_devices_and_cross_signing_keys() {
         let path = crate::support::via_path("join", room_id.as_str(), &["b.test"]);
         let (status, answer) = ann.json(Method::POST, &path, Some(json!({}))).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
+        // Members who were left out of the join's answer come behind it.
+        world.wait_for_membership(&ann, &room_id, &bob.user_id, "join").await;
     }
     let asked = world.count_requests("a.test", &format!("{LIST}{}", encode(id)));
     query(&ann, &bob.user_id).await;

@@ -106,7 +106,9 @@ async fn a_restricted_room_is_joined_by_its_condition() {
             "allow": [{ "type": "m.room_membership", "room_id": hall }],
         },
     });
-    let room_id = ann.create_room(json!({ "initial_state": [rules] })).await;
+    let powers = json!({ "invite": 50 });
+    let room = json!({ "initial_state": [rules], "power_level_content_override": powers });
+    let room_id = ann.create_room(room).await;
     let path = via_path("join", room_id.as_str(), &["a.test"]);
     assert_eq!(bob.post(&path, json!({})).await.0, StatusCode::FORBIDDEN);
     bob.post_ok(&via_path("join", hall.as_str(), &["a.test"]), json!({})).await;
