@@ -9,8 +9,8 @@ import time
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MODULES = ["chat", "websocket", "bad_input", "endpoint_coverage", "kill_under_load", "federation",
-           "federation_outages"]
+MODULES = ["chat", "websocket", "bad_input", "endpoint_coverage", "kill_under_load", "encryption",
+           "federation", "federation_outages"]
 
 
 class TimedResult(unittest.TextTestResult):
