@@ -11,6 +11,7 @@ use hearth_users::Users;
 
 use crate::{
     FederationConfig, FederationError,
+    arrivals::Arrivals,
     check::PduChecker,
     client::Client,
     destinations::Destinations,
@@ -54,6 +55,7 @@ struct Inner {
     destinations: Destinations,
     outbound: Outbound,
     turns: inbound::Turns,
+    arrivals: Arrivals,
     holes: inbound::Holes,
     tasks: Tasks,
 }
@@ -114,6 +116,7 @@ impl Federation {
             destinations,
             outbound,
             turns,
+            arrivals: Arrivals::default(),
             holes,
             tasks,
         })))
@@ -157,6 +160,11 @@ impl Federation {
     /// Who fills the gaps of which room.
     pub(crate) fn turns(&self) -> &inbound::Turns {
         &self.0.turns
+    }
+
+    /// Rooms that this server is about to be in.
+    pub(crate) fn arrivals(&self) -> &Arrivals {
+        &self.0.arrivals
     }
 
     /// Events that nobody told so far.

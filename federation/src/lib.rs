@@ -12,6 +12,7 @@
 //! rebuilt from its own fields; every fetch is bounded in count, depth, bytes and time; a destination has
 //! at most one transaction in flight; time, randomness and the network enter by parameters.
 
+mod arrivals;
 pub mod check;
 pub mod client;
 pub mod config;

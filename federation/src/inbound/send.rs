@@ -299,13 +299,17 @@ fn by_room(pdus: Vec<Box<RawValue>>) -> BTreeMap<OwnedRoomId, Vec<Box<RawValue>>
     rooms
 }
 
-/// The version of a room that this server is in. What is left of others is not kept up to date.
+/// The version of a room that this server is in, or will be in when a join under way has ended. What is
+/// left of others is not kept up to date.
 async fn version_of_resident(
     federation: &Federation,
     room_id: &RoomId,
 ) -> Result<RoomVersionId, RoomError> {
-    if federation.rooms().is_resident(room_id).await? {
-        federation.rooms().version(room_id).await
+    let rooms = federation.rooms();
+    if rooms.is_resident(room_id).await?
+        || federation.arrivals().awaited(room_id).await && rooms.is_resident(room_id).await?
+    {
+        rooms.version(room_id).await
     } else {
         Err(RoomError::UnknownRoom)
     }

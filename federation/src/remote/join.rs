@@ -98,6 +98,7 @@ impl Remote {
         let is_resident = federation.rooms().is_resident(&wish.room_id).await?;
         request.omit_members = OMIT_MEMBERS && !is_resident;
         let _place = self.answer_places().acquire().await.map_err(|_| RoomError::Busy)?;
+        let _arrival = federation.arrivals().begin(&wish.room_id);
         let answer =
             federation.client().send(server, request, large()).await.map_err(refusal)?.room_state;
         let event = if restricted {

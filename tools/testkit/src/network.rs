@@ -44,6 +44,8 @@ pub enum Fate {
     Arrives,
     /// It arrives after this time.
     Late(Duration),
+    /// It arrives at once; its answer takes this time.
+    AnswerLate(Duration),
     /// It never arrives: the sender is told that nobody is there.
     Lost,
     /// It arrives, but its answer does not.
@@ -194,13 +196,16 @@ impl Wire {
             Fate::Lost => return Err(unreachable("the network lost the request")),
             Fate::Silence => std::future::pending::<()>().await,
             Fate::Late(delay) => sleep(delay).await,
-            Fate::Arrives | Fate::AnswerLost | Fate::Twice => {}
+            Fate::Arrives | Fate::AnswerLate(_) | Fate::AnswerLost | Fate::Twice => {}
         }
         let router = router.ok_or_else(|| unreachable("nobody answers under this name"))?;
         if fate == Fate::Twice {
             drop(call(router.clone(), destination, request.clone(), max_bytes).await);
         }
         let answer = call(router, destination, request, max_bytes).await?;
+        if let Fate::AnswerLate(delay) = fate {
+            sleep(delay).await;
+        }
         if fate == Fate::AnswerLost {
             return Err(unreachable("the network lost the answer"));
         }

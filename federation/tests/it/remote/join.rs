@@ -1,5 +1,8 @@
 //! Joining rooms of other servers.
 
+use std::time::Duration;
+
+use hearth_testkit::Fate;
 use http::StatusCode;
 use serde_json::json;
 
@@ -140,5 +143,25 @@ async fn a_room_that_was_left_is_joined_again() {
     let since = bob.now().await;
     let event_id = ann.send_text(&room_id, "back again").await;
     assert_ne!(missed, event_id);
+    world.wait_for_event(&bob, &since, &room_id, &event_id).await;
+}
+
+#[tokio::test]
+async fn what_is_said_while_a_join_is_under_way_is_not_lost() {
+    let world = World::start(&["a.test", "b.test"]).await;
+    let (ann, bob) = (world.user("a.test", "ann").await, world.user("b.test", "bob").await);
+    let room_id = ann.create_public_room().await;
+    world.network().judge(|passage| {
+        let is_join = passage.path.contains("/send_join/");
+        if is_join { Fate::AnswerLate(Duration::from_secs(2)) } else { Fate::Arrives }
+    });
+    let path = via_path("join", room_id.as_str(), &["a.test"]);
+    let since = bob.now().await;
+    let join = bob.post_ok(&path, json!({}));
+    let said = async {
+        world.wait_for_membership(&ann, &room_id, &bob.user_id, "join").await;
+        ann.send_text(&room_id, "welcome").await
+    };
+    let (_, event_id) = tokio::join!(join, said);
     world.wait_for_event(&bob, &since, &room_id, &event_id).await;
 }
