@@ -120,6 +120,8 @@ async fn a_restricted_room_is_joined_by_its_condition() {
     // Nobody of this server may let others in: the other server does.
     let bea = world.user("b.test", "bea").await;
     bea.join(&hall).await;
+    // The other server judges by what it has heard of.
+    world.wait_for_membership(&ann, &hall, &bea.user_id, "join").await;
     bea.join(&room_id).await;
     assert_eq!(membership(&ann, &room_id, &bea.user_id).await, "join");
     // What comes with that becomes part of a state that is whole: nobody is left out of it.
