@@ -5,6 +5,7 @@ mod command;
 mod configuration;
 mod demo;
 mod federation;
+mod kills;
 mod life;
 mod tls;
 mod users;

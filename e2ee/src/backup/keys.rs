@@ -11,10 +11,13 @@ use crate::{
     schema::{BACKUP_KEYS, BACKUP_VERSIONS, BackupKeyRow, BackupVersionRow},
 };
 
-/// Keys that one commit writes or deletes.
-const KEYS_PER_COMMIT: usize = 100;
-/// Bytes that one commit writes, give or take one key.
-const BYTES_PER_COMMIT: usize = 2 << 20;
+/// Keys that one commit writes or deletes: more than clients send at once (a hundred or two), so that a
+/// request is there as a whole or not at all, and no more than a commit has room for.
+const KEYS_PER_COMMIT: usize = 900;
+/// Bytes that one commit writes, give or take one key; below what the store takes.
+const BYTES_PER_COMMIT: usize = 3 << 20;
+/// Keys that are looked up without a job of their own.
+const LOOKED_UP_INLINE: usize = 100;
 /// Keys of one version: as many as a very busy user has in years.
 const MAX_KEYS: u64 = 200_000;
 /// The longest session ID in bytes: with a user and a room ID it fits a key of the store.
@@ -85,7 +88,8 @@ impl Selection {
 
 impl E2ee {
     /// Adds keys to the current version; of two for a session the better one stays. A request that is
-    /// larger than one commit is written in several, each of which is whole in itself.
+    /// too large for one commit, as those of clients are not, is written in several, each of which is
+    /// whole in itself.
     ///
     /// # Errors
     ///
@@ -128,7 +132,7 @@ impl E2ee {
             .iter()
             .map(|((room_id, session_id), _)| (number, room_id.clone(), session_id.clone()))
             .collect();
-        let known = self.store().get_many(&BACKUP_KEYS, owner, &places).await?;
+        let known = self.known_keys(owner, &places).await?;
         let mut commit = Commit::new(owner);
         let mut added = 0;
         for ((place, known), (_, row)) in places.iter().zip(known).zip(chunk) {
@@ -152,6 +156,21 @@ impl E2ee {
         self.store().commit(commit).await?;
         *version = changed;
         Ok(())
+    }
+
+    async fn known_keys(
+        &self,
+        owner: &OwnedUserId,
+        places: &[Place],
+    ) -> Result<Vec<Option<BackupKeyRow>>, StoreError> {
+        if places.len() <= LOOKED_UP_INLINE {
+            return self.store().get_many(&BACKUP_KEYS, owner, places).await;
+        }
+        let (owner, places) = (owner.clone(), places.to_vec());
+        let read = move |snapshot: &Snapshot| {
+            places.iter().map(|place| snapshot.get(&BACKUP_KEYS, &owner, place)).collect()
+        };
+        self.store().bulk(read).await
     }
 
     /// Keys of a version: all, of a room, or of a session.

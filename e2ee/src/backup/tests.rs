@@ -126,6 +126,25 @@ async fn keys_are_read_and_deleted_by_room_and_session() {
 }
 
 #[tokio::test]
+async fn what_clients_upload_at_once_is_one_commit() {
+    let bench = Bench::new().await;
+    let (alice, e2ee) = (bench.user_with_device("alice").await.0, &bench.e2ee);
+    let version = created(e2ee, &alice).await;
+    let many = |from: u64| {
+        let sessions =
+            (from..from + 400).map(|number| (format!("s{number}"), key(number, 0, true)));
+        BackupKeys::from([(room_id!("!a:x").to_owned(), sessions.collect())])
+    };
+    for (from, count) in [(0, 400), (300, 700)] {
+        let before = bench.store.notifier().published();
+        let state = e2ee.add_backup_keys(&alice, &version, many(from)).await.unwrap();
+        assert_eq!(state.count, count);
+        let commits = bench.store.notifier().published().get() - before.get();
+        assert_eq!(commits, 1, "a crash leaves it there as a whole or not at all");
+    }
+}
+
+#[tokio::test]
 async fn a_deletion_that_a_crash_cut_short_is_finished() {
     let bench = Bench::new().await;
     let alice = bench.user_with_device("alice").await.0;
