@@ -83,9 +83,14 @@ impl From<E2eeError> for ApiError {
     }
 }
 
-/// An event that did not pass the first three checks.
+/// An event that did not pass the first three checks. What has not even an ID is not canonical JSON,
+/// which has an error code of its own since room version 6.
 impl From<Dropped> for ApiError {
     fn from(dropped: Dropped) -> Self {
-        Self(MatrixError::invalid_param(format!("the event is not valid: {}", dropped.reason)))
+        let text = format!("the event is not valid: {}", dropped.reason);
+        Self(match dropped.event_id {
+            Some(_) => MatrixError::invalid_param(text),
+            None => MatrixError::bad_json(text),
+        })
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::{extract::State, routing::get};
 use futures_util::{StreamExt as _, stream};
 use hearth_http::{Class, Endpoints, MatrixError, RawJson, Ruma};
 use http::Uri;
@@ -28,6 +29,8 @@ pub(super) fn endpoints() -> Endpoints<Api> {
         .ruma(own_keys)
         .ruma_with(Class::General, query)
         .ruma_with(Class::General, query_batch)
+        // Before v1.6 of the specification a key could be named; older servers still do.
+        .route("/_matrix/key/v2/server/{key_id}", get(own_keys_named))
 }
 
 #[derive(Serialize)]
@@ -37,6 +40,15 @@ struct Answer {
 
 /// `GET /_matrix/key/v2/server`.
 async fn own_keys(api: Api, _: Ruma<get_server_keys::v2::Request>) -> Result<RawJson, MatrixError> {
+    own_answer(&api)
+}
+
+/// `GET /_matrix/key/v2/server/{keyId}`: all keys, whichever is named.
+async fn own_keys_named(State(api): State<Api>) -> Result<RawJson, MatrixError> {
+    own_answer(&api)
+}
+
+fn own_answer(api: &Api) -> Result<RawJson, MatrixError> {
     let keys = api.federation.keys().own_answer();
     json(&keys.map_err(|error| MatrixError::internal(&error))?)
 }

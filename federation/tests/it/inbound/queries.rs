@@ -138,6 +138,8 @@ async fn the_version_and_the_keys_are_told_to_everybody() {
     assert_eq!(own["server_name"], "hs.test");
     assert_eq!(own["verify_keys"].as_object().unwrap().len(), 1);
     assert!(own["signatures"]["hs.test"].is_object() && own["valid_until_ts"].is_u64());
+    let named = ask(Method::GET, "/_matrix/key/v2/server/ed25519%3Aolder", None).await;
+    assert_eq!(named["verify_keys"], own["verify_keys"], "older servers name a key");
 
     // As a notary, it adds its signature to what others say of themselves.
     let query = ask(Method::GET, "/_matrix/key/v2/query/peer.test", None).await;
