@@ -1,19 +1,23 @@
 //! Requests to other servers: signed, gated by the configuration and by backoff, and read back.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use hearth_types::ServerIdentity;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use ruma::{
-    ServerName,
+    OwnedEventId, ServerName,
     api::{
         IncomingResponseExt as _, OutgoingRequest, OutgoingRequestExt as _,
         auth_scheme::{AuthScheme, NoAuthentication},
-        federation::authentication::{ServerSignatures, XMatrixSigningInput},
+        federation::{
+            authentication::{ServerSignatures, XMatrixSigningInput},
+            transactions::send_transaction_message::v1::Request as Transaction,
+        },
         path_builder::SinglePath,
     },
 };
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -49,6 +53,21 @@ struct Inner {
     config: FederationConfig,
     /// Places for requests under way.
     places: Semaphore,
+}
+
+/// What another server says became of the events of a transaction.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Fates {
+    /// By event ID; events that are not there were taken.
+    #[serde(default)]
+    pub(crate) pdus: BTreeMap<OwnedEventId, Fate>,
+}
+
+/// What another server says became of one event.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Fate {
+    /// Why it was not taken, if it was not.
+    pub(crate) error: Option<String>,
 }
 
 impl fmt::Debug for Client {
@@ -103,13 +122,33 @@ impl Client {
     where
         R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath> + Send,
     {
+        self.exchange(destination, request, self.signing(destination), limits).await
+    }
+
+    /// Offers a transaction and reads what becomes of each event. Not all servers say: an object that
+    /// does not is an answer too.
+    pub(crate) async fn offer(
+        &self,
+        destination: &ServerName,
+        transaction: Transaction,
+        limits: Limits,
+    ) -> Result<Fates, RemoteError> {
+        self.not_itself(destination)?;
+        let signing = self.signing(destination);
+        let response = self.answer(destination, transaction, signing, limits).await?;
+        serde_json::from_slice(response.body()).map_err(|error| RemoteError::BadAnswer {
+            server: destination.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+
+    fn signing(&self, destination: &ServerName) -> XMatrixSigningInput<'_> {
         let identity = &self.0.identity;
-        let signing = XMatrixSigningInput::new(
+        XMatrixSigningInput::new(
             identity.server_name().to_owned(),
             destination.to_owned(),
             identity.key_pair(),
-        );
-        self.exchange(destination, request, signing, limits).await
+        )
     }
 
     /// The same for endpoints that need no signature (keys, version).
@@ -136,17 +175,37 @@ impl Client {
     where
         R: OutgoingRequest<PathBuilder = SinglePath>,
     {
+        let answer = self.answer(destination, request, authentication, limits).await?;
+        let (head, body) = answer.into_parts();
+        R::IncomingResponse::try_from_http_response(Response::from_parts(head, &body)).map_err(
+            |error| RemoteError::BadAnswer {
+                server: destination.to_owned(),
+                reason: error.to_string(),
+            },
+        )
+    }
+
+    /// A successful answer as it came.
+    async fn answer<R>(
+        &self,
+        destination: &ServerName,
+        request: R,
+        authentication: <R::Authentication as AuthScheme>::Input<'_>,
+        limits: Limits,
+    ) -> Result<Response<Bytes>, RemoteError>
+    where
+        R: OutgoingRequest<PathBuilder = SinglePath>,
+    {
         let _turn = self.turn(destination, limits).await?;
-        let bad =
-            |reason: String| RemoteError::BadAnswer { server: destination.to_owned(), reason };
         // The transport knows the authority.
         let request = request
             .try_into_http_request::<BytesMut>("", authentication, ())
-            .map_err(|error| bad(format!("the request cannot be written: {error}")))?
+            .map_err(|error| RemoteError::BadAnswer {
+                server: destination.to_owned(),
+                reason: format!("the request cannot be written: {error}"),
+            })?
             .map(BytesMut::freeze);
-        let (head, body) = self.deliver(destination, request, limits).await?.into_parts();
-        R::IncomingResponse::try_from_http_response(Response::from_parts(head, &body))
-            .map_err(|error| bad(error.to_string()))
+        self.deliver(destination, request, limits).await
     }
 
     /// Nobody serves itself over the network: to ask is some caller's mistake, and may be a stranger's

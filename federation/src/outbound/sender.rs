@@ -25,7 +25,7 @@ use ruma::{
     OwnedServerName, OwnedTransactionId, ServerName,
     api::federation::transactions::{
         edu::{Edu, PresenceUpdate},
-        send_transaction_message::v1::{Request, Response},
+        send_transaction_message::v1::Request,
     },
     serde::Raw,
 };
@@ -40,6 +40,7 @@ use super::{
 };
 use crate::{
     RemoteError,
+    client::Fates,
     transport::{Limits, TransportError},
 };
 
@@ -239,9 +240,9 @@ impl Inner {
         request.pdus = pdus;
         request.edus = edus;
         let limits = Limits { max_bytes: ANSWER_BYTES, ..self.client.limits() };
-        match self.client.send(server, request, limits).await {
-            Ok(response) => {
-                log_fates(server, &response);
+        match self.client.offer(server, request, limits).await {
+            Ok(fates) => {
+                log_fates(server, &fates);
                 Outcome::Delivered
             }
             Err(error) => self.outcome(server, error),
@@ -301,9 +302,9 @@ fn pause_after(error: &RemoteError, before: u32, first_s: u64) -> Duration {
 }
 
 /// What the other server says about each event concerns its own view of the room alone.
-fn log_fates(server: &ServerName, response: &Response) {
-    for (event_id, fate) in &response.pdus {
-        if let Err(reason) = fate {
+fn log_fates(server: &ServerName, fates: &Fates) {
+    for (event_id, fate) in &fates.pdus {
+        if let Some(reason) = &fate.error {
             tracing::debug!(%server, %event_id, reason, "another server refused an event");
         }
     }

@@ -48,6 +48,8 @@ enum Mode {
     Masked(u16),
     /// Takes everything, and says too much about it.
     Verbose,
+    /// Takes everything, and says nothing of what becomes of it.
+    Terse,
     /// Fails, and asks to be spared for so many seconds.
     Asks(&'static str),
     /// Does not answer.
@@ -144,7 +146,9 @@ impl Transport for Network {
         if matches!(mode, Some(Mode::LosesAnswers)) {
             return Err(TransportError::TimedOut(server));
         }
-        Ok(Response::new(Bytes::from_static(b"{\"pdus\":{}}")))
+        let answer: &[u8] =
+            if matches!(mode, Some(Mode::Terse)) { b"{}" } else { b"{\"pdus\":{}}" };
+        Ok(Response::new(Bytes::from_static(answer)))
     }
 }
 

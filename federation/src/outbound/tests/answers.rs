@@ -49,6 +49,16 @@ async fn answers_that_are_too_large_do_not_have_it_repeated_every_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_says_nothing_of_the_events_has_taken_them() {
+    let world = World::new().await;
+    world.network().set(there(), Some(Mode::Terse));
+    let texts = world.say_all(0..3).await;
+    after_s(100).await;
+    assert_eq!(world.network().texts(there()), texts, "each came once");
+    assert!(world.outbound.report().await.unwrap().iter().all(DestinationReport::is_well));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_to_be_spared_in_the_head_of_the_answer_is() {
     let world = World::new().await;
     world.network().set(there(), Some(Mode::Asks("300")));
