@@ -68,6 +68,9 @@ impl From<UsersError> for ApiError {
             E::PushRule(refused) => push_rule(refused, text),
             E::Remote(_) => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
             E::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
+            E::TooManyGuesses { retry_in_ms } => {
+                MatrixError::limit_exceeded(Duration::from_millis(retry_in_ms))
+            }
             E::Store(_) | E::Commit(_) | E::Internal(_) => MatrixError::internal(&text),
         })
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hearth_http::{MatrixError, Ruma};
-use hearth_users::{UiaChallenge, UiaError, UiaFlow, UiaOutcome, UiaProof, UiaRequest};
+use hearth_users::{Guesser, UiaChallenge, UiaError, UiaFlow, UiaOutcome, UiaProof, UiaRequest};
 use ruma::{
     UserId,
     api::{
@@ -31,15 +31,16 @@ pub(crate) async fn confirm_password<T>(
 ) -> Result<(), ApiError> {
     let user_id = request.identity.user_id();
     let flows = [vec![AuthType::Password]];
-    interact(app, request, Some(user_id), &flows, auth, Bound::Body).await.map(drop)
+    let whose = Some((user_id, Guesser::Session));
+    interact(app, request, whose, &flows, auth, Bound::Body).await.map(drop)
 }
 
 /// Passes the request on once one of the flows is complete; otherwise the error is the 401 that says
-/// what to do next.
+/// what to do next. `whose` password counts, and who shows it.
 pub(crate) async fn interact<T, I>(
     app: &ClientApi,
     request: &Ruma<T, I>,
-    user_id: Option<&UserId>,
+    whose: Option<(&UserId, Guesser)>,
     flows: &[UiaFlow],
     auth: Option<&AuthData>,
     bound: Bound,
@@ -48,8 +49,10 @@ pub(crate) async fn interact<T, I>(
         Bound::Body => without_auth(&request.json),
         Bound::Path => Vec::new(),
     };
+    let user_id = whose.map(|(user_id, _)| user_id);
+    let guesser = whose.map_or(Guesser::Address(request.address), |(_, guesser)| guesser);
     let tied_to = UiaRequest::new("", request.uri.path(), user_id, &body);
-    match app.users().uia(&tied_to, flows, user_id, auth).await? {
+    match app.users().uia(&tied_to, flows, user_id, guesser, auth).await? {
         UiaOutcome::Done(proof) => Ok(proof),
         UiaOutcome::Challenge(challenge) => Err(MatrixError::from(info(challenge)).into()),
     }

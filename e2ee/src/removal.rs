@@ -72,6 +72,10 @@ impl DeviceKeeper for Keeper {
             DeviceChange::Removed(device_ids) => {
                 e2ee.add_removal(commit, user_id, device_ids).await
             }
+            DeviceChange::Deactivating => {
+                commit.put(&SWEEPS, &user_id.to_owned(), &WHOLE_ACCOUNT.into(), &());
+                Ok(false)
+            }
             DeviceChange::Deactivated => e2ee.add_deactivation(commit, user_id).await,
         };
         let list_changes = added.map_err(|error| match error {
@@ -88,7 +92,7 @@ impl DeviceKeeper for Keeper {
         let list_changed = self.changing.lock().remove(user_id);
         let Some(e2ee) = self.e2ee() else { return };
         match change {
-            DeviceChange::Renamed(_) => {}
+            DeviceChange::Renamed(_) | DeviceChange::Deactivating => {}
             DeviceChange::Removed(device_ids) => e2ee.removed(user_id, device_ids).await,
             DeviceChange::Deactivated => match e2ee.unswept(user_id).await {
                 Ok(rest) => e2ee.removed(user_id, &rest).await,
@@ -225,9 +229,21 @@ impl E2ee {
             Ok(sweeps)
         };
         for (user_id, device_id) in self.store().bulk(read).await? {
-            self.finish_removal(&user_id, device_id).await;
+            if device_id.as_str() == WHOLE_ACCOUNT {
+                self.finish_deactivation(&user_id).await;
+            } else {
+                self.finish_removal(&user_id, device_id).await;
+            }
         }
         Ok(())
+    }
+
+    /// Deactivates once more an account that was being deactivated: whoever asked for it cannot get in to
+    /// ask again. What is done already is done twice; the last sweep comes a while later.
+    async fn finish_deactivation(&self, user_id: &UserId) {
+        if let Err(error) = self.users().deactivate(user_id, false).await {
+            tracing::error!(%error, %user_id, "a deactivated account leaves rows behind");
+        }
     }
 
     /// Sweeps for the last time, in a turn of its own.

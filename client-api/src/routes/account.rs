@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hearth_http::{MatrixError, RawJson, Ruma};
-use hearth_users::{NewAccount, NewSession};
+use hearth_users::{Guesser, NewAccount, NewSession};
 use ruma::{
     OwnedDeviceId, OwnedUserId, UserId,
     api::client::{
@@ -143,7 +143,8 @@ pub(crate) async fn change_password(
 ) -> Result<change_password::v3::Response, ApiError> {
     let user_id = whose(&app, request.identity.as_ref(), request.auth.as_ref())?;
     let flows = [vec![AuthType::Password]];
-    interact(&app, &request, Some(&user_id), &flows, request.auth.as_ref(), Bound::Body).await?;
+    let whose = Some((&*user_id, guesser(&request)));
+    interact(&app, &request, whose, &flows, request.auth.as_ref(), Bound::Body).await?;
     let kept = request.identity.as_ref().map(LocalUser::device_id);
     let end_sessions_but = request.logout_devices.then_some(kept);
     app.users().change_password(&user_id, &request.new_password, end_sessions_but).await?;
@@ -157,7 +158,8 @@ pub(crate) async fn deactivate(
 ) -> Result<deactivate::v3::Response, ApiError> {
     let user_id = whose(&app, request.identity.as_ref(), request.auth.as_ref())?;
     let flows = [vec![AuthType::Password]];
-    interact(&app, &request, Some(&user_id), &flows, request.auth.as_ref(), Bound::Body).await?;
+    let whose = Some((&*user_id, guesser(&request)));
+    interact(&app, &request, whose, &flows, request.auth.as_ref(), Bound::Body).await?;
     // In this order: whoever is interrupted in between can still log in and ask again.
     leave_all(&app, &user_id).await?;
     app.users().deactivate(&user_id, request.erase).await?;
@@ -177,6 +179,14 @@ pub(crate) async fn openid_token(
         app.identity().server_name().to_owned(),
         Duration::from_secs(token.expires_in_s),
     ))
+}
+
+/// Who shows the password of a request that may come with or without a token.
+fn guesser<T>(request: &Ruma<T, Option<LocalUser>>) -> Guesser {
+    match &request.identity {
+        Some(_) => Guesser::Session,
+        None => Guesser::Address(request.address),
+    }
 }
 
 /// Whose account a request is about that may come with or without a token: the token's owner, else the

@@ -55,7 +55,7 @@ pub(crate) async fn login(
                     .into());
                 }
             };
-            users.login_with_password(named, &password.password).await?
+            users.login_with_password(named, &password.password, request.address).await?
         }
         LoginInfo::Token(token) => users.login_with_token(&token.token).await?,
         _ => return Err(MatrixError::bad_request("This login type is not offered").into()),

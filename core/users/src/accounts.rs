@@ -214,9 +214,9 @@ impl Users {
             let mut commit = account_commit(&user_id, &row);
             commit.delete(&PROFILES, &user_id, &());
             users.inner.sessions.remove_user(&user_id);
-            users.store().commit(commit).await?;
-            // From here on nobody gets in any more; what follows only tidies up, and a crash leaves
-            // it to the next call.
+            users.commit_change(&user_id, DeviceChange::Deactivating, commit).await?;
+            // From here on nobody gets in any more; what follows only tidies up. The device keeper knows
+            // from this commit on that it is due: it calls this again after a crash.
             users.inner.directory.write().remove(&user_id);
             users.delete_all_devices_now(&user_id, None).await?;
             let kept = Commit::new(&user_id);

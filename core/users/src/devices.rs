@@ -18,6 +18,9 @@ pub(crate) const DEVICES_SEEN: Keyspace<OwnedUserId, OwnedDeviceId, SeenRow> =
 
 /// Devices deleted by one commit: seven operations each at most, and eight of the keeper's.
 const DEVICES_PER_COMMIT: usize = 50;
+/// Devices of one user. People have dozens in years; what logs in anew each time it starts would make
+/// thousands, which everybody who asks for this user's keys would be told.
+pub(crate) const MAX_DEVICES: usize = 500;
 /// The longest name of a device in bytes.
 const MAX_NAME_BYTES: usize = 1024;
 /// A device is noted at most this often.
@@ -162,6 +165,26 @@ impl Users {
             users.delete_devices_now(&user_id, &device_ids).await
         })
         .await
+    }
+
+    /// Under the user's lock: ends the sessions that were not in use for the longest time, as many as must
+    /// go for one more to come.
+    pub(crate) async fn make_room_for_device(
+        &self,
+        user_id: &OwnedUserId,
+    ) -> Result<(), UsersError> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let count = self.page_all(&DEVICES, user_id, all).await?.len();
+        let surplus = (count + 1).saturating_sub(MAX_DEVICES);
+        if surplus == 0 {
+            return Ok(());
+        }
+        let mut devices = self.devices(user_id).await?;
+        devices.sort_by_key(|device| device.last_seen_ts_ms);
+        let unused = devices.into_iter().take(surplus).map(|device| device.device_id);
+        let gone = self.delete_devices_now(user_id, &unused.collect::<Vec<_>>()).await?;
+        tracing::info!(%user_id, ?gone, "has as many devices as one may have: the least used went");
+        Ok(())
     }
 
     /// Under the user's lock: deletes all devices but one.
@@ -341,6 +364,37 @@ mod tests {
         assert_eq!(users.device(&alice, &one).await.unwrap(), None);
         let left = users.devices(&alice).await.unwrap();
         assert_eq!(left.into_iter().map(|device| device.device_id).collect::<Vec<_>>(), [two]);
+    }
+
+    #[tokio::test]
+    async fn whoever_has_very_many_devices_loses_the_least_used() {
+        let bench = Bench::new().await;
+        let alice = bench.user("alice").await;
+        let users = &bench.users;
+        let login = async || {
+            bench.advance_s(1);
+            let tokens = users.create_session(&alice, NewSession::default()).await.unwrap();
+            users.note_login(&alice, &tokens.device_id, None);
+            tokens
+        };
+        let (first, second) = (login().await, login().await);
+        for _ in 2..MAX_DEVICES {
+            login().await;
+        }
+        assert_eq!(users.devices(&alice).await.unwrap().len(), MAX_DEVICES);
+        bench.advance_s(300);
+        let session = users.authenticate(&first.access_token).await.unwrap();
+        users.note_seen(&session, None);
+        // Logging in again on a device makes none more.
+        let again =
+            NewSession { device_id: Some(second.device_id.clone()), ..NewSession::default() };
+        let second = users.create_session(&alice, again).await.unwrap();
+        assert!(users.authenticate(&first.access_token).await.is_ok());
+        let last = login().await;
+        assert_eq!(users.devices(&alice).await.unwrap().len(), MAX_DEVICES);
+        assert!(users.authenticate(&first.access_token).await.is_ok());
+        assert!(users.authenticate(&second.access_token).await.is_err(), "seen least lately");
+        assert!(users.authenticate(&last.access_token).await.is_ok());
     }
 
     #[tokio::test]

@@ -29,6 +29,12 @@ pub enum UsersError {
     /// User name, password or login token is wrong; which one is not told (`M_FORBIDDEN`).
     #[error("wrong user name or password")]
     WrongCredentials,
+    /// Too many wrong passwords of this user came from there (`M_LIMIT_EXCEEDED`).
+    #[error("too many wrong passwords")]
+    TooManyGuesses {
+        /// Milliseconds until more are checked.
+        retry_in_ms: u64,
+    },
     /// The account was deactivated (`M_USER_DEACTIVATED`).
     #[error("the account is deactivated")]
     Deactivated,
@@ -38,7 +44,8 @@ pub enum UsersError {
     /// No such device of this user (`M_NOT_FOUND`).
     #[error("no such device")]
     DeviceNotFound,
-    /// A device ID that cannot be used: empty or longer than 255 bytes (`M_INVALID_PARAM`).
+    /// A device ID that cannot be used: empty, longer than 255 bytes, with a NUL, or the star that means
+    /// all devices (`M_INVALID_PARAM`).
     #[error("not a usable device ID")]
     InvalidDeviceId,
     /// The refresh or access token is unknown or has expired (`M_UNKNOWN_TOKEN`).

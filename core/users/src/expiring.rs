@@ -38,6 +38,11 @@ impl<K: Clone + Eq + Hash, V> Expiring<K, V> {
         self.entries.insert(key, (expires_ms, value));
     }
 
+    /// When this entry goes, if it is there.
+    pub(crate) fn expires_ms(&self, key: &K) -> Option<u64> {
+        self.entries.get(key).map(|(expires_ms, _)| *expires_ms)
+    }
+
     pub(crate) fn get_mut(&mut self, now_ms: u64, key: &K) -> Option<&mut V> {
         self.entries.get_mut(key).filter(|(expires, _)| *expires > now_ms).map(|(_, value)| value)
     }

@@ -18,6 +18,7 @@ mod directory;
 mod error;
 mod expiring;
 mod filters;
+mod guesses;
 mod ignored;
 mod invites;
 mod log;
@@ -43,6 +44,7 @@ pub use self::{
     devices::Device,
     directory::DirectoryMatch,
     error::{AuthError, UsersError},
+    guesses::Guesser,
     log::{LogKind, ReceiptLog},
     openid::OpenIdToken,
     presence::{Presence, PresenceAudience, PresenceGuard, RemotePresence},

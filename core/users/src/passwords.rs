@@ -1,18 +1,24 @@
 //! Password hashes: argon2id, computed off the async threads, a few at a time.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use argon2::{Algorithm, Argon2, PasswordHasher as _, PasswordVerifier, Version};
 use ruma::{OwnedUserId, UserId};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{Argon2Config, Users, UsersError, tokens::random_bytes};
+use crate::{Argon2Config, Guesser, Users, UsersError, tokens::random_bytes};
 
 /// Jobs that may wait for their turn; more are told to come back later.
 const MAX_WAITING: usize = 512;
+/// Of these, so many by users who confirm a request of a session that they have: the others are for
+/// those who want to log in.
+const MAX_CONFIRMING: usize = 128;
 /// The longest password in bytes: more protects nobody.
 const MAX_PASSWORD_BYTES: usize = 1024;
 
@@ -22,6 +28,7 @@ pub(crate) struct PasswordHasher {
     argon2: Argon2<'static>,
     turns: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
+    confirming: Arc<Semaphore>,
     /// What passwords of users who are not there are compared with.
     decoy: Arc<OnceLock<String>>,
 }
@@ -44,6 +51,7 @@ impl PasswordHasher {
             argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
             turns: Arc::new(Semaphore::new(config.concurrency)),
             waiting: Arc::default(),
+            confirming: Arc::new(Semaphore::new(MAX_CONFIRMING)),
             decoy: Arc::default(),
         })
     }
@@ -74,10 +82,16 @@ impl PasswordHasher {
     }
 
     /// Without a hash the same work is done against a decoy, and the answer is no.
-    async fn verify(&self, password: String, expected: Option<String>) -> Result<bool, UsersError> {
+    async fn verify(
+        &self,
+        password: String,
+        expected: Option<String>,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<bool, UsersError> {
         let argon2 = self.argon2.clone();
         let decoy = Arc::clone(&self.decoy);
         self.run(move || {
+            let _held = place;
             let exists = expected.is_some();
             let expected = match (expected, decoy.get()) {
                 (Some(expected), _) => expected,
@@ -122,23 +136,45 @@ impl Users {
         user_id: &UserId,
         password: &str,
     ) -> Result<bool, UsersError> {
+        self.check_password(user_id, password, None).await
+    }
+
+    /// The same for who has a session already and confirms a request of it.
+    pub(crate) async fn confirm_password(
+        &self,
+        user_id: &UserId,
+        password: &str,
+    ) -> Result<bool, UsersError> {
+        let place = Arc::clone(&self.inner.passwords.confirming).try_acquire_owned();
+        let place = place.map_err(|_| UsersError::Busy("password checks"))?;
+        self.check_password(user_id, password, Some(place)).await
+    }
+
+    async fn check_password(
+        &self,
+        user_id: &UserId,
+        password: &str,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<bool, UsersError> {
         if password.len() > MAX_PASSWORD_BYTES {
             return Ok(false);
         }
         let hash = self.account_row(user_id).await?.and_then(|row| row.password_hash);
-        self.inner.passwords.verify(password.to_owned(), hash).await
+        self.inner.passwords.verify(password.to_owned(), hash, place).await
     }
 
     /// Who logs in with this name (a localpart, or a user ID of this server) and password:
     /// [`UsersError::WrongCredentials`], [`UsersError::Deactivated`] or [`UsersError::Locked`] if
-    /// nobody does.
+    /// nobody does, [`UsersError::TooManyGuesses`] if too many wrong ones came from this address.
     pub async fn login_with_password(
         &self,
         user: &str,
         password: &str,
+        address: Option<IpAddr>,
     ) -> Result<OwnedUserId, UsersError> {
         let user_id = self.local_user_id(user).ok_or(UsersError::WrongCredentials)?;
-        let correct = self.verify_password(&user_id, password).await?;
+        let guesser = Guesser::Address(address);
+        let correct = self.guess_password(&user_id, password, guesser).await?;
         let account = self.account(&user_id).await?.ok_or(UsersError::WrongCredentials)?;
         if account.is_deactivated {
             return Err(UsersError::Deactivated);
@@ -171,7 +207,7 @@ mod tests {
         let bench = Bench::new().await;
         let alice = bench.user("alice").await;
         let login = async |user: &str, password: &str| {
-            bench.users.login_with_password(user, password).await
+            bench.users.login_with_password(user, password, None).await
         };
         assert_eq!(login("alice", "correct horse").await.unwrap(), alice);
         assert_eq!(login("Alice", "correct horse").await.unwrap(), alice);
@@ -193,11 +229,28 @@ mod tests {
         let bench = Bench::new().await;
         let alice = bench.user("alice").await;
         bench.users.set_locked(&alice, true).await.unwrap();
-        let login = async |password: &str| bench.users.login_with_password("alice", password).await;
+        let login =
+            async |password: &str| bench.users.login_with_password("alice", password, None).await;
         assert!(matches!(login("correct horse").await, Err(UsersError::Locked)));
         assert!(matches!(login("wrong horse").await, Err(UsersError::WrongCredentials)));
         bench.users.deactivate(&alice, false).await.unwrap();
         assert!(matches!(login("correct horse").await, Err(UsersError::Deactivated)));
+    }
+
+    #[tokio::test]
+    async fn those_who_confirm_leave_places_to_those_who_log_in() {
+        let bench = Bench::new().await;
+        let alice = bench.user("alice").await;
+        let all = u32::try_from(MAX_CONFIRMING).unwrap();
+        let confirming = Arc::clone(&bench.users.inner.passwords.confirming);
+        let others = confirming.acquire_many_owned(all).await.unwrap();
+        let confirmed = bench.users.confirm_password(&alice, "correct horse").await;
+        assert!(matches!(confirmed, Err(UsersError::Busy(_))));
+        bench.users.login_with_password("alice", "correct horse", None).await.unwrap();
+        drop(others);
+        assert!(bench.users.confirm_password(&alice, "correct horse").await.unwrap());
+        let free = bench.users.inner.passwords.confirming.available_permits();
+        assert_eq!(free, MAX_CONFIRMING);
     }
 
     #[tokio::test]

@@ -32,6 +32,9 @@ pub enum DeviceChange<'a> {
     Renamed(&'a OwnedDeviceId),
     /// Devices go, with their sessions.
     Removed(&'a [OwnedDeviceId]),
+    /// The account is being deactivated: nobody gets in any more, its devices are still there. Whoever keeps
+    /// something must remember it with this commit, and call [`Users::deactivate`] again after a crash.
+    Deactivating,
     /// The account is deactivated; its devices have gone.
     Deactivated,
 }

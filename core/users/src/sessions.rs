@@ -77,6 +77,15 @@ impl SessionCache {
     }
 }
 
+/// Can a device have this ID? A star means all devices to those who send messages to them.
+fn check_device_id(device_id: &DeviceId) -> Result<(), UsersError> {
+    let id = device_id.as_str();
+    if id.is_empty() || id.len() > MAX_ID_BYTES || id.contains('\0') || id == "*" {
+        return Err(UsersError::InvalidDeviceId);
+    }
+    Ok(())
+}
+
 /// Login tokens and whom they log in.
 #[derive(Debug)]
 pub(crate) struct LoginTokens(Expiring<TokenHash, OwnedUserId>);
@@ -170,6 +179,29 @@ impl Users {
         self.session(session.token_hash()).await
     }
 
+    /// Does this device still have the session with this access token? Who changes what belongs to a device
+    /// asks in the user's [turn](Users::in_turn).
+    ///
+    /// # Errors
+    ///
+    /// [`UsersError::UnknownToken`]: the device has gone, or logged in anew or refreshed its tokens
+    /// (then with `soft_logout`, so that the client looks for newer ones).
+    pub async fn must_be_session(
+        &self,
+        user_id: &UserId,
+        device_id: &DeviceId,
+        token: TokenHash,
+    ) -> Result<(), UsersError> {
+        let place = (user_id.to_owned(), device_id.to_owned());
+        let Some(device) = self.store().get(&DEVICES, &place.0, &place.1).await? else {
+            return Err(UsersError::UnknownToken { soft_logout: false });
+        };
+        if device.pair_of_access(token).is_none() {
+            return Err(UsersError::UnknownToken { soft_logout: true });
+        }
+        Ok(())
+    }
+
     async fn session(&self, token: TokenHash) -> Result<Session, AuthError> {
         let session = match self.inner.sessions.0.get(&token) {
             Some(session) => session,
@@ -235,7 +267,8 @@ impl Users {
         Ok(device)
     }
 
-    /// Logs a user in on a device. The caller has proven that they may.
+    /// Logs a user in on a device. The caller has proven that they may. Of a user with as many devices as
+    /// one may have, the one that was not in use for the longest time goes.
     pub async fn create_session(
         &self,
         user_id: &UserId,
@@ -246,9 +279,7 @@ impl Users {
             Some(device_id) => device_id,
             None => new_device_id()?.into(),
         };
-        if device_id.as_str().is_empty() || device_id.as_str().len() > MAX_ID_BYTES {
-            return Err(UsersError::InvalidDeviceId);
-        }
+        check_device_id(&device_id)?;
         let fresh = self.fresh_tokens(session.refreshable)?;
         self.exclusive(user_id, move |users, user_id| async move {
             match users.account(&user_id).await? {
@@ -258,6 +289,9 @@ impl Users {
                 Some(_) => {}
             }
             let old = users.store().get(&DEVICES, &user_id, &device_id).await?;
+            if old.is_none() {
+                users.make_room_for_device(&user_id).await?;
+            }
             let mut commit = Commit::new(&user_id);
             let ended: Vec<_> = old.iter().flat_map(DeviceRow::pairs).cloned().collect();
             for pair in &ended {

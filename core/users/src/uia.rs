@@ -9,7 +9,7 @@ use ruma::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::{Users, UsersError, expiring::Expiring, tokens::new_token};
+use crate::{Guesser, Users, UsersError, expiring::Expiring, tokens::new_token};
 
 /// How long a session is good for.
 const LIFETIME: Duration = Duration::from_mins(15);
@@ -144,12 +144,15 @@ impl UiaRequest {
 
 impl Users {
     /// Handles one attempt: without `auth` a new session; otherwise the stage is checked and counted.
-    /// `user_id` is whose password the stage `m.login.password` wants. An empty flow passes at once.
+    /// `user_id` is whose password the stage `m.login.password` wants, from this `guesser`, who is
+    /// [refused](UsersError::TooManyGuesses) after too many wrong ones, in whatever session they came. An
+    /// empty flow passes at once.
     pub async fn uia(
         &self,
         request: &UiaRequest,
         flows: &[UiaFlow],
         user_id: Option<&UserId>,
+        guesser: Guesser,
         auth: Option<&AuthData>,
     ) -> Result<UiaOutcome, UsersError> {
         if flows.iter().any(Vec::is_empty) {
@@ -173,7 +176,7 @@ impl Users {
             return self.uia_settle(request, flows, &session, None);
         };
         let checked = if self.uia_expects(&session, &stage) {
-            self.uia_check(user_id, auth).await?
+            self.uia_check(user_id, guesser, auth).await?
         } else {
             Err(UiaError::UnexpectedStage)
         };
@@ -239,6 +242,7 @@ impl Users {
     async fn uia_check(
         &self,
         user_id: Option<&UserId>,
+        guesser: Guesser,
         auth: &AuthData,
     ) -> Result<Result<Option<String>, UiaError>, UsersError> {
         match auth {
@@ -249,7 +253,7 @@ impl Users {
                 };
                 let Some(user_id) = user_id else { return Ok(Err(UiaError::WrongCredentials)) };
                 let same = self.local_user_id(&named.user).as_deref() == Some(user_id);
-                if same && self.verify_password(user_id, &password.password).await? {
+                if same && self.guess_password(user_id, &password.password, guesser).await? {
                     return Ok(Ok(None));
                 }
                 Ok(Err(UiaError::WrongCredentials))

@@ -14,6 +14,7 @@ use crate::{
     devices::SeenTable,
     directory::DirectoryIndex,
     filters::FilterCache,
+    guesses::Guesses,
     ignored::IgnoredCache,
     openid::OpenIdSweep,
     passwords::PasswordHasher,
@@ -58,6 +59,7 @@ pub(crate) struct Inner {
     pub(crate) login_tokens: Mutex<LoginTokens>,
     pub(crate) seen: Mutex<SeenTable>,
     pub(crate) uia: Mutex<UiaSessions>,
+    pub(crate) guesses: Mutex<Guesses>,
     pub(crate) registration: RegistrationDesk,
     pub(crate) push_rules: PushRulesCache,
     pub(crate) ignored: IgnoredCache,
@@ -93,6 +95,7 @@ impl Users {
             login_tokens: Mutex::new(LoginTokens::new()),
             seen: Mutex::new(HashMap::new()),
             uia: Mutex::new(UiaSessions::new()),
+            guesses: Mutex::new(Guesses::new()),
             registration: RegistrationDesk::load(&store).await?,
             push_rules: PushRulesCache::new(),
             ignored: IgnoredCache::new(),
@@ -135,6 +138,7 @@ impl Users {
         self.expire_typing();
         self.age_presence();
         self.inner.uia.lock().expire(self.now_ms());
+        self.inner.guesses.lock().expire(self.now_ms());
         self.inner.login_tokens.lock().expire(self.now_ms());
         self.inner.registration.expire(self.now_ms());
     }

@@ -38,6 +38,23 @@ async fn list_and_rename() {
 }
 
 #[tokio::test]
+async fn deleting_is_no_way_to_try_passwords() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let guess = async |password: &str| {
+        let mut stage = password_stage("", "alice", password);
+        stage.as_object_mut().unwrap().remove("session");
+        alice.json(Method::DELETE, &device("NONE"), Some(json!({ "auth": stage }))).await
+    };
+    for _ in 0..20 {
+        let (status, answer) = guess("wrong").await;
+        assert_eq!((status, &answer["errcode"]), (StatusCode::UNAUTHORIZED, &json!("M_FORBIDDEN")));
+    }
+    refused(guess(&alice.password()).await, 429, "M_LIMIT_EXCEEDED");
+    server.login("alice").await;
+}
+
+#[tokio::test]
 async fn deleting_wants_the_password() {
     let server = TestServer::start().await;
     let alice = server.register("alice").await;

@@ -293,10 +293,28 @@ async fn login_tokens_are_spent_once_and_expire() {
 }
 
 #[tokio::test]
+async fn a_session_lasts_until_its_device_logs_in_anew() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    let users = &bench.users;
+    let login = || NewSession { device_id: Some("PHONE".into()), ..NewSession::default() };
+    let one = TokenHash::of(&users.create_session(&alice, login()).await.unwrap().access_token);
+    let device_id: &DeviceId = "PHONE".into();
+    assert!(users.must_be_session(&alice, device_id, one).await.is_ok());
+    let two = TokenHash::of(&users.create_session(&alice, login()).await.unwrap().access_token);
+    assert!(users.must_be_session(&alice, device_id, two).await.is_ok());
+    let ended = users.must_be_session(&alice, device_id, one).await;
+    assert!(matches!(ended, Err(UsersError::UnknownToken { soft_logout: true })));
+    users.logout_all(&alice).await.unwrap();
+    let gone = users.must_be_session(&alice, device_id, two).await;
+    assert!(matches!(gone, Err(UsersError::UnknownToken { soft_logout: false })));
+}
+
+#[tokio::test]
 async fn device_ids_are_checked() {
     let bench = Bench::new().await;
     let alice = bench.user("alice").await;
-    for device_id in [String::new(), "x".repeat(256)] {
+    for device_id in [String::new(), "x".repeat(256), "a\0b".to_owned(), "*".to_owned()] {
         let session = NewSession { device_id: Some(device_id.into()), ..NewSession::default() };
         let result = bench.users.create_session(&alice, session).await;
         assert!(matches!(result, Err(UsersError::InvalidDeviceId)));

@@ -3,7 +3,9 @@ use ruma::api::client::uiaa::{
 };
 
 use super::*;
-use crate::users::testing::Bench;
+use crate::{guesses::MAX_WRONG, users::testing::Bench};
+
+const HERE: Guesser = Guesser::Address(None);
 
 fn request(body: &[u8]) -> UiaRequest {
     UiaRequest::new("POST", "/_matrix/client/v3/register", None, body)
@@ -50,7 +52,7 @@ async fn stages_are_passed_in_order() {
     let flows = [vec![AuthType::Dummy, AuthType::Password]];
     let request = request(b"{}");
     let attempt = async |auth: Option<&AuthData>| {
-        users.uia(&request, &flows, Some(&alice), auth).await.unwrap()
+        users.uia(&request, &flows, Some(&alice), HERE, auth).await.unwrap()
     };
 
     let first = challenge(attempt(None).await);
@@ -76,7 +78,8 @@ async fn stages_are_passed_in_order() {
 async fn a_stage_without_a_session_starts_one() {
     let bench = Bench::new().await;
     let flows = [vec![AuthType::Dummy]];
-    let outcome = bench.users.uia(&request(b""), &flows, None, Some(&dummy(None))).await.unwrap();
+    let outcome =
+        bench.users.uia(&request(b""), &flows, None, HERE, Some(&dummy(None))).await.unwrap();
     assert_eq!(proof(outcome).completed, [AuthType::Dummy]);
 }
 
@@ -87,7 +90,7 @@ async fn a_session_serves_one_request_only() {
     let users = &bench.users;
     let flows = [vec![AuthType::Dummy]];
     let mine = UiaRequest::new("DELETE", "/devices/A", Some(&alice), b"body");
-    let session = challenge(users.uia(&mine, &flows, None, None).await.unwrap()).session;
+    let session = challenge(users.uia(&mine, &flows, None, HERE, None).await.unwrap()).session;
     let others = [
         UiaRequest::new("POST", "/devices/A", Some(&alice), b"body"),
         UiaRequest::new("DELETE", "/devices/B", Some(&alice), b"body"),
@@ -96,10 +99,10 @@ async fn a_session_serves_one_request_only() {
     ];
     for other in others {
         let auth = dummy(Some(&session));
-        let refused = challenge(users.uia(&other, &flows, None, Some(&auth)).await.unwrap());
+        let refused = challenge(users.uia(&other, &flows, None, HERE, Some(&auth)).await.unwrap());
         assert_eq!(refused.error, Some(UiaError::UnknownSession));
     }
-    let outcome = users.uia(&mine, &flows, None, Some(&dummy(Some(&session)))).await.unwrap();
+    let outcome = users.uia(&mine, &flows, None, HERE, Some(&dummy(Some(&session)))).await.unwrap();
     assert_eq!(proof(outcome).completed, [AuthType::Dummy]);
 }
 
@@ -110,7 +113,7 @@ async fn nobody_passes_with_anothers_password() {
     let flows = [vec![AuthType::Password]];
     for user in ["bob", "@bob:hearth.test", "@alice:elsewhere"] {
         let auth = password(user, "correct horse", None);
-        let outcome = bench.users.uia(&request(b""), &flows, Some(&alice), Some(&auth)).await;
+        let outcome = bench.users.uia(&request(b""), &flows, Some(&alice), HERE, Some(&auth)).await;
         assert_eq!(challenge(outcome.unwrap()).error, Some(UiaError::WrongCredentials));
     }
 }
@@ -122,11 +125,11 @@ async fn sessions_expire_and_end_after_many_failures() {
     let users = &bench.users;
     let flows = [vec![AuthType::Password]];
     let begin = async || {
-        challenge(users.uia(&request(b""), &flows, Some(&alice), None).await.unwrap()).session
+        challenge(users.uia(&request(b""), &flows, Some(&alice), HERE, None).await.unwrap()).session
     };
     let attempt = async |session: &str| {
         let auth = password("alice", "wrong horse", Some(session));
-        let outcome = users.uia(&request(b""), &flows, Some(&alice), Some(&auth)).await;
+        let outcome = users.uia(&request(b""), &flows, Some(&alice), HERE, Some(&auth)).await;
         challenge(outcome.unwrap()).error
     };
     let session = begin().await;
@@ -142,17 +145,38 @@ async fn sessions_expire_and_end_after_many_failures() {
 }
 
 #[tokio::test]
+async fn wrong_passwords_count_over_all_sessions() {
+    let bench = Bench::new().await;
+    let alice = bench.user("alice").await;
+    let flows = [vec![AuthType::Password]];
+    let guess = async |shown: &str| {
+        let (request, auth) = (request(b""), password("alice", shown, None));
+        bench.users.uia(&request, &flows, Some(&alice), Guesser::Session, Some(&auth)).await
+    };
+    for _ in 0..MAX_WRONG {
+        let wrong = challenge(guess("wrong horse").await.unwrap());
+        assert_eq!(wrong.error, Some(UiaError::WrongCredentials));
+    }
+    let refused = guess("correct horse").await;
+    assert!(matches!(refused, Err(UsersError::TooManyGuesses { .. })), "{refused:?}");
+    bench.users.login_with_password("alice", "correct horse", None).await.unwrap();
+    bench.advance_s(15 * 60);
+    proof(guess("correct horse").await.unwrap());
+}
+
+#[tokio::test]
 async fn stages_passed_on_a_fallback_page_count() {
     let bench = Bench::new().await;
     let users = &bench.users;
     let flows = [vec![AuthType::Dummy]];
-    let session = challenge(users.uia(&request(b""), &flows, None, None).await.unwrap()).session;
+    let session =
+        challenge(users.uia(&request(b""), &flows, None, HERE, None).await.unwrap()).session;
     let back = AuthData::fallback_acknowledgement(session.clone());
-    let early = users.uia(&request(b""), &flows, None, Some(&back)).await.unwrap();
+    let early = users.uia(&request(b""), &flows, None, HERE, Some(&back)).await.unwrap();
     assert_eq!(challenge(early).error, None);
     assert!(!users.uia_complete_stage(&session, &AuthType::Password));
     assert!(users.uia_complete_stage(&session, &AuthType::Dummy));
-    let outcome = users.uia(&request(b""), &flows, None, Some(&back)).await.unwrap();
+    let outcome = users.uia(&request(b""), &flows, None, HERE, Some(&back)).await.unwrap();
     assert_eq!(proof(outcome).completed, [AuthType::Dummy]);
 }
 
@@ -163,7 +187,7 @@ async fn a_registration_token_is_checked_and_handed_on() {
     users.put_registration_token(Some("welcome".to_owned()), Some(1), None).await.unwrap();
     let flows = users.registration_flows();
     let attempt = async |shown: &str| {
-        users.uia(&request(b""), &flows, None, Some(&token(shown, None))).await.unwrap()
+        users.uia(&request(b""), &flows, None, HERE, Some(&token(shown, None))).await.unwrap()
     };
     let wrong = challenge(attempt("unwelcome").await);
     assert_eq!(wrong.error, Some(UiaError::InvalidRegistrationToken));

@@ -77,7 +77,7 @@ async fn everything_is_there_after_a_restart() {
     close(store, users).await;
 
     let (store, users) = open(folder.path()).await;
-    assert_eq!(users.login_with_password("alice", "correct horse").await.unwrap(), alice);
+    assert_eq!(users.login_with_password("alice", "correct horse", None).await.unwrap(), alice);
     let session = users.authenticate(&tokens.access_token).await.unwrap();
     assert_eq!((session.user_id(), session.device_id()), (&*alice, &*tokens.device_id));
     let profile = users.profile(&alice).await.unwrap().unwrap();
