@@ -10,18 +10,26 @@ mod hand_out;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::join, stream};
+use hearth_types::limits::MAX_ID_BYTES;
 use ruma::{
     OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, OwnedServerName, OwnedUserId,
     api::federation::keys::claim_keys, encryption::OneTimeKey, serde::Raw,
 };
+use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::desk::ClaimDesk;
-use crate::{E2ee, E2eeError, RemoteKeys};
+use crate::{
+    E2ee, E2eeError, RemoteKeys, one_time_keys::MAX_KEY_BYTES, query::TOO_LATE, remote::patience,
+};
 
 /// Users of this server whose keys one request claims at a time.
 const USERS_AT_ONCE: usize = 16;
-/// Servers that one request asks at a time.
-const SERVERS_AT_ONCE: usize = 32;
+/// Servers that one request asks at a time: usually all, for those that are silent hold up the others'
+/// answers until nobody waits for them any more, and their keys are lost. How many are asked at once for
+/// all requests is bounded by the federation client.
+const SERVERS_AT_ONCE: usize = 1_000;
+/// Devices in one request to another server: as many keys as an answer has room for.
+const DEVICES_PER_REQUEST: usize = 400;
 /// The longest that a client may let other servers take.
 const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -42,8 +50,8 @@ pub struct ClaimedKeys {
 }
 
 impl E2ee {
-    /// Claims keys of users of this server and of others, those of other servers side by side. No server
-    /// is waited for longer than the timeout, nor than a minute.
+    /// Claims keys of users of this server and of others, those of other servers side by side. They are
+    /// waited for until the timeout has passed, or a minute.
     ///
     /// # Errors
     ///
@@ -124,43 +132,78 @@ impl E2ee {
             claimed.failures = by_server.into_keys().map(failure).collect();
             return claimed;
         };
+        let deadline = Instant::now() + timeout;
         let answers = stream::iter(by_server)
-            .map(|(server, claims)| ask(&remote, server, claims, timeout))
+            .map(|(server, claims)| ask(&remote, server, claims, deadline))
             .buffer_unordered(SERVERS_AT_ONCE);
         let mut answers = Box::pin(answers);
-        while let Some((server, answer)) = answers.next().await {
-            match answer {
-                Ok(keys) => claimed.one_time_keys.extend(keys),
-                Err(why) => {
-                    claimed.failures.insert(server, why);
-                }
+        while let Some((server, keys, failure)) = answers.next().await {
+            claimed.one_time_keys.extend(keys);
+            if let Some(why) = failure {
+                claimed.failures.insert(server, why);
             }
         }
         claimed
     }
 }
 
+/// Claims keys of one server's users, some at a time, until the deadline: what it has given until then is
+/// handed on.
 async fn ask(
     remote: &Arc<dyn RemoteKeys>,
     server: OwnedServerName,
     claims: Claims,
-    timeout: Duration,
-) -> (OwnedServerName, Result<HandedOut, String>) {
-    let answer = remote.claim(&server, claims.clone(), timeout).await;
-    let answer = answer.map(|answer| only_asked_for(&claims, answer));
-    (server, answer.map_err(|error| error.to_string()))
+    deadline: Instant,
+) -> (OwnedServerName, HandedOut, Option<String>) {
+    let mut kept = HandedOut::new();
+    for claims in parts(claims) {
+        let patience = patience(deadline);
+        if patience.is_zero() {
+            return (server, kept, Some(TOO_LATE.to_owned()));
+        }
+        let answer = timeout_at(deadline, remote.claim(&server, claims.clone(), patience)).await;
+        match answer {
+            Ok(Ok(answer)) => add_what_was_asked_for(&mut kept, &claims, answer),
+            Ok(Err(error)) => return (server, kept, Some(error.to_string())),
+            Err(_) => return (server, kept, Some(TOO_LATE.to_owned())),
+        }
+    }
+    (server, kept, None)
 }
 
-/// Of another server's answer, what it was asked for: at most one key for each device, of the algorithm
-/// asked for. Whether a key is the device's own is for clients to verify: they know whom they trust.
-fn only_asked_for(claims: &Claims, answer: claim_keys::v1::Response) -> HandedOut {
-    let mut kept = HandedOut::new();
+/// Claims as they go to a server, each with a bounded number of devices.
+fn parts(claims: Claims) -> Vec<Claims> {
+    let (mut parts, mut devices) = (Vec::<Claims>::new(), 0);
+    let each = claims.into_iter().flat_map(|(user_id, devices)| {
+        devices
+            .into_iter()
+            .map(move |(device_id, algorithm)| (user_id.clone(), device_id, algorithm))
+    });
+    for (user_id, device_id, algorithm) in each {
+        if devices % DEVICES_PER_REQUEST == 0 {
+            parts.push(Claims::new());
+        }
+        devices += 1;
+        if let Some(part) = parts.last_mut() {
+            part.entry(user_id).or_default().insert(device_id, algorithm);
+        }
+    }
+    parts
+}
+
+/// Adds of another server's answer what it was asked for: at most one key for each device, of the algorithm
+/// asked for, no larger than this server's own users' are. Whether a key is the device's own is for clients
+/// to verify: they know whom they trust.
+fn add_what_was_asked_for(kept: &mut HandedOut, claims: &Claims, answer: claim_keys::v1::Response) {
     for (user_id, devices) in answer.one_time_keys {
         let Some(asked) = claims.get(&user_id) else { continue };
         for (device_id, keys) in devices {
             let Some(algorithm) = asked.get(&device_id) else { continue };
             let fits = |(key_id, key): &(OwnedOneTimeKeyId, Raw<OneTimeKey>)| {
-                key_id.algorithm() == *algorithm && key.deserialize().is_ok()
+                key_id.algorithm() == *algorithm
+                    && key_id.as_str().len() <= MAX_ID_BYTES
+                    && key.json().get().len() <= MAX_KEY_BYTES
+                    && key.deserialize().is_ok()
             };
             if let Some((key_id, key)) = keys.into_iter().find(fits) {
                 let of_user = kept.entry(user_id.clone()).or_default();
@@ -168,7 +211,6 @@ fn only_asked_for(claims: &Claims, answer: claim_keys::v1::Response) -> HandedOu
             }
         }
     }
-    kept
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub(crate) use self::key::SigningKey;
 use crate::{
     E2ee, E2eeError,
     schema::{CROSS_SIGNING_KEYS, USER_SIGNATURES},
+    signatures::gone,
     signed::{
         add_signature, device_signing_key, say_the_same, signatures_of, stored_object, to_bytes,
     },
@@ -120,6 +121,9 @@ impl E2ee {
         mut new: Keys,
         confirmed: bool,
     ) -> Result<CrossSigningOutcome, E2eeError> {
+        if !self.users().is_active(user_id).await? {
+            return Err(gone());
+        }
         let old = Keys::stored(self, user_id).await?;
         let Some(master) = new.master.as_ref().or(old.master.as_ref()) else {
             return Err(E2eeError::MissingParam("there is no master key".to_owned()));

@@ -4,7 +4,11 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use hearth_storage::Commit;
-use ruma::{DeviceId, OwnedDeviceId, UserId, encryption::DeviceKeys, serde::Raw};
+use ruma::{
+    DeviceId, OwnedDeviceId, UserId,
+    encryption::{DeviceKeys, KeyUsage},
+    serde::Raw,
+};
 use serde_json::{Map, Value};
 use vodozemac::{Curve25519PublicKey, Ed25519PublicKey};
 
@@ -14,9 +18,9 @@ use crate::{
     verify::verify_object,
 };
 
-/// The device keys of one device, as JSON: identity keys, algorithms, two signatures. Far more than
-/// clients need.
-const MAX_DEVICE_KEYS_BYTES: usize = 16 << 10;
+/// The device keys of one device, as JSON: identity keys, algorithms, two signatures. Clients need less
+/// than a quarter; everybody who asks for this user's keys is told all of it.
+const MAX_DEVICE_KEYS_BYTES: usize = 4 << 10;
 /// Keys in one object of device keys; clients have two.
 const MAX_IDENTITY_KEYS: usize = 20;
 
@@ -211,6 +215,9 @@ impl E2ee {
         uploaded: &CheckedDeviceKeys,
     ) -> Result<bool, E2eeError> {
         let stored = self.device_keys(user_id, device_id).await?;
+        if stored.is_none() {
+            self.must_be_no_signing_key(user_id, device_id).await?;
+        }
         let others = self.verified_others(user_id, uploaded).await?;
         let Some(object) = uploaded.to_store(user_id, stored.as_ref(), others)? else {
             return Ok(false);
@@ -219,6 +226,22 @@ impl E2ee {
             serde_json::to_vec(&object).map_err(|error| E2eeError::Internal(error.to_string()))?;
         commit.put(&DEVICE_KEYS, &user_id.to_owned(), &device_id.to_owned(), &json.into());
         Ok(true)
+    }
+
+    /// Device IDs and public keys share one space of names (CS "Cross-signing").
+    async fn must_be_no_signing_key(
+        &self,
+        user_id: &UserId,
+        device_id: &DeviceId,
+    ) -> Result<(), E2eeError> {
+        for usage in [KeyUsage::Master, KeyUsage::SelfSigning, KeyUsage::UserSigning] {
+            let key = self.signing_key(user_id, &usage).await?;
+            if key.is_some_and(|key| key.public_key == device_id.as_str()) {
+                let text = "the device's ID is in use by a cross-signing key".to_owned();
+                return Err(E2eeError::Forbidden(text));
+            }
+        }
+        Ok(())
     }
 
     /// Of the signatures that came with device keys beside the device's own: the one by the user's

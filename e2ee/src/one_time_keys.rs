@@ -30,11 +30,15 @@ const CACHED_COUNTS: usize = 50_000;
 const MAX_KEYS_PER_UPLOAD: usize = 300;
 /// Unclaimed one-time keys of one device; clients keep 50 to 100 private parts.
 const MAX_KEYS_PER_DEVICE: usize = 1_000;
+/// The algorithm of one-time keys that are signed by their device.
+const SIGNED: &str = "signed_curve25519";
+/// The algorithm of those that are not; clients stopped making them long ago.
+const UNSIGNED: &str = "curve25519";
 /// Fallback keys of one device: one for each algorithm, of which the specification knows one. The commit
 /// that ends a device has room for so many.
 pub(crate) const MAX_FALLBACK_KEYS: usize = 4;
 /// One key as JSON; they have about 200 bytes.
-const MAX_KEY_BYTES: usize = 2 << 10;
+pub(crate) const MAX_KEY_BYTES: usize = 2 << 10;
 /// IDs of claimed keys that are remembered of one device, beyond what it has at once by far: a repeated
 /// upload holds keys that were made a while ago at most. Older ones go with an upload.
 const MAX_CLAIMED_REMEMBERED: usize = 500;
@@ -115,7 +119,8 @@ pub(crate) fn check_size(upload: &KeyUpload) -> Result<(), E2eeError> {
     Ok(())
 }
 
-/// Checks one-time or fallback keys against the device's Ed25519 key, which unsigned keys do without.
+/// Checks one-time or fallback keys against the device's Ed25519 key, which unsigned keys do without. Of
+/// algorithms that nobody here can check none are taken.
 pub(crate) fn check_keys(
     user_id: &UserId,
     device_id: &DeviceId,
@@ -126,11 +131,17 @@ pub(crate) fn check_keys(
         let (algorithm, name) = key_id.as_str().split_once(':').unwrap_or_default();
         let bad = |text: &str| E2eeError::BadJson(format!("the key {key_id} {text}"));
         match serde_json::from_str(key.json().get()).map_err(|_| bad("is no JSON"))? {
-            Value::Object(object) => {
+            Value::Object(object) if algorithm == SIGNED => {
                 check_signed(user_id, device_id, ed25519, &object)
                     .map_err(|error| named(key_id, error))?;
             }
-            Value::String(_) if *algorithm != *"signed_curve25519" => {}
+            Value::String(key) if algorithm == UNSIGNED => {
+                check_curve25519(&key).map_err(|error| named(key_id, error))?;
+            }
+            _ if ![SIGNED, UNSIGNED].contains(&algorithm) => {
+                let text = format!("{key_id}: no such algorithm is known here");
+                return Err(E2eeError::InvalidParam(text));
+            }
             _ => return Err(bad("is not of its algorithm's form")),
         }
         let row = KeyRow { key_id: name.to_owned(), json: key.json().get().to_owned() };
@@ -147,12 +158,17 @@ fn check_signed(
 ) -> Result<(), E2eeError> {
     let key = object.get("key").and_then(Value::as_str);
     let key = key.ok_or_else(|| E2eeError::BadJson("it has no text `key`".to_owned()))?;
-    Curve25519PublicKey::from_base64(key)
-        .map_err(|error| E2eeError::InvalidParam(format!("not a Curve25519 key: {error}")))?;
+    check_curve25519(key)?;
     let ed25519 = ed25519.ok_or_else(|| {
         E2eeError::InvalidParam("its device has no device keys to verify it with".to_owned())
     })?;
     verify_object(object, user_id, &format!("ed25519:{device_id}"), ed25519)
+}
+
+fn check_curve25519(key: &str) -> Result<(), E2eeError> {
+    let checked = Curve25519PublicKey::from_base64(key);
+    let invalid = |error| E2eeError::InvalidParam(format!("not a Curve25519 key: {error}"));
+    checked.map(drop).map_err(invalid)
 }
 
 /// The same error, telling of which key.
@@ -198,8 +214,14 @@ impl E2ee {
             match known.get(key.full_id().as_str()) {
                 None => new.push(key),
                 Some(json) if same_json(json, &key.row.json) => {}
-                Some(_) => {
-                    let text = format!("another one-time key has the ID {}", key.full_id());
+                Some(json) => {
+                    // In the form in which other servers say it: client SDKs read the keys from it, and
+                    // report what went wrong.
+                    let text = format!(
+                        "One time key {} already exists. Old key: {json}; new key: {}",
+                        key.full_id(),
+                        key.row.json
+                    );
                     return Err(E2eeError::InvalidParam(text));
                 }
             }

@@ -6,7 +6,11 @@
 mod local;
 mod remote;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hearth_storage::Direction;
@@ -24,8 +28,13 @@ use crate::{
     signed::{add_signature, shown, to_bytes},
 };
 
-/// Users whose keys one request may ask for. Some clients ask for all members of a large room at once.
+/// Users whose keys one request is told. Some clients ask for all members of a large room at once.
 const MAX_USERS: usize = 5_000;
+/// Bytes of keys in one answer: those of as many users with a few devices each. Of more than that, the
+/// servers of the users that are left out are told of as failed.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
+/// Why users are left out of an answer.
+const TOO_MUCH: &str = "the answer would be too large: ask for fewer users";
 /// How long a client may have other servers waited for.
 const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 /// Signatures that one user made on another's master keys, the former ones too, that are looked at.
@@ -81,7 +90,45 @@ struct UserKeys {
     self_signing: Option<Bytes>,
 }
 
+impl UserKeys {
+    /// About how many bytes of an answer they take.
+    fn size(&self) -> usize {
+        let devices =
+            self.devices.iter().map(|(id, keys)| id.as_str().len() + keys.json().get().len());
+        let keys = [&self.master, &self.self_signing].into_iter().flatten().map(Bytes::len);
+        devices.chain(keys).sum()
+    }
+}
+
+/// What is left of an answer's bytes, for all who add to it.
+#[derive(Debug)]
+struct Budget(AtomicUsize);
+
+impl Budget {
+    fn new() -> Self {
+        Self(AtomicUsize::new(MAX_ANSWER_BYTES))
+    }
+
+    /// Takes what these keys need. False, and nothing is left for anybody, if that is too much.
+    fn take(&self, keys: &UserKeys) -> bool {
+        let size = keys.size();
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            Some(left.saturating_sub(size))
+        });
+        taken.is_ok_and(|left| left > size)
+    }
+
+    fn is_spent(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
 impl QueriedKeys {
+    /// Tells that a user is not in the answer who could be.
+    fn leave_out(&mut self, user_id: &UserId) {
+        self.failures.insert(user_id.server_name().to_owned(), TOO_MUCH.to_owned());
+    }
+
     fn add(&mut self, user_id: OwnedUserId, keys: UserKeys) -> Result<(), E2eeError> {
         let UserKeys { devices, master, self_signing } = keys;
         self.device_keys.insert(user_id.clone(), devices);
@@ -100,34 +147,35 @@ impl E2ee {
     /// kept while a room is shared with them, and asked for otherwise; servers are waited for up to
     /// `timeout`, a minute at most.
     ///
-    /// # Errors
-    ///
-    /// [`E2eeError::InvalidParam`] if too many are asked for. Servers that do not answer are told of
-    /// beside what was found.
+    /// Servers that do not answer are told of beside what was found, and so are those of users who are
+    /// left out because the answer would be too large.
     pub async fn query_keys(
         &self,
         asker: &UserId,
         wanted: KeysWanted,
         timeout: Duration,
     ) -> Result<QueriedKeys, E2eeError> {
-        if wanted.len() > MAX_USERS {
-            let message = format!("more than {MAX_USERS} users are asked for");
-            return Err(E2eeError::InvalidParam(message));
-        }
         let mut answer = QueriedKeys::default();
         let mut elsewhere: BTreeMap<OwnedServerName, KeysWanted> = BTreeMap::new();
-        for (user_id, devices) in wanted {
-            if self.identity().is_local(&user_id) {
+        let budget = Budget::new();
+        for (number, (user_id, devices)) in wanted.into_iter().enumerate() {
+            if number >= MAX_USERS || budget.is_spent() {
+                answer.leave_out(&user_id);
+            } else if self.identity().is_local(&user_id) {
                 // Many users are many reads: others get their turn between them.
                 tokio::task::consume_budget().await;
                 let keys = self.local_keys(&user_id, &devices).await?;
-                answer.add(user_id, keys)?;
+                if budget.take(&keys) {
+                    answer.add(user_id, keys)?;
+                } else {
+                    answer.leave_out(&user_id);
+                }
             } else {
                 let server = user_id.server_name().to_owned();
                 elsewhere.entry(server).or_default().insert(user_id, devices);
             }
         }
-        self.add_remote_keys(&mut answer, elsewhere, timeout.min(MAX_TIMEOUT)).await?;
+        self.add_remote_keys(&mut answer, elsewhere, &budget, timeout.min(MAX_TIMEOUT)).await?;
         self.add_what_only_they_see(asker, &mut answer).await?;
         Ok(answer)
     }

@@ -9,12 +9,20 @@ use ruma::{
     api::federation::{device::get_devices, keys::claim_keys, keys::get_keys},
 };
 
+use tokio::time::Instant;
+
 use crate::E2ee;
 
 /// Another server did not answer, or not with what was asked; the text says why.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RemoteKeysError(pub String);
+pub enum RemoteKeysError {
+    /// The answer is larger than is taken, or than that server makes them: one about less may do.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// Keys of other servers' users. Every call is bounded in time and size.
 #[async_trait]
@@ -41,6 +49,14 @@ pub trait RemoteKeys: Send + Sync + 'static {
         user_id: &UserId,
         timeout: Duration,
     ) -> Result<get_devices::v1::Response, RemoteKeysError>;
+}
+
+/// How long the other server may take for what must be done by then. The rest is for what is around its
+/// part: if it were as long as the whole, a silent server would be left before it is noted as silent, and
+/// be asked again each time.
+pub(crate) fn patience(deadline: Instant) -> Duration {
+    let left = deadline.saturating_duration_since(Instant::now());
+    left - left / 10
 }
 
 impl E2ee {

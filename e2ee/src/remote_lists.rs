@@ -18,6 +18,7 @@ mod fetch;
 pub(crate) mod follow;
 mod keep;
 mod resync;
+mod shares;
 mod updates;
 
 use std::{
@@ -31,7 +32,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId, encryption::KeyUsage};
 use tokio::sync::Semaphore;
 
-use self::{fetch::Fetch, resync::Resync};
+use self::{fetch::Fetch, resync::Resync, shares::Shares};
 use crate::{
     E2ee, E2eeError,
     schema::{CROSS_SIGNING_KEYS, REMOTE_DEVICES, REMOTE_LISTS, RemoteDeviceRow, RemoteListRow},
@@ -39,8 +40,17 @@ use crate::{
 
 /// Devices that are kept of one user. Of longer lists the rest is not known here.
 pub(crate) const MAX_REMOTE_DEVICES: usize = 1_000;
+/// Bytes of the devices of a list that is fetched. Of larger ones the rest is not known here: those of a
+/// thousand devices as clients make them fit.
+const MAX_LIST_BYTES: usize = 1 << 20;
 /// Lists that are fetched at once, over all servers.
 const FETCHES_AT_ONCE: usize = 50;
+/// Of these, so many from one server: one that is slow, or means ill, holds up its own users' alone.
+const FETCHES_AT_ONCE_FROM_ONE: usize = 4;
+/// Users of one server whose lists are fetched or wait for their turn.
+const FETCHES_OF_ONE: usize = 100;
+/// Users of one server whose lists are fetched again until it succeeds.
+const RESYNCS_OF_ONE: usize = 50;
 /// Rooms of a user that are looked at to find one that this server is in still.
 const ROOMS_LOOKED_AT: usize = 100;
 /// Devices of a list that is read inline; longer ones are read in a blocking job.
@@ -54,6 +64,10 @@ pub(crate) struct RemoteLists {
     /// The lists that are fetched again until it succeeds.
     resyncs: Mutex<HashMap<OwnedUserId, Arc<Resync>>>,
     places: Semaphore,
+    /// What each server may have of the places, of the fetches, and of the resyncs.
+    places_of_each: Shares,
+    fetches_of_each: Shares,
+    resyncs_of_each: Shares,
 }
 
 impl Default for RemoteLists {
@@ -62,6 +76,9 @@ impl Default for RemoteLists {
             fetches: Mutex::default(),
             resyncs: Mutex::default(),
             places: Semaphore::new(FETCHES_AT_ONCE),
+            places_of_each: Shares::new(FETCHES_AT_ONCE_FROM_ONE),
+            fetches_of_each: Shares::new(FETCHES_OF_ONE),
+            resyncs_of_each: Shares::new(RESYNCS_OF_ONE),
         }
     }
 }

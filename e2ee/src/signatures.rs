@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use hearth_storage::{Commit, Positioned, StoreError, Topic};
 use hearth_types::StreamPosition;
+use hearth_users::UsersError;
 use ruma::{
     DeviceId, OwnedDeviceId, OwnedUserId, UserId,
     api::client::keys::upload_signatures::v3::SignedKeys, encryption::KeyUsage, serde::JsonObject,
@@ -24,14 +25,14 @@ use crate::{
     device_lists::user_topic,
     schema::{CROSS_SIGNING_KEYS, DEVICE_KEYS, USER_SIGNATURES},
     signed::{
-        MAX_KEY_OBJECT_BYTES, add_signature, parse_key_object, say_the_same, signature,
-        signatures_of, stored_object, to_bytes,
+        MAX_KEY_OBJECT_BYTES, add_signature, keep_signatures, parse_key_object, say_the_same,
+        signature, signatures_of, stored_object, to_bytes,
     },
 };
 
 /// Objects that one upload signs. Clients sign what somebody verified: a device or a user at a time.
 const MAX_SIGNED_OBJECTS: usize = 200;
-/// Other users that one user has signed.
+/// Other users whose master key one user has signed, each with one signature.
 const MAX_SIGNED_USERS: usize = 10_000;
 /// How long the servers of signed users may take to tell what is signed.
 const MASTER_KEYS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,6 +106,9 @@ impl E2ee {
         others: Uploaded,
         masters: BTreeMap<OwnedUserId, SigningKey>,
     ) -> Result<SignatureFailures, E2eeError> {
+        if !self.users().is_active(signer).await? {
+            return Err(gone());
+        }
         let mut taking = Taking::new(self, signer).await?;
         for (id, json) in own {
             let taken = taking.take_own(&id, &json).await;
@@ -112,7 +116,8 @@ impl E2ee {
         }
         for (user_id, keys) in others {
             for (id, json) in keys {
-                let taken = taking.take_other(&user_id, &id, &json, masters.get(&user_id));
+                let master = masters.get(&user_id);
+                let taken = taking.take_other(&user_id, &id, &json, master).await;
                 taking.note(&user_id, id, taken)?;
             }
         }
@@ -157,7 +162,9 @@ struct Taking<'a> {
     commit: Commit,
     /// The user's own devices, or the master key (none), that have new signatures.
     changed: Vec<Option<OwnedDeviceId>>,
-    signed_others: usize,
+    /// The master keys of others that are signed, by their users; read when they are asked for first.
+    signed_others: Option<BTreeMap<OwnedUserId, Vec<String>>>,
+    has_signed_others: bool,
     failures: SignatureFailures,
 }
 
@@ -171,7 +178,8 @@ impl<'a> Taking<'a> {
             user_signing: e2ee.signing_key(signer, &KeyUsage::UserSigning).await?,
             commit: Commit::new(signer),
             changed: Vec::new(),
-            signed_others: 0,
+            signed_others: None,
+            has_signed_others: false,
             failures: SignatureFailures::new(),
         })
     }
@@ -225,6 +233,9 @@ impl<'a> Taking<'a> {
         if !copy_signature(self.signer, object, &mut stored, &key.key_id) {
             return Ok(());
         }
+        // Those of former self-signing keys say nothing any more.
+        let own = format!("ed25519:{device_id}");
+        keep_signatures(&mut stored, self.signer, &[&own, &key.key_id]);
         let json = stored_bytes(&stored)?;
         self.commit.put(&DEVICE_KEYS, self.signer, &device_id.to_owned(), &json);
         self.changed.push(Some(device_id.to_owned()));
@@ -239,7 +250,7 @@ impl<'a> Taking<'a> {
     ) -> Result<(), E2eeError> {
         must_say_the_same(object, &master.object)?;
         let mut stored = master.object.clone();
-        let mut any = false;
+        let (mut any, mut by_unknown) = (false, false);
         for (key_id, given) in signatures_of(object, self.signer) {
             if signature(&master.object, self.signer, key_id) == Some(given) {
                 continue;
@@ -247,13 +258,22 @@ impl<'a> Taking<'a> {
             if key_id == master.key_id {
                 master.verify(self.signer, object)?;
             } else if !self.e2ee.is_signed_by_device(self.signer, object, key_id).await? {
-                return Err(not_found("it is signed by a device that you do not have"));
+                by_unknown = true;
+                continue;
             }
             any |= copy_signature(self.signer, object, &mut stored, key_id);
         }
-        if !any {
-            return must_be_signed(object, self.signer);
+        if any {
+            self.store_master(master, stored)?;
         }
+        if by_unknown {
+            let text = "it is signed by a device that you do not have".to_owned();
+            return Err(E2eeError::InvalidSignature(text));
+        }
+        must_be_signed(object, self.signer)
+    }
+
+    fn store_master(&mut self, master: SigningKey, stored: JsonObject) -> Result<(), E2eeError> {
         let (usage, json) = (KeyUsage::Master.as_str().to_owned(), stored_bytes(&stored)?);
         self.commit.put(&CROSS_SIGNING_KEYS, self.signer, &usage, &json);
         self.changed.push(None);
@@ -262,7 +282,7 @@ impl<'a> Taking<'a> {
     }
 
     /// Somebody else's master key, signed by the user-signing key.
-    fn take_other(
+    async fn take_other(
         &mut self,
         user_id: &UserId,
         id: &str,
@@ -280,24 +300,44 @@ impl<'a> Taking<'a> {
         let record = serde_json::to_vec(&BTreeMap::from([(&key.key_id, given)]));
         let record = record.map_err(|error| E2eeError::Internal(error.to_string()))?;
         let row = Positioned { position: self.commit.next_position(), record: record.into() };
+        let former = self.former_keys(user_id).await?;
+        for key_id in former.into_iter().filter(|key_id| *key_id != master.key_id) {
+            self.commit.delete(&USER_SIGNATURES, self.signer, &(user_id.to_owned(), key_id));
+        }
         let subject = (user_id.to_owned(), master.key_id.clone());
         self.commit.put(&USER_SIGNATURES, self.signer, &subject, &row);
-        self.signed_others += 1;
+        self.has_signed_others = true;
         Ok(())
+    }
+
+    /// The keys of another user that are signed already, in the place of which comes a new one.
+    ///
+    /// # Errors
+    ///
+    /// [`E2eeError::TooLarge`] if it would be one user too many.
+    async fn former_keys(&mut self, user_id: &UserId) -> Result<Vec<String>, E2eeError> {
+        if self.signed_others.is_none() {
+            let mut signed: BTreeMap<_, Vec<_>> = BTreeMap::new();
+            for ((user_id, key_id), _) in self.e2ee.user_signatures(self.signer).await? {
+                signed.entry(user_id).or_default().push(key_id);
+            }
+            self.signed_others = Some(signed);
+        }
+        let signed = self.signed_others.get_or_insert_default();
+        if !signed.contains_key(user_id) && signed.len() >= MAX_SIGNED_USERS {
+            let message = format!("you have signed {MAX_SIGNED_USERS} users already");
+            return Err(E2eeError::TooLarge(message));
+        }
+        Ok(std::mem::take(signed.entry(user_id.to_owned()).or_default()))
     }
 
     /// Makes it durable and tells those whom it concerns.
     async fn finish(self) -> Result<SignatureFailures, E2eeError> {
-        let Self { e2ee, signer, mut commit, changed, signed_others, failures, .. } = self;
+        let Self { e2ee, signer, mut commit, changed, has_signed_others, failures, .. } = self;
         if commit.is_empty() {
             return Ok(failures);
         }
-        if signed_others > 0 {
-            let kept = e2ee.user_signatures(signer).await?.len();
-            if kept.saturating_add(signed_others) > MAX_SIGNED_USERS {
-                let message = format!("you have signed more than {MAX_SIGNED_USERS} users");
-                return Err(E2eeError::TooLarge(message));
-            }
+        if has_signed_others {
             commit.touch(signatures_topic(signer));
             commit.touch(user_topic(signer));
         }
@@ -342,6 +382,11 @@ fn must_be_signed(object: &JsonObject, user_id: &UserId) -> Result<(), E2eeError
         return Ok(());
     }
     Err(E2eeError::InvalidSignature("it has no signature of yours".to_owned()))
+}
+
+/// The device or the account has gone since its session was proven.
+pub(crate) fn gone() -> E2eeError {
+    E2eeError::Users(UsersError::UnknownToken { soft_logout: false })
 }
 
 fn not_found(message: &str) -> E2eeError {

@@ -13,6 +13,8 @@ use crate::{E2eeError, verify::verify_object};
 
 /// A key object in bytes. Those of clients have some hundreds, and a few more for each signature.
 pub(crate) const MAX_KEY_OBJECT_BYTES: usize = 32 * 1024;
+/// Device keys of another server's user in bytes. Theirs may have signatures by former keys of the user.
+const MAX_REMOTE_DEVICE_BYTES: usize = 8 * 1024;
 /// A device ID in bytes.
 pub(crate) const MAX_DEVICE_ID_BYTES: usize = 255;
 
@@ -83,6 +85,14 @@ pub(crate) fn add_signature(
     object.insert("signatures".to_owned(), signatures.into());
 }
 
+/// Keeps of a user's signatures on an object those by these keys.
+pub(crate) fn keep_signatures(object: &mut JsonObject, user_id: &UserId, key_ids: &[&str]) {
+    let of_user = object.get_mut("signatures").and_then(|all| all.get_mut(user_id.as_str()));
+    if let Some(of_user) = of_user.and_then(Value::as_object_mut) {
+        of_user.retain(|key_id, _| key_ids.contains(&key_id.as_str()));
+    }
+}
+
 /// Takes the object out of this field; an empty one if there is none.
 fn take_object(object: &mut JsonObject, field: &str) -> JsonObject {
     match object.remove(field) {
@@ -116,6 +126,9 @@ pub(crate) fn checked_device_keys(
     device_id: &DeviceId,
     keys: &Raw<DeviceKeys>,
 ) -> Result<JsonObject, E2eeError> {
+    if keys.json().get().len() > MAX_REMOTE_DEVICE_BYTES {
+        return Err(E2eeError::TooLarge("the device keys are too large".to_owned()));
+    }
     let object = parse_key_object(keys.json().get())?;
     let parsed = keys.deserialize().map_err(|error| E2eeError::BadJson(error.to_string()))?;
     if parsed.user_id != user_id || parsed.device_id != device_id {
@@ -131,7 +144,8 @@ pub(crate) fn checked_device_keys(
 /// Can a device have this ID?
 pub(crate) fn check_device_id(device_id: &DeviceId) -> Result<(), E2eeError> {
     let id = device_id.as_str();
-    if id.is_empty() || id.len() > MAX_DEVICE_ID_BYTES || id.contains('\0') {
+    // A star means all devices to those who send messages to them.
+    if id.is_empty() || id.len() > MAX_DEVICE_ID_BYTES || id.contains('\0') || id == "*" {
         return Err(E2eeError::InvalidParam("the device ID is none".to_owned()));
     }
     Ok(())
@@ -215,7 +229,7 @@ mod tests {
     #[test]
     fn device_ids_have_bounds() {
         check_device_id(device_id!("JLAFKJWSCS")).unwrap();
-        for bad in [String::new(), "x".repeat(256), "a\0b".to_owned()] {
+        for bad in [String::new(), "x".repeat(256), "a\0b".to_owned(), "*".to_owned()] {
             assert!(check_device_id(bad.as_str().into()).is_err());
         }
     }

@@ -1,6 +1,10 @@
 //! What tests of keys need: key pairs that sign, users who have some, another server that tells some.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,8 +12,8 @@ use hearth_storage::Commit;
 use hearth_users::{NewAccount, NewSession};
 use parking_lot::Mutex;
 use ruma::{
-    CanonicalJsonObject, DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId, ServerName,
-    UserId,
+    CanonicalJsonObject, DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedServerName,
+    OwnedUserId, ServerName, UserId,
     api::federation::{
         device::get_devices,
         keys::{claim_keys, get_keys},
@@ -169,6 +173,12 @@ pub(crate) struct Elsewhere {
     pub(crate) keys: Mutex<Option<get_keys::v1::Response>>,
     /// The users whose lists were asked for.
     pub(crate) asked: Mutex<Vec<OwnedUserId>>,
+    /// Servers that never answer questions for lists.
+    pub(crate) silent: Mutex<BTreeSet<OwnedServerName>>,
+    /// How many users each question for keys named.
+    pub(crate) questions: Mutex<Vec<usize>>,
+    /// The answer is too large for questions that name more users than this.
+    pub(crate) most_users: Mutex<Option<usize>>,
     /// Answers to questions for lists wait while this is held.
     pub(crate) hold: tokio::sync::Mutex<()>,
 }
@@ -206,11 +216,15 @@ impl RemoteKeys for Elsewhere {
     async fn query(
         &self,
         _: &ServerName,
-        _: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
+        users: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
         _: Duration,
     ) -> Result<get_keys::v1::Response, RemoteKeysError> {
+        self.questions.lock().push(users.len());
+        if self.most_users.lock().is_some_and(|most| users.len() > most) {
+            return Err(RemoteKeysError::TooLarge("too large".to_owned()));
+        }
         let answer = self.keys.lock().clone();
-        answer.ok_or_else(|| RemoteKeysError("nobody is there".to_owned()))
+        answer.ok_or_else(|| RemoteKeysError::Failed("nobody is there".to_owned()))
     }
 
     async fn claim(
@@ -219,7 +233,7 @@ impl RemoteKeys for Elsewhere {
         _: BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>>,
         _: Duration,
     ) -> Result<claim_keys::v1::Response, RemoteKeysError> {
-        Err(RemoteKeysError("nobody is there".to_owned()))
+        Err(RemoteKeysError::Failed("nobody is there".to_owned()))
     }
 
     async fn devices(
@@ -228,9 +242,12 @@ impl RemoteKeys for Elsewhere {
         _: Duration,
     ) -> Result<get_devices::v1::Response, RemoteKeysError> {
         self.asked.lock().push(user_id.to_owned());
+        if self.silent.lock().contains(user_id.server_name()) {
+            return std::future::pending().await;
+        }
         // As the list is when the question arrives.
         let answer = self.lists.lock().get(user_id).cloned();
         drop(self.hold.lock().await);
-        answer.ok_or_else(|| RemoteKeysError("nobody is there".to_owned()))
+        answer.ok_or_else(|| RemoteKeysError::Failed("nobody is there".to_owned()))
     }
 }

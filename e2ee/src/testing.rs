@@ -1,9 +1,11 @@
 //! This crate over a store in memory, with a clock that tests move, and devices with keys.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod disk;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use hearth_rooms::{Rooms, RoomsConfig};
-use hearth_storage::Store;
+use hearth_storage::{EngineKind, Store, StoreOptions, migrate::MIGRATIONS};
 use hearth_types::{ManualClock, ServerIdentity};
 use hearth_users::{NewAccount, NewSession, Users, UsersConfig};
 use ruma::{
@@ -13,6 +15,7 @@ use ruma::{
 use serde_json::{Map, Value, json};
 use vodozemac::{base64_encode, olm::Account};
 
+use self::disk::Disk;
 use crate::{E2ee, E2eeConfig, E2eeParts, KeyUpload};
 
 pub(crate) struct Bench {
@@ -21,24 +24,36 @@ pub(crate) struct Bench {
     pub(crate) store: Store,
     pub(crate) clock: Arc<ManualClock>,
     identity: Arc<ServerIdentity>,
+    disk: Arc<Disk>,
+}
+
+fn options() -> StoreOptions {
+    let keyspaces = [hearth_users::KEYSPACES, hearth_rooms::KEYSPACES, crate::KEYSPACES].concat();
+    StoreOptions::for_tests(EngineKind::Memory, Path::new(""), &keyspaces)
 }
 
 impl Bench {
     pub(crate) async fn new() -> Self {
-        let keyspaces =
-            [hearth_users::KEYSPACES, hearth_rooms::KEYSPACES, crate::KEYSPACES].concat();
-        Self::over(Store::memory_for_tests(&keyspaces)).await
-    }
-
-    pub(crate) async fn over(store: Store) -> Self {
         let key = ServerIdentity::generate_key();
         let name = owned_server_name!("hearth.test");
         let identity = ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap();
         let clock = Arc::new(ManualClock::new(1_000_000));
-        Self::start(store, Arc::new(identity), clock).await
+        let disk = Disk::new(options().all_keyspaces().len());
+        Self::power_on(disk, Arc::new(identity), clock).await
     }
 
-    async fn start(store: Store, identity: Arc<ServerIdentity>, clock: Arc<ManualClock>) -> Self {
+    async fn power_on(disk: Disk, identity: Arc<ServerIdentity>, clock: Arc<ManualClock>) -> Self {
+        let disk = Arc::new(disk);
+        let store = Store::open_over(disk.clone(), &options(), MIGRATIONS).unwrap();
+        Self::start(store, disk, identity, clock).await
+    }
+
+    async fn start(
+        store: Store,
+        disk: Arc<Disk>,
+        identity: Arc<ServerIdentity>,
+        clock: Arc<ManualClock>,
+    ) -> Self {
         let config = UsersConfig::for_tests();
         let users = Users::open(store.clone(), Arc::clone(&identity), clock.clone(), config).await;
         let users = users.unwrap();
@@ -53,15 +68,22 @@ impl Bench {
             config: E2eeConfig::default(),
         };
         let e2ee = E2ee::open(parts).await.unwrap();
-        Self { e2ee, users, store, clock, identity }
+        Self { e2ee, users, store, clock, identity, disk }
     }
 
     /// The same store under a new process, so to speak.
     pub(crate) async fn reopen(self) -> Self {
         self.e2ee.close().await;
-        let Self { e2ee, users, store, clock, identity } = self;
+        let Self { e2ee, users, store, clock, identity, disk } = self;
         drop((e2ee, users));
-        Self::start(store, identity, clock).await
+        Self::start(store, disk, identity, clock).await
+    }
+
+    /// What is left when the power is lost now, under a new process.
+    pub(crate) async fn lose_power(self) -> Self {
+        let left = self.disk.after_power_loss();
+        self.e2ee.close().await;
+        Self::power_on(left, self.identity, self.clock).await
     }
 
     /// A user with one device.

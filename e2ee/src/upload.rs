@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use hearth_storage::{Commit, Committed, run_blocking};
+use hearth_users::TokenHash;
 use ruma::{DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId, UserId};
 
 use crate::{
     E2ee, E2eeError, KeyCounts, KeyUpload,
     device_keys::{CheckedDeviceKeys, stored_ed25519},
     one_time_keys::{CheckedKey, check_keys, check_size},
+    signatures::gone,
 };
 
 /// Signatures that are verified on the async threads; more belong beside them.
@@ -34,22 +36,32 @@ pub(crate) struct UploadEffect {
 
 impl E2ee {
     /// Stores what a device uploads, all or nothing, after verifying its signatures. Keys that are there
-    /// already are passed over; another key under the same ID is refused. Returns what is left then.
+    /// already are passed over; another key under the same ID is refused. Returns what is left then. With a
+    /// `token` only while the device has the session that it belongs to: one that logged in anew meanwhile
+    /// has other keys.
     ///
     /// # Errors
     ///
     /// [`E2eeError::InvalidParam`], [`E2eeError::BadJson`], [`E2eeError::InvalidSignature`],
-    /// [`E2eeError::TooLarge`].
+    /// [`E2eeError::TooLarge`]; [`E2eeError::Forbidden`] if the device has the ID of a cross-signing key;
+    /// [`UsersError::UnknownToken`](hearth_users::UsersError::UnknownToken) if the session has ended.
     pub async fn upload_keys(
         &self,
         user_id: &UserId,
         device_id: &DeviceId,
+        token: Option<TokenHash>,
         upload: KeyUpload,
     ) -> Result<Arc<KeyCounts>, E2eeError> {
         let checked = self.check_upload(user_id, device_id, upload).await?;
         let e2ee = self.clone();
         let (owner, device_id) = (user_id.to_owned(), device_id.to_owned());
-        let store = move || async move { e2ee.store_upload(&owner, &device_id, &checked).await };
+        let store = move || async move {
+            // It may have ended while the request was on its way: then it must leave nothing.
+            if let Some(token) = token {
+                e2ee.users().must_be_session(&owner, &device_id, token).await?;
+            }
+            e2ee.store_upload(&owner, &device_id, &checked).await
+        };
         self.users().in_turn(user_id, store).await
     }
 
@@ -81,9 +93,8 @@ impl E2ee {
         device_id: &OwnedDeviceId,
         upload: &CheckedUpload,
     ) -> Result<Arc<KeyCounts>, E2eeError> {
-        // It may have gone while the request was on its way: then it must leave nothing.
         if !self.is_device(user_id, device_id).await? {
-            return Err(E2eeError::NotFound("there is no such device any more".to_owned()));
+            return Err(gone());
         }
         let mut commit = Commit::new(user_id);
         let effect = self.add_upload(&mut commit, user_id, device_id, upload).await?;

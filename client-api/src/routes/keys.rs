@@ -23,7 +23,9 @@ pub(crate) async fn upload(
         one_time_keys: body.one_time_keys,
         fallback_keys: body.fallback_keys,
     };
-    let counts = app.e2ee().upload_keys(identity.user_id(), identity.device_id(), upload).await?;
+    let (user_id, device_id) = (identity.user_id(), identity.device_id());
+    let token = Some(identity.0.token_hash());
+    let counts = app.e2ee().upload_keys(user_id, device_id, token, upload).await?;
     let counts = counts.one_time_keys.iter();
     let counts = counts.map(|(algorithm, count)| (algorithm.clone(), UInt::new_saturating(*count)));
     Ok(upload_keys::v3::Response::new(counts.collect()))

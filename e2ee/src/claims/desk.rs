@@ -111,6 +111,9 @@ impl E2ee {
         user_id: &UserId,
         devices: BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>,
     ) -> Result<UserKeys, E2eeError> {
+        if !self.users().is_active(user_id).await? {
+            return Ok(UserKeys::new());
+        }
         let mut devices = devices.into_iter().collect::<VecDeque<_>>();
         let mut claimed = UserKeys::new();
         while !devices.is_empty() {

@@ -32,14 +32,14 @@ async fn claim(bench: &Bench, olm: &Olm) -> Vec<String> {
 
 async fn upload(bench: &Bench, olm: &Olm, one_time_keys: UploadedKeys) {
     let upload = KeyUpload { one_time_keys, ..KeyUpload::default() };
-    bench.e2ee.upload_keys(&olm.user_id, &olm.device_id, upload).await.unwrap();
+    bench.e2ee.upload_keys(&olm.user_id, &olm.device_id, None, upload).await.unwrap();
 }
 
 async fn olm(bench: &Bench, username: &str, ids: &[&str]) -> Olm {
     let (user_id, device_id) = bench.user_with_device(username).await;
     let olm = Olm::new(&user_id, &device_id);
     let first = olm.first_upload(ids.iter().copied());
-    bench.e2ee.upload_keys(&user_id, &device_id, first).await.unwrap();
+    bench.e2ee.upload_keys(&user_id, &device_id, None, first).await.unwrap();
     olm
 }
 
@@ -63,12 +63,13 @@ async fn keys_go_in_the_order_of_the_uploads_then_the_fallback_key() {
 }
 
 #[tokio::test]
-async fn what_was_handed_out_is_gone_after_a_restart() {
-    let bench = Bench::new().await;
+async fn what_was_handed_out_is_gone_after_the_power_was_lost() {
+    let mut bench = Bench::new().await;
     let alice = olm(&bench, "alice", &["A", "B"]).await;
-    assert_eq!(claim(&bench, &alice).await, ["A"]);
-    let bench = bench.reopen().await;
-    assert_eq!(claim(&bench, &alice).await, ["B"]);
+    for key in ["A", "B"] {
+        assert_eq!(claim(&bench, &alice).await, [key]);
+        bench = bench.lose_power().await;
+    }
     assert_eq!(claim(&bench, &alice).await, ["fallback"]);
 }
 
@@ -144,7 +145,7 @@ impl RemoteKeys for Elsewhere {
         _: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
         _: Duration,
     ) -> Result<get_keys::v1::Response, RemoteKeysError> {
-        Err(RemoteKeysError("not asked for".to_owned()))
+        Err(RemoteKeysError::Failed("not asked for".to_owned()))
     }
 
     async fn claim(
@@ -154,8 +155,11 @@ impl RemoteKeys for Elsewhere {
         _: Duration,
     ) -> Result<claim_keys::v1::Response, RemoteKeysError> {
         self.asked.lock().unwrap().push((server.to_owned(), keys));
+        if server.as_str().starts_with("silent") {
+            return std::future::pending().await;
+        }
         if server == "down.test" {
-            return Err(RemoteKeysError("cannot be reached".to_owned()));
+            return Err(RemoteKeysError::Failed("cannot be reached".to_owned()));
         }
         Ok(claim_keys::v1::Response::new(self.answer.clone()))
     }
@@ -165,7 +169,7 @@ impl RemoteKeys for Elsewhere {
         _: &UserId,
         _: Duration,
     ) -> Result<get_devices::v1::Response, RemoteKeysError> {
-        Err(RemoteKeysError("not asked for".to_owned()))
+        Err(RemoteKeysError::Failed("not asked for".to_owned()))
     }
 }
 
@@ -205,6 +209,61 @@ async fn other_servers_give_what_was_asked_for_and_nothing_else() {
     assert_eq!(asked[1], ("up.test".try_into().unwrap(), claim_of(&bob)));
 }
 
+fn elsewhere(bench: &Bench, answer: HandedOut) -> Arc<Elsewhere> {
+    let elsewhere = Arc::new(Elsewhere { answer, asked: Mutex::default() });
+    bench.e2ee.set_remote(elsewhere.clone());
+    elsewhere
+}
+
+#[tokio::test]
+async fn silent_servers_hold_up_no_key_of_others() {
+    let bench = Bench::new().await;
+    let bob = Olm::new(&owned_user_id!("@bob:up.test"), <&ruma::DeviceId>::from("BOB"));
+    let of_bob = BTreeMap::from([(bob.device_id.clone(), bob.one_time_keys(["A"]))]);
+    elsewhere(&bench, [(bob.user_id.clone(), of_bob)].into());
+    let mut claims = claim_of(&bob);
+    for number in 0..100 {
+        let user_id = UserId::parse(format!("@eve:silent{number}.test")).unwrap();
+        claims.extend(claim_of(&Olm::new(&user_id, <&ruma::DeviceId>::from("EVE"))));
+    }
+    let (start, timeout) = (Instant::now(), Duration::from_millis(500));
+    let claimed = bench.e2ee.claim_keys(claims, timeout).await.unwrap();
+    assert!(start.elapsed() < 4 * timeout, "{:?}", start.elapsed());
+    assert_eq!(ids(&claimed.one_time_keys), ["A"]);
+    assert_eq!(claimed.failures.len(), 100);
+}
+
+#[tokio::test]
+async fn many_devices_are_claimed_some_at_a_time() {
+    let bench = Bench::new().await;
+    let bob = Olm::new(&owned_user_id!("@bob:up.test"), <&ruma::DeviceId>::from("BOB"));
+    let mut claims = claim_of(&bob);
+    let devices = claims.get_mut(&bob.user_id).unwrap();
+    devices.extend((0..999).map(|number| (format!("{number}").into(), SignedCurve25519)));
+    let of_bob = claims[&bob.user_id].keys().map(|id| (id.clone(), bob.one_time_keys(["A"])));
+    let answer = [(bob.user_id.clone(), of_bob.collect())].into();
+    let elsewhere = elsewhere(&bench, answer);
+    let claimed = bench.e2ee.claim_keys(claims, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(ids(&claimed.one_time_keys).len(), 1_000);
+    let asked = elsewhere.asked.lock().unwrap();
+    let sizes: Vec<_> = asked.iter().map(|(_, claims)| claims[&bob.user_id].len()).collect();
+    assert_eq!(sizes, [DEVICES_PER_REQUEST, DEVICES_PER_REQUEST, 200]);
+}
+
+#[tokio::test]
+async fn keys_larger_than_keys_are_are_not_handed_on() {
+    let bench = Bench::new().await;
+    let bob = Olm::new(&owned_user_id!("@bob:up.test"), <&ruma::DeviceId>::from("BOB"));
+    let mut object = serde_json::Map::from_iter([("key".to_owned(), "A".into())]);
+    object.insert("more".to_owned(), "x".repeat(MAX_KEY_BYTES).into());
+    let large = crate::testing::raw(&bob.sign(object));
+    let keys = BTreeMap::from([("signed_curve25519:A".try_into().unwrap(), large)]);
+    let of_bob = BTreeMap::from([(bob.device_id.clone(), keys)]);
+    elsewhere(&bench, [(bob.user_id.clone(), of_bob)].into());
+    let claimed = bench.e2ee.claim_keys(claim_of(&bob), Duration::from_secs(10)).await.unwrap();
+    assert!(claimed.one_time_keys.is_empty());
+}
+
 mod interleavings {
     use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
     use proptest::test_runner::Config;
@@ -220,14 +279,14 @@ mod interleavings {
         },
         /// As many claims at the same time.
         Claim(usize),
-        Reopen,
+        LosePower,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             (0_usize..6, any::<bool>()).prop_map(|(count, again)| Step::Upload { count, again }),
             (1_usize..8).prop_map(Step::Claim),
-            Just(Step::Reopen),
+            Just(Step::LosePower),
         ]
     }
 
@@ -261,7 +320,7 @@ mod interleavings {
                         }
                     }
                 }
-                Step::Reopen => bench = bench.reopen().await,
+                Step::LosePower => bench = bench.lose_power().await,
             }
             let left: usize = waiting.iter().map(BTreeSet::len).sum();
             let counts = bench.e2ee.key_counts(&alice.user_id, &alice.device_id).await.unwrap();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{OwnedDeviceId, UserId, encryption::KeyUsage};
 
-use super::{DeviceListForServer, KeysWanted, ServerKeys, UserKeys};
+use super::{Budget, DeviceListForServer, KeysWanted, ServerKeys, TOO_MUCH, UserKeys};
 use crate::{
     E2ee, E2eeError,
     schema::{DEHYDRATED, DEVICE_LISTS},
@@ -13,14 +13,23 @@ use crate::{
 
 impl E2ee {
     /// The keys of users of this server, for another one. Those who are not here are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`E2eeError::TooLarge`] if the answer would be too large: nobody may be left out, for they would
+    /// seem to have no devices.
     pub async fn keys_for_server(&self, wanted: KeysWanted) -> Result<ServerKeys, E2eeError> {
         let mut answer = ServerKeys::default();
+        let budget = Budget::new();
         for (user_id, devices) in wanted {
             tokio::task::consume_budget().await;
             if !self.is_here(&user_id).await? {
                 continue;
             }
             let keys = self.local_keys(&user_id, &devices).await?;
+            if !budget.take(&keys) {
+                return Err(E2eeError::TooLarge(TOO_MUCH.to_owned()));
+            }
             answer.device_keys.insert(user_id.clone(), keys.devices);
             if let Some(key) = keys.master {
                 answer.master_keys.insert(user_id.clone(), shown(&key)?);
@@ -63,12 +72,15 @@ impl E2ee {
         Ok(self.identity().is_local(user_id) && self.users().is_active(user_id).await?)
     }
 
-    /// What everybody may see of the keys of a user of this server.
+    /// What everybody may see of the keys of a user of this server; nothing of one who has left for good.
     pub(super) async fn local_keys(
         &self,
         user_id: &UserId,
         wanted: &[OwnedDeviceId],
     ) -> Result<UserKeys, E2eeError> {
+        if !self.users().is_active(user_id).await? {
+            return Ok(UserKeys::default());
+        }
         let wanted: BTreeSet<_> = wanted.iter().collect();
         let all = self.all_device_keys(user_id).await?;
         let mut names = BTreeMap::new();

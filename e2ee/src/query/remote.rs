@@ -1,7 +1,7 @@
 //! Keys of other servers' users.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -13,31 +13,54 @@ use ruma::{
     encryption::{CrossSigningKey, DeviceKeys, KeyUsage, UnsignedDeviceInfo},
     serde::Raw,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use super::{KeysWanted, QueriedKeys, UserKeys};
+use super::{Budget, KeysWanted, QueriedKeys, TOO_MUCH, UserKeys};
 use crate::{
-    E2ee, E2eeError,
+    E2ee, E2eeError, RemoteKeysError,
     cross_signing::SigningKey,
+    remote::patience,
     remote_lists::{KeptList, MAX_REMOTE_DEVICES},
     signed::{checked_device_keys, only_signatures_of, shown_device, to_bytes},
 };
 
-/// Servers that one request has asked at once.
-const SERVERS_AT_ONCE: usize = 32;
+/// Servers that one request has asked at once. Each may answer with some mebibytes.
+const SERVERS_AT_ONCE: usize = 64;
 /// Lists of one server's users that one request has fetched whole, to be kept. Keys of further users are
-/// asked for in one request, as those of users are with whom no room is shared.
+/// asked for without that, as those of users are with whom no room is shared.
 const LISTS_PER_SERVER: usize = 20;
 /// Of these, so many at once.
 const LISTS_AT_ONCE: usize = 5;
+/// Users whose keys one request to a server asks for: other servers have bounds of their own, and bounds on
+/// the answers that they take.
+const USERS_PER_REQUEST: usize = 250;
+/// How often questions of one request are split because the answer is too large.
+const MAX_SPLITS: usize = 32;
 /// The longest name of a device in bytes.
 const MAX_NAME_BYTES: usize = 1024;
 
 /// What was found of one server's users.
-#[derive(Default)]
-struct FromServer {
-    keys: Vec<(OwnedUserId, UserKeys)>,
-    failure: Option<String>,
+#[derive(Debug, Default)]
+pub(super) struct FromServer {
+    pub(super) keys: Vec<(OwnedUserId, UserKeys)>,
+    pub(super) failure: Option<String>,
+}
+
+impl FromServer {
+    /// Adds a user's keys, if the answer has room for them.
+    fn add(&mut self, user_id: OwnedUserId, keys: UserKeys, budget: &Budget) {
+        if budget.take(&keys) {
+            self.keys.push((user_id, keys));
+        } else {
+            self.failure = Some(TOO_MUCH.to_owned());
+        }
+    }
+
+    /// Takes in what was found besides.
+    fn take(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+        self.failure = self.failure.take().or(other.failure);
+    }
 }
 
 impl E2ee {
@@ -46,11 +69,12 @@ impl E2ee {
         &self,
         answer: &mut QueriedKeys,
         wanted: BTreeMap<OwnedServerName, KeysWanted>,
+        budget: &Budget,
         timeout: Duration,
     ) -> Result<(), E2eeError> {
         let deadline = Instant::now() + timeout;
         let asked = wanted.into_iter().map(|(server, wanted)| async move {
-            let found = self.keys_of_server(&server, wanted, deadline).await?;
+            let found = self.keys_of_server(&server, wanted, budget, deadline).await?;
             Ok::<_, E2eeError>((server, found))
         });
         let found: Vec<_> =
@@ -68,35 +92,54 @@ impl E2ee {
 
     /// The keys of one server's users: from the lists that are kept, from those that are fetched to be
     /// kept, and in the server's answer to a query.
-    async fn keys_of_server(
+    pub(super) async fn keys_of_server(
         &self,
         server: &ServerName,
         wanted: KeysWanted,
+        budget: &Budget,
         deadline: Instant,
     ) -> Result<FromServer, E2eeError> {
         let mut found = FromServer::default();
         let (mut lists, mut others) = (KeysWanted::new(), KeysWanted::new());
         for (user_id, devices) in wanted {
             tokio::task::consume_budget().await;
+            if budget.is_spent() {
+                found.failure = Some(TOO_MUCH.to_owned());
+                return Ok(found);
+            }
             if let Some(kept) = self.kept_list(&user_id, true).await? {
                 let keys = shown_list(kept, &devices)?;
-                found.keys.push((user_id, keys));
+                found.add(user_id, keys, budget);
             } else if lists.len() < LISTS_PER_SERVER && self.shares_room_with(&user_id).await? {
                 lists.insert(user_id, devices);
             } else {
                 others.insert(user_id, devices);
             }
         }
-        let fetched = self.fetched_lists(lists, deadline);
-        let (fetched, asked) = join(fetched, self.asked_keys(server, others, deadline)).await;
+        let asked = self.fetched_or_asked(server, lists, others, budget, deadline).await?;
+        found.take(asked);
+        Ok(found)
+    }
+
+    /// Fetches whole lists, and asks a server for the keys of others; at last also of those whose lists
+    /// were not to be had. Some of the time is kept for that.
+    pub(super) async fn fetched_or_asked(
+        &self,
+        server: &ServerName,
+        lists: KeysWanted,
+        others: KeysWanted,
+        budget: &Budget,
+        deadline: Instant,
+    ) -> Result<FromServer, E2eeError> {
+        let for_lists = deadline.saturating_duration_since(Instant::now()) * 2 / 3;
+        let fetched = self.fetched_lists(lists, Instant::now() + for_lists);
+        let asked = self.asked_keys(server, others, budget, deadline);
+        let (fetched, mut found) = join(fetched, asked).await;
         let (fetched, missing) = fetched?;
-        found.keys.extend(fetched);
-        for asked in [asked, self.asked_keys(server, missing, deadline).await] {
-            match asked {
-                Ok(keys) => found.keys.extend(keys),
-                Err(failure) => found.failure = Some(failure),
-            }
+        for (user_id, keys) in fetched {
+            found.add(user_id, keys, budget);
         }
+        found.take(self.asked_keys(server, missing, budget, deadline).await);
         Ok(found)
     }
 
@@ -132,29 +175,78 @@ impl E2ee {
         Ok((found, missing))
     }
 
-    /// Asks a server for keys that are not to be kept.
+    /// Asks a server for keys that are not to be kept: of some users at a time, and of fewer where the
+    /// answer is too large.
     async fn asked_keys(
         &self,
         server: &ServerName,
         wanted: KeysWanted,
+        budget: &Budget,
         deadline: Instant,
-    ) -> Result<Vec<(OwnedUserId, UserKeys)>, String> {
-        if wanted.is_empty() {
-            return Ok(Vec::new());
+    ) -> FromServer {
+        let mut found = FromServer::default();
+        let mut questions: VecDeque<_> = parts(wanted, USERS_PER_REQUEST).into();
+        let mut splits_left = MAX_SPLITS;
+        while let Some(users) = questions.pop_front() {
+            if budget.is_spent() {
+                found.failure = Some(TOO_MUCH.to_owned());
+                break;
+            }
+            match self.ask_for_keys(server, users.clone(), deadline).await {
+                Ok(keys) => {
+                    for (user_id, keys) in keys {
+                        found.add(user_id, keys, budget);
+                    }
+                }
+                Err(RemoteKeysError::TooLarge(_)) if users.len() > 1 && splits_left > 0 => {
+                    splits_left -= 1;
+                    let half = users.len().div_ceil(2);
+                    for part in parts(users, half).into_iter().rev() {
+                        questions.push_front(part);
+                    }
+                }
+                // The others' may not be.
+                Err(RemoteKeysError::TooLarge(why)) => found.failure = Some(why),
+                Err(RemoteKeysError::Failed(why)) => {
+                    found.failure = Some(why);
+                    break;
+                }
+            }
         }
-        let remote = self.remote().ok_or("this server does not federate")?;
-        let timeout = deadline.saturating_duration_since(Instant::now());
-        if timeout.is_zero() {
-            return Err(TOO_LATE.to_owned());
+        found
+    }
+
+    async fn ask_for_keys(
+        &self,
+        server: &ServerName,
+        wanted: KeysWanted,
+        deadline: Instant,
+    ) -> Result<Vec<(OwnedUserId, UserKeys)>, RemoteKeysError> {
+        let failed = |why: &str| RemoteKeysError::Failed(why.to_owned());
+        let remote = self.remote().ok_or_else(|| failed("this server does not federate"))?;
+        let patience = patience(deadline);
+        if patience.is_zero() {
+            return Err(failed(TOO_LATE));
         }
-        let asked = remote.query(server, wanted.clone(), timeout);
-        let answer = tokio::time::timeout_at(deadline, asked).await.map_err(|_| TOO_LATE)?;
-        let answer = answer.map_err(|error| error.to_string())?;
+        let asked = timeout_at(deadline, remote.query(server, wanted.clone(), patience));
+        let answer = asked.await.map_err(|_| failed(TOO_LATE))??;
         // Thousands of signatures take a while.
         run_blocking(move || check_answer(wanted, answer))
             .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())
+            .map_err(|error| failed(&error.to_string()))?
+            .map_err(|error| failed(&error.to_string()))
+    }
+}
+
+/// Users in parts of this size.
+fn parts(users: KeysWanted, size: usize) -> Vec<KeysWanted> {
+    let (mut users, mut parts) = (users.into_iter(), Vec::new());
+    loop {
+        let part: KeysWanted = users.by_ref().take(size).collect();
+        if part.is_empty() {
+            return parts;
+        }
+        parts.push(part);
     }
 }
 

@@ -3,6 +3,7 @@ use ruma::{
     user_id,
 };
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::*;
 use crate::{
@@ -140,6 +141,83 @@ async fn queries_have_a_bound() {
     let wanted: KeysWanted = (0..=MAX_USERS)
         .map(|number| (UserId::parse(format!("@u{number}:hearth.test")).unwrap(), Vec::new()))
         .collect();
-    let refused = bench.e2ee.query_keys(&alice, wanted, TIMEOUT).await;
-    assert!(matches!(refused, Err(E2eeError::InvalidParam(_))));
+    let answer = bench.e2ee.query_keys(&alice, wanted, TIMEOUT).await.unwrap();
+    assert_eq!(answer.device_keys.len(), MAX_USERS);
+    assert_eq!(answer.failures[bench.e2ee.identity().server_name()], TOO_MUCH);
+}
+
+/// An answer of another server with a device of each of so many of its users.
+fn answer_of(elsewhere: &Elsewhere, users: usize) -> KeysWanted {
+    let mut answer = get_keys::v1::Response::new(BTreeMap::new());
+    for number in 0..users {
+        let user_id = UserId::parse(format!("@u{number}:elsewhere.test")).unwrap();
+        let keys = raw_device(&Signer::new().device_keys(&user_id, device_id!("A")));
+        answer.device_keys.insert(user_id, BTreeMap::from([("A".into(), keys)]));
+    }
+    let wanted = answer.device_keys.keys().map(|user_id| (user_id.clone(), Vec::new())).collect();
+    *elsewhere.keys.lock() = Some(answer);
+    wanted
+}
+
+#[tokio::test]
+async fn many_users_of_one_server_are_asked_for_some_at_a_time() {
+    let bench = Bench::new().await;
+    let alice = user(&bench, "alice").await;
+    let elsewhere = Elsewhere::plug(&bench);
+    let wanted = answer_of(&elsewhere, 600);
+    let answer = bench.e2ee.query_keys(&alice, wanted, TIMEOUT).await.unwrap();
+    assert!(answer.failures.is_empty());
+    assert!(answer.device_keys.values().all(|devices| devices.len() == 1));
+    assert_eq!(
+        (answer.device_keys.len(), &**elsewhere.questions.lock()),
+        (600, &[250, 250, 100][..])
+    );
+}
+
+#[tokio::test]
+async fn who_has_too_many_keys_for_an_answer_is_left_out_alone() {
+    let bench = Bench::new().await;
+    let alice = user(&bench, "alice").await;
+    let elsewhere = Elsewhere::plug(&bench);
+    let wanted = answer_of(&elsewhere, 10);
+    *elsewhere.most_users.lock() = Some(3);
+    let answer = bench.e2ee.query_keys(&alice, wanted.clone(), TIMEOUT).await.unwrap();
+    assert_eq!((answer.device_keys.len(), answer.failures.len()), (10, 0));
+    *elsewhere.most_users.lock() = Some(0);
+    elsewhere.questions.lock().clear();
+    let answer = bench.e2ee.query_keys(&alice, wanted, TIMEOUT).await.unwrap();
+    assert_eq!(answer.failures[&owned_server_name!("elsewhere.test")], "too large");
+    assert_eq!(elsewhere.questions.lock().iter().filter(|users| **users == 1).count(), 10);
+}
+
+#[tokio::test]
+async fn who_cannot_have_a_list_in_time_asks_for_the_keys_in_time() {
+    let bench = Bench::new().await;
+    let elsewhere = Elsewhere::plug(&bench);
+    let wanted = answer_of(&elsewhere, 3);
+    let server = owned_server_name!("elsewhere.test");
+    elsewhere.silent.lock().insert(server.clone());
+    let deadline = Instant::now() + Duration::from_millis(600);
+    let (none, budget) = (KeysWanted::new(), Budget::new());
+    let found = bench.e2ee.fetched_or_asked(&server, wanted, none, &budget, deadline).await;
+    let found = found.unwrap();
+    assert_eq!((found.keys.len(), found.failure), (3, None));
+}
+
+#[tokio::test]
+async fn what_an_answer_has_no_room_for_is_left_out_and_told_of() {
+    let bench = Bench::new().await;
+    let elsewhere = Elsewhere::plug(&bench);
+    let wanted = answer_of(&elsewhere, 10);
+    let server = owned_server_name!("elsewhere.test");
+    let deadline = Instant::now() + TIMEOUT;
+    let budget = Budget(AtomicUsize::new(2_000));
+    let found = bench.e2ee.keys_of_server(&server, wanted.clone(), &budget, deadline).await;
+    let found = found.unwrap();
+    assert!((1..9).contains(&found.keys.len()), "{}", found.keys.len());
+    assert_eq!(found.failure.as_deref(), Some(TOO_MUCH));
+    assert!(budget.is_spent());
+    elsewhere.questions.lock().clear();
+    let found = bench.e2ee.keys_of_server(&server, wanted, &budget, deadline).await.unwrap();
+    assert_eq!((found.keys.len(), elsewhere.questions.lock().len()), (0, 0));
 }

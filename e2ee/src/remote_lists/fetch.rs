@@ -17,11 +17,14 @@ use hearth_storage::run_blocking;
 use ruma::{OwnedUserId, UserId};
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
-use super::keep::{CheckedList, Kept};
-use crate::{E2ee, query::TOO_LATE};
+use super::{
+    keep::{CheckedList, Kept},
+    shares::Share,
+};
+use crate::{E2ee, query::TOO_LATE, remote::patience};
 
 /// How long a server may take to tell a list.
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,6 +69,10 @@ impl E2ee {
         if fetches.len() >= MAX_FETCHES {
             return Err("too many device lists are being fetched".to_owned());
         }
+        let shares = &self.inner.remote_lists.fetches_of_each;
+        let Some(share) = shares.try_take(user_id.server_name()) else {
+            return Err("too many device lists of this server are being fetched".to_owned());
+        };
         let (told, hear) = oneshot::channel();
         let cut_off = |_| Err("the fetch was cut off".to_owned());
         let done = hear.map(move |done| done.unwrap_or_else(cut_off)).boxed().shared();
@@ -73,7 +80,8 @@ impl E2ee {
         let fetch = Fetch { done: done.clone(), marked: Arc::clone(&marked) };
         fetches.insert(user_id.to_owned(), fetch);
         drop(fetches);
-        let place = Place { e2ee: self.clone(), user_id: user_id.to_owned(), marked };
+        let place =
+            Place { e2ee: self.clone(), user_id: user_id.to_owned(), marked, _share: share };
         self.spawn(async move {
             let outcome = place.e2ee.run_fetch(&place.user_id, &place.marked).await;
             drop(place);
@@ -86,11 +94,14 @@ impl E2ee {
     async fn run_fetch(&self, user_id: &OwnedUserId, marked: &AtomicBool) -> Result<(), String> {
         let told = |error: &dyn fmt::Display| error.to_string();
         let remote = self.remote().ok_or("this server does not federate")?;
-        let places = &self.inner.remote_lists.places;
-        let _place = places.acquire().await.map_err(|error| told(&error))?;
+        let lists = &self.inner.remote_lists;
+        // First its own share: who waits for that keeps no place from others.
+        let _share = lists.places_of_each.take(user_id.server_name()).await;
+        let _place = lists.places.acquire().await.map_err(|error| told(&error))?;
         for _ in 0..MAX_ROUNDS {
             marked.store(false, Ordering::SeqCst);
-            let asked = timeout(FETCH_TIMEOUT, remote.devices(user_id, FETCH_TIMEOUT));
+            let deadline = Instant::now() + FETCH_TIMEOUT;
+            let asked = timeout_at(deadline, remote.devices(user_id, patience(deadline)));
             let answer = asked.await.map_err(|_| TOO_LATE)?.map_err(|error| told(&error))?;
             let owner = user_id.clone();
             // A thousand signatures take a while.
@@ -135,6 +146,7 @@ struct Place {
     e2ee: E2ee,
     user_id: OwnedUserId,
     marked: Arc<AtomicBool>,
+    _share: Share,
 }
 
 impl Drop for Place {

@@ -11,7 +11,7 @@ use ruma::{
 };
 use serde_json::Value;
 
-use super::{KeptList, MAX_REMOTE_DEVICES};
+use super::{KeptList, MAX_LIST_BYTES, MAX_REMOTE_DEVICES};
 use crate::{
     E2ee, E2eeError,
     query::{CheckedKeys, check_signing_keys, kept_name},
@@ -49,13 +49,22 @@ impl CheckedList {
         if answer.user_id != user_id {
             return Err("it answered for another user".to_owned());
         }
-        let mut devices = BTreeMap::new();
+        let (mut devices, mut bytes) = (BTreeMap::new(), 0);
         for device in answer.devices.into_iter().take(MAX_REMOTE_DEVICES) {
             let UserDevice { device_id, keys, device_display_name, .. } = device;
             match checked_device_keys(user_id, &device_id, &keys) {
                 Ok(object) => {
                     let keys = Some(Value::from(object).to_string());
                     let display_name = kept_name(device_display_name);
+                    bytes += [&keys, &display_name]
+                        .into_iter()
+                        .flatten()
+                        .map(String::len)
+                        .sum::<usize>();
+                    if bytes > MAX_LIST_BYTES {
+                        tracing::debug!(%user_id, "a device list is too large: the rest is not kept");
+                        break;
+                    }
                     devices.insert(device_id, RemoteDeviceRow { keys, display_name });
                 }
                 Err(error) => {

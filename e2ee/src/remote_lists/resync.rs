@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::fetch::FETCH_TIMEOUT;
+use super::{fetch::FETCH_TIMEOUT, shares::Share};
 use crate::{E2ee, E2eeError};
 
 /// Lists that are fetched again at a time. Further ones are when somebody asks for them, or the next
@@ -43,10 +43,13 @@ impl E2ee {
         if resyncs.len() >= MAX_RESYNCS || self.remote().is_none() {
             return;
         }
+        let shares = &self.inner.remote_lists.resyncs_of_each;
+        let Some(share) = shares.try_take(user_id.server_name()) else { return };
         let resync = Arc::new(Resync::default());
         resyncs.insert(user_id.to_owned(), Arc::clone(&resync));
         drop(resyncs);
-        let place = Place { e2ee: self.clone(), user_id: user_id.to_owned(), resync };
+        let place =
+            Place { e2ee: self.clone(), user_id: user_id.to_owned(), resync, _share: share };
         self.spawn(async move {
             for pause in PAUSES {
                 match place.e2ee.attempt(&place.user_id).await {
@@ -86,6 +89,7 @@ struct Place {
     e2ee: E2ee,
     user_id: OwnedUserId,
     resync: Arc<Resync>,
+    _share: Share,
 }
 
 impl Place {

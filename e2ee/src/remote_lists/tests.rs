@@ -134,6 +134,61 @@ async fn a_gap_ends_the_trust_in_a_list() {
 }
 
 #[tokio::test]
+async fn a_silent_server_holds_up_nobody_elses_lists() {
+    let scene = Scene::new().await;
+    scene.tell(5, &["A"]);
+    let silent = server_name!("silent.test");
+    scene.elsewhere.silent.lock().insert(silent.to_owned());
+    for number in 0..2 * FETCHES_AT_ONCE {
+        let user_id = UserId::parse(format!("@u{number}:{silent}")).unwrap();
+        assert!(scene.bench.e2ee.fetch_list(&user_id, Instant::now()).await.is_err());
+    }
+    while scene.asked() < FETCHES_AT_ONCE_FROM_ONE {
+        tokio::task::yield_now().await;
+    }
+    scene.fetch().await.unwrap();
+    assert_eq!(scene.asked(), FETCHES_AT_ONCE_FROM_ONE + 1);
+}
+
+#[tokio::test]
+async fn one_servers_resyncs_and_fetches_leave_places_to_others() {
+    let scene = Scene::new().await;
+    let (lists, e2ee) = (&scene.bench.e2ee.inner.remote_lists, &scene.bench.e2ee);
+    let eve = owned_user_id!("@eve:silent.test");
+    let share = |shares: &Shares| shares.try_take(eve.server_name());
+    let resyncs: Vec<_> = std::iter::from_fn(|| share(&lists.resyncs_of_each)).collect();
+    let fetches: Vec<_> = std::iter::from_fn(|| share(&lists.fetches_of_each)).collect();
+    assert_eq!((resyncs.len(), fetches.len()), (RESYNCS_OF_ONE, FETCHES_OF_ONE));
+    e2ee.resync(&eve);
+    assert!(!lists.resyncs.lock().contains_key(&eve));
+    e2ee.resync(&scene.bob);
+    assert!(lists.resyncs.lock().contains_key(&scene.bob));
+    assert!(e2ee.fetch_list(&eve, Instant::now() + Duration::from_secs(10)).await.is_err());
+    assert_eq!(scene.asked(), 0);
+    scene.tell(5, &["A"]);
+    scene.fetch().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_a_list_that_is_too_large_the_rest_is_not_kept() {
+    let scene = Scene::new().await;
+    let devices: Vec<_> = (0..200)
+        .map(|number| {
+            let device_id = format!("D{number}");
+            let mut keys = scene.keys(&device_id);
+            keys["more"] = "x".repeat(7_000).into();
+            keys.as_object_mut().unwrap().remove("signatures");
+            scene.signer.sign_as(&mut keys, &scene.bob, &format!("ed25519:{device_id}"));
+            keys
+        })
+        .collect();
+    scene.elsewhere.tell(&scene.bob, 5, &devices);
+    scene.fetch().await.unwrap();
+    let kept = scene.kept().await.unwrap().len();
+    assert!((100..MAX_LIST_BYTES / 7_000).contains(&kept), "{kept}");
+}
+
+#[tokio::test]
 async fn updates_that_come_in_another_order_are_not_lost() {
     let scene = Scene::new().await;
     scene.tell(5, &["A"]);

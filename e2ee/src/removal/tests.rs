@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hearth_storage::Positioned;
 use hearth_users::NewSession;
@@ -6,6 +8,7 @@ use ruma::OneTimeKeyAlgorithm::SignedCurve25519;
 use super::*;
 use crate::{
     schema::{KeyRow, Timestamp},
+    signer::identify,
     testing::{Bench, Olm},
 };
 
@@ -18,7 +21,7 @@ async fn olm(bench: &Bench, username: &str) -> Olm {
 
 async fn first_upload(bench: &Bench, olm: &Olm) {
     let first = olm.first_upload(["A", "B"]);
-    bench.e2ee.upload_keys(&olm.user_id, &olm.device_id, first).await.unwrap();
+    bench.e2ee.upload_keys(&olm.user_id, &olm.device_id, None, first).await.unwrap();
 }
 
 /// A message in the device's queue, at the end.
@@ -124,6 +127,53 @@ async fn a_crash_in_between_is_made_up_for() {
     assert_eq!((rows_of(&bench, &gone).await, sweeps(&bench, &user_id).await), (0, 0));
 }
 
+/// A crash when the devices of an account are about to go.
+#[derive(Debug)]
+struct Crash(Keeper);
+
+#[async_trait]
+impl DeviceKeeper for Crash {
+    async fn changing(
+        &self,
+        user_id: &UserId,
+        change: DeviceChange<'_>,
+        commit: &mut Commit,
+    ) -> Result<(), UsersError> {
+        if matches!(change, DeviceChange::Removed(_)) {
+            return Err(UsersError::Internal("crash".to_owned()));
+        }
+        self.0.changing(user_id, change, commit).await
+    }
+
+    async fn changed(&self, user_id: &UserId, change: DeviceChange<'_>) {
+        self.0.changed(user_id, change).await;
+    }
+}
+
+#[tokio::test]
+async fn a_deactivation_that_a_crash_cuts_short_is_finished_at_the_start() {
+    let bench = Bench::new().await;
+    let alice = olm(&bench, "alice").await;
+    let owner = &alice.user_id;
+    let (bob, _) = bench.user_with_device("bob").await;
+    identify(&bench, owner).await;
+    bench.users.set_device_keeper(Arc::new(Crash(Keeper::new(&bench.e2ee))));
+    bench.users.deactivate(owner, true).await.unwrap_err();
+    assert_eq!(rows_of(&bench, &alice).await, 4);
+    let wanted = [(owner.clone(), Vec::new())].into();
+    let shown = bench.e2ee.query_keys(&bob, wanted, Duration::ZERO).await.unwrap();
+    assert!(shown.device_keys[owner].is_empty() && shown.master_keys.is_empty());
+    let claims = [(alice.device_id.clone(), SignedCurve25519)].into();
+    let claimed = bench.e2ee.claim_local_keys([(owner.clone(), claims)].into()).await;
+    assert!(claimed.unwrap().is_empty());
+    let bench = bench.reopen().await;
+    assert_eq!(rows_of(&bench, &alice).await, 0);
+    assert!(bench.users.devices(owner).await.unwrap().is_empty());
+    let left = bench.store.page(&CROSS_SIGNING_KEYS, owner, .., Direction::Forward, 10).await;
+    assert_eq!(left.unwrap(), []);
+    assert!(bench.users.account(owner).await.unwrap().unwrap().is_erased);
+}
+
 #[tokio::test]
 async fn a_new_name_is_told_if_others_know_the_device() {
     let bench = Bench::new().await;
@@ -144,11 +194,9 @@ async fn a_deactivated_account_leaves_nothing() {
     let bench = Bench::new().await;
     let alice = olm(&bench, "alice").await;
     let owner = &alice.user_id;
+    identify(&bench, owner).await;
     let mut commit = Commit::new(owner);
     let json = Bytes::from_static(b"{}");
-    for usage in ["master", "self_signing", "user_signing"] {
-        commit.put(&CROSS_SIGNING_KEYS, owner, &usage.to_owned(), &json);
-    }
     let signed = ("@bob:hearth.test".try_into().unwrap(), "ed25519:X".to_owned());
     let signature = Positioned { position: commit.next_position(), record: json };
     commit.put(&USER_SIGNATURES, owner, &signed, &signature);

@@ -98,8 +98,18 @@ async fn devices_sign_their_users_master_key() {
     }
     let mut unknown = unsigned.clone();
     signer.sign_as(&mut unknown, &alice, "ed25519:UNKNOWN");
+    let failures = upload(&bench, &alice, json!({ alice.as_str(): { &id: &unknown } })).await;
+    assert_eq!(codes(&failures), ["M_INVALID_SIGNATURE"]);
+    let second = Signer::new();
+    let second_id = device(&bench, &alice, &second).await;
+    second.sign_as(&mut unknown, &alice, &format!("ed25519:{second_id}"));
     let failures = upload(&bench, &alice, json!({ alice.as_str(): { &id: unknown } })).await;
-    assert_eq!(codes(&failures), ["M_NOT_FOUND"]);
+    assert_eq!(codes(&failures), ["M_INVALID_SIGNATURE"]);
+    let seen = query(&bench, &alice, &alice).await;
+    let mut expected = unsigned.clone();
+    second.sign_as(&mut expected, &alice, &format!("ed25519:{second_id}"));
+    assert_eq!(value(&seen.master_keys[&alice]), expected, "the other one is good");
+    let unsigned = expected;
     let mut good = unsigned;
     signer.sign_as(&mut good, &alice, &key_id);
     assert!(upload(&bench, &alice, json!({ alice.as_str(): { &id: &good } })).await.is_empty());
@@ -161,6 +171,97 @@ async fn a_signature_on_a_former_master_key_is_not_taken() {
     assert_eq!(codes(&upload(&bench, &alice, objects).await), ["M_NOT_FOUND"]);
     let seen = query(&bench, &alice, &bob).await;
     assert_eq!(value(&seen.master_keys[&bob]), new.master_key(&bob));
+}
+
+#[tokio::test]
+async fn a_new_signature_takes_the_place_of_that_on_a_former_master_key() {
+    let bench = Bench::new().await;
+    let (alice, bob) = (user(&bench, "alice").await, user(&bench, "bob").await);
+    let of_alice = identify(&bench, &alice).await;
+    for _ in 0..3 {
+        let of_bob = Identity::new();
+        bench.e2ee.upload_cross_signing_keys(&bob, of_bob.upload(&bob), true).await.unwrap();
+        let mut good = of_bob.master_key(&bob);
+        of_alice.user_signing.sign(&mut good, &alice);
+        let objects = json!({ bob.as_str(): { of_bob.master.public_key(): &good } });
+        assert!(upload(&bench, &alice, objects).await.is_empty());
+        assert_eq!(value(&query(&bench, &alice, &bob).await.master_keys[&bob]), good);
+        assert_eq!(bench.e2ee.user_signatures(&alice).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_signed_as_many_as_one_may_signs_those_again_and_their_own() {
+    let bench = Bench::new().await;
+    let alice = user(&bench, "alice").await;
+    let (bob, carol) = (user(&bench, "bob").await, user(&bench, "carol").await);
+    let of_alice = identify(&bench, &alice).await;
+    let (of_bob, of_carol) = (identify(&bench, &bob).await, identify(&bench, &carol).await);
+    let sign = |user_id: &UserId, identity: &Identity| {
+        let mut key = identity.master_key(user_id);
+        of_alice.user_signing.sign(&mut key, &alice);
+        json!({ identity.master.public_key(): key })
+    };
+    let objects = json!({ bob.as_str(): sign(&bob, &of_bob) });
+    assert!(upload(&bench, &alice, objects).await.is_empty());
+    for chunk in 0..20 {
+        let mut commit = Commit::new(&alice);
+        let position = commit.next_position();
+        for number in (0..500).skip(usize::from(chunk == 0)) {
+            let subject = format!("@u{chunk}-{number}:hearth.test");
+            let subject = (subject.try_into().unwrap(), "ed25519:K".to_owned());
+            let row = Positioned { position, record: Bytes::from_static(b"{}") };
+            commit.put(&USER_SIGNATURES, &alice, &subject, &row);
+        }
+        bench.store.commit(commit).await.unwrap();
+    }
+    let signer = Signer::new();
+    let device_id = device(&bench, &alice, &signer).await;
+    let mut own = signer.device_keys(&alice, &device_id);
+    of_alice.self_signing.sign(&mut own, &alice);
+    let objects = json!({
+        alice.as_str(): { device_id.as_str(): &own },
+        bob.as_str(): sign(&bob, &of_bob),
+        carol.as_str(): sign(&carol, &of_carol),
+    });
+    let failures = upload(&bench, &alice, objects).await;
+    assert_eq!(codes(&failures), ["M_TOO_LARGE"]);
+    assert!(failures.contains_key(&carol));
+    let stored = bench.e2ee.device_keys(&alice, &device_id).await.unwrap().unwrap();
+    let stored: Value = serde_json::from_slice(&stored).unwrap();
+    assert_eq!(stored["signatures"], own["signatures"]);
+}
+
+#[tokio::test]
+async fn a_device_keeps_no_signatures_by_former_keys() {
+    let bench = Bench::new().await;
+    let alice = user(&bench, "alice").await;
+    let signer = Signer::new();
+    let device_id = device(&bench, &alice, &signer).await;
+    for _ in 0..3 {
+        let identity = Identity::new();
+        bench.e2ee.upload_cross_signing_keys(&alice, identity.upload(&alice), true).await.unwrap();
+        let mut good = signer.device_keys(&alice, &device_id);
+        identity.self_signing.sign(&mut good, &alice);
+        let objects = json!({ alice.as_str(): { device_id.as_str(): &good } });
+        assert!(upload(&bench, &alice, objects).await.is_empty());
+        let stored = bench.e2ee.device_keys(&alice, &device_id).await.unwrap().unwrap();
+        let stored: Value = serde_json::from_slice(&stored).unwrap();
+        assert_eq!(stored["signatures"], good["signatures"]);
+    }
+}
+
+#[tokio::test]
+async fn a_deactivated_account_signs_nothing() {
+    let bench = Bench::new().await;
+    let alice = user(&bench, "alice").await;
+    identify(&bench, &alice).await;
+    bench.users.deactivate(&alice, false).await.unwrap();
+    let late = bench.e2ee.upload_signatures(&alice, BTreeMap::new()).await;
+    assert!(matches!(late, Err(E2eeError::Users(UsersError::UnknownToken { .. }))), "{late:?}");
+    let identity = Identity::new();
+    let late = bench.e2ee.upload_cross_signing_keys(&alice, identity.upload(&alice), true).await;
+    assert!(matches!(late, Err(E2eeError::Users(UsersError::UnknownToken { .. }))), "{late:?}");
 }
 
 #[tokio::test]

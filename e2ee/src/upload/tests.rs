@@ -1,3 +1,4 @@
+use hearth_users::{NewSession, UsersError};
 use ruma::{DeviceId, OneTimeKeyAlgorithm::SignedCurve25519, serde::Raw};
 use serde_json::{Map, Value, json};
 use vodozemac::{Ed25519SecretKey, base64_encode};
@@ -5,6 +6,7 @@ use vodozemac::{Ed25519SecretKey, base64_encode};
 use super::*;
 use crate::{
     schema::{CLAIMED_KEYS, CROSS_SIGNING_KEYS},
+    signer::identify,
     testing::{Bench, Olm, raw},
 };
 
@@ -14,7 +16,11 @@ async fn olm(bench: &Bench, username: &str) -> Olm {
 }
 
 async fn upload(bench: &Bench, olm: &Olm, upload: KeyUpload) -> Result<Arc<KeyCounts>, E2eeError> {
-    bench.e2ee.upload_keys(&olm.user_id, &olm.device_id, upload).await
+    bench.e2ee.upload_keys(&olm.user_id, &olm.device_id, None, upload).await
+}
+
+fn is_gone<T>(result: &Result<T, E2eeError>) -> bool {
+    matches!(result, Err(E2eeError::Users(UsersError::UnknownToken { .. })))
 }
 
 fn device_keys(object: &Map<String, Value>) -> KeyUpload {
@@ -53,7 +59,7 @@ async fn keys_are_stored_and_counted() {
     assert!(bench.e2ee.changed_lists(now, counts.changed).await.unwrap().is_empty());
 
     let (user_id, device_id) = (alice.user_id.clone(), alice.device_id.clone());
-    let bench = bench.reopen().await;
+    let bench = bench.lose_power().await;
     let counts = bench.e2ee.key_counts(&user_id, &device_id).await.unwrap();
     assert_eq!(counts.one_time_keys, [(SignedCurve25519, 4)].into());
     assert_eq!(counts.unused_fallback_keys, [SignedCurve25519]);
@@ -209,8 +215,76 @@ async fn an_id_stands_for_one_key() {
         one_time_keys: [(id, raw(&alice.sign(object)))].into(),
         ..KeyUpload::default()
     };
-    let result = upload(&bench, &alice, other).await;
-    assert!(matches!(result, Err(E2eeError::InvalidParam(_))), "{result:?}");
+    let Err(E2eeError::InvalidParam(text)) = upload(&bench, &alice, other).await else {
+        panic!("it is another key");
+    };
+    // As the SDK of many clients reads it.
+    let (old, new) = text.split_once("; new key: ").unwrap();
+    let (start, old) = old.split_once("Old key: ").unwrap();
+    assert_eq!(start, "One time key signed_curve25519:A already exists. ");
+    let key = |json: &str| serde_json::from_str::<Value>(json).unwrap()["key"].clone();
+    assert_ne!(key(old), key(new));
+    assert_eq!(key(new), base64_encode([9; 32]));
+}
+
+#[tokio::test]
+async fn an_upload_of_a_session_that_ended_meanwhile_leaves_nothing() {
+    let bench = Bench::new().await;
+    let (alice, _) = bench.user_with_device("alice").await;
+    let device_id: OwnedDeviceId = "PHONE".into();
+    let login = async || {
+        let session = NewSession { device_id: Some(device_id.clone()), ..NewSession::default() };
+        TokenHash::of(&bench.users.create_session(&alice, session).await.unwrap().access_token)
+    };
+    let (old, new) = (Olm::new(&alice, &device_id), Olm::new(&alice, &device_id));
+    let late = login().await;
+    bench.users.delete_devices(&alice, std::slice::from_ref(&device_id)).await.unwrap();
+    let token = login().await;
+    let upload = async |olm: &Olm, token| {
+        bench.e2ee.upload_keys(&alice, &device_id, Some(token), olm.first_upload(["A"])).await
+    };
+    let result = upload(&old, late).await;
+    assert!(is_gone(&result), "{result:?}");
+    upload(&new, token).await.unwrap();
+    assert_eq!(stored(&bench, &new).await, json!(new.device_keys()));
+}
+
+#[tokio::test]
+async fn a_device_with_the_id_of_a_cross_signing_key_has_no_keys() {
+    let bench = Bench::new().await;
+    let (alice, _) = bench.user_with_device("alice").await;
+    let identity = identify(&bench, &alice).await;
+    let device_id: OwnedDeviceId = identity.master.public_key().into();
+    let session = NewSession { device_id: Some(device_id.clone()), ..NewSession::default() };
+    bench.users.create_session(&alice, session).await.unwrap();
+    let olm = Olm::new(&alice, &device_id);
+    let result = upload(&bench, &olm, device_keys(&olm.device_keys())).await;
+    assert!(matches!(result, Err(E2eeError::Forbidden(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn keys_of_algorithms_that_nobody_can_check_are_refused() {
+    let bench = Bench::new().await;
+    let alice = olm(&bench, "alice").await;
+    upload(&bench, &alice, device_keys(&alice.device_keys())).await.unwrap();
+    let single = |id: &str, value: Value| KeyUpload {
+        one_time_keys: [(
+            id.try_into().unwrap(),
+            Raw::from_json(serde_json::value::to_raw_value(&value).unwrap()),
+        )]
+        .into(),
+        ..KeyUpload::default()
+    };
+    let key = base64_encode([1; 32]);
+    let signed = json!(alice.sign(Map::from_iter([("key".to_owned(), json!(key))])));
+    for (id, value) in
+        [("other:A", json!(key)), ("signed_other:A", signed), ("curve25519:A", json!("anything"))]
+    {
+        let result = upload(&bench, &alice, single(id, value)).await;
+        assert!(matches!(result, Err(E2eeError::InvalidParam(_))), "{id}: {result:?}");
+    }
+    let counts = upload(&bench, &alice, single("curve25519:A", json!(key))).await.unwrap();
+    assert_eq!(counts.one_time_keys[&"curve25519".into()], 1);
 }
 
 #[tokio::test]
@@ -310,6 +384,6 @@ async fn a_device_that_went_cannot_upload() {
     let devices = [alice.device_id.clone()];
     bench.users.delete_devices(&alice.user_id, &devices).await.unwrap();
     let result = upload(&bench, &alice, alice.first_upload(["A"])).await;
-    assert!(matches!(result, Err(E2eeError::NotFound(_))), "{result:?}");
+    assert!(is_gone(&result), "{result:?}");
     assert_eq!(bench.e2ee.device_keys(&alice.user_id, &alice.device_id).await.unwrap(), None);
 }

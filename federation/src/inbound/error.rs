@@ -77,6 +77,7 @@ impl From<E2eeError> for ApiError {
             E2eeError::Rooms(error) => error.into(),
             E2eeError::Busy(_) => Self(MatrixError::limit_exceeded(BUSY_RETRY)),
             E2eeError::InvalidParam(text) => Self(MatrixError::invalid_param(text)),
+            E2eeError::TooLarge(text) => Self(MatrixError::too_large(text)),
             // The queries of other servers can fail in no other way.
             error => Self(MatrixError::internal(&error)),
         }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use hearth_e2ee::{RemoteKeys, RemoteKeysError};
+use http::StatusCode;
 use ruma::{
     OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId, ServerName, UserId,
     api::{
@@ -18,10 +19,16 @@ use ruma::{
 };
 
 use super::Remote;
-use crate::transport::Limits;
+use crate::{
+    RemoteError,
+    transport::{Limits, TransportError},
+};
 
-/// Bytes of an answer about keys: those of a thousand users, each with a few devices.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of an answer about keys: those of some hundred users, each with a few devices, or of one with
+/// very many.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of an answer to a claim, of which one has some hundred keys.
+const MAX_CLAIMED_BYTES: usize = 1024 * 1024;
 
 #[async_trait]
 impl RemoteKeys for Remote {
@@ -31,7 +38,7 @@ impl RemoteKeys for Remote {
         users: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
         timeout: Duration,
     ) -> Result<get_keys::v1::Response, RemoteKeysError> {
-        self.ask_for_keys(server, get_keys::v1::Request::new(users), timeout).await
+        self.ask_for_keys(server, get_keys::v1::Request::new(users), limits(timeout)).await
     }
 
     async fn claim(
@@ -40,7 +47,8 @@ impl RemoteKeys for Remote {
         keys: BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>>,
         timeout: Duration,
     ) -> Result<claim_keys::v1::Response, RemoteKeysError> {
-        self.ask_for_keys(server, claim_keys::v1::Request::new(keys), timeout).await
+        let limits = Limits { timeout, max_bytes: MAX_CLAIMED_BYTES };
+        self.ask_for_keys(server, claim_keys::v1::Request::new(keys), limits).await
     }
 
     async fn devices(
@@ -49,8 +57,12 @@ impl RemoteKeys for Remote {
         timeout: Duration,
     ) -> Result<get_devices::v1::Response, RemoteKeysError> {
         let request = get_devices::v1::Request::new(user_id.to_owned());
-        self.ask_for_keys(user_id.server_name(), request, timeout).await
+        self.ask_for_keys(user_id.server_name(), request, limits(timeout)).await
     }
+}
+
+fn limits(timeout: Duration) -> Limits {
+    Limits { timeout, max_bytes: MAX_BYTES }
 }
 
 impl Remote {
@@ -58,13 +70,18 @@ impl Remote {
         &self,
         server: &ServerName,
         request: R,
-        timeout: Duration,
+        limits: Limits,
     ) -> Result<R::IncomingResponse, RemoteKeysError>
     where
         R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath> + Send,
     {
-        let limits = Limits { timeout, max_bytes: MAX_BYTES };
         let answer = self.federation().client().send(server, request, limits).await;
-        answer.map_err(|error| RemoteKeysError(error.to_string()))
+        answer.map_err(|error| match &error {
+            RemoteError::Transport(TransportError::TooLarge(_))
+            | RemoteError::Matrix { status: StatusCode::PAYLOAD_TOO_LARGE, .. } => {
+                RemoteKeysError::TooLarge(error.to_string())
+            }
+            _ => RemoteKeysError::Failed(error.to_string()),
+        })
     }
 }

@@ -45,7 +45,7 @@ async fn change_list(world: &World, user_id: &UserId) {
     object["signatures"] = json!({ user_id: { format!("ed25519:{device_id}"): signature } });
     let device_keys = Some(Raw::from_json(to_raw_value(&object).unwrap()));
     let upload = KeyUpload { device_keys, ..KeyUpload::default() };
-    world.e2ee.upload_keys(user_id, &device_id, upload).await.unwrap();
+    world.e2ee.upload_keys(user_id, &device_id, None, upload).await.unwrap();
 }
 
 fn lists(response: &Value) -> (Vec<&str>, Vec<&str>) {
