@@ -10,7 +10,7 @@ use crate::{
     Rooms,
     error::RoomError,
     schema::{Forwarding, TransactionKey},
-    writer::{Action, How, Outcome, Receive, by_edges},
+    writer::{Action, How, Outcome, Receive, ToldHistory, by_edges},
 };
 
 /// An event that passed the first three checks on receipt: its form and size, the signatures of the
@@ -68,8 +68,8 @@ pub enum Teller {
 impl Teller {
     /// What a server is to an event.
     #[must_use]
-    pub fn of(event: &CheckedPdu, server: &ServerName) -> Self {
-        if event.pdu().sender().server_name() == server { Self::Author } else { Self::Other }
+    pub fn of(event: &Pdu, server: &ServerName) -> Self {
+        if event.sender().server_name() == server { Self::Author } else { Self::Other }
     }
 }
 
@@ -103,6 +103,16 @@ impl Rooms {
     ) -> Result<Verdict, RoomError> {
         let verdicts = self.receive_all(room_id, vec![event], &How::Live(Forwarding::Here)).await?;
         only(verdicts)
+    }
+
+    /// Judges an event as if it was received now, and keeps nothing of it. The room's policy server is not
+    /// asked.
+    pub(crate) async fn judge(
+        &self,
+        room_id: &RoomId,
+        event: CheckedPdu,
+    ) -> Result<Verdict, RoomError> {
+        only(self.receive_all(room_id, vec![event], &How::Judged).await?)
     }
 
     /// Stores events that are known only because others refer to them (state and auth events of a gap):
@@ -140,9 +150,12 @@ impl Rooms {
     }
 
     /// Receives history: events from before what is held, in any order, with the states before the
-    /// earliest of them (whose events must be here). They are placed in the timeline before the events
-    /// that follow them, and change neither the extremities nor the current state. Where neither the
-    /// events before one nor the state there are known, it is not taken.
+    /// earliest of them (whose events must be here), all as one server tells them. They are placed in the
+    /// timeline before the events that follow them, and change neither the extremities nor the current
+    /// state. Where neither the events before one nor the state there are known, it is not taken.
+    ///
+    /// What only the state before it forbids is kept as rejected if its author tells that state. Otherwise it
+    /// is rejected without being kept: the states of the past are what any server told.
     ///
     /// # Errors
     ///
@@ -153,6 +166,7 @@ impl Rooms {
         room_id: &RoomId,
         events: Vec<CheckedPdu>,
         state_before: Vec<(OwnedEventId, Vec<OwnedEventId>)>,
+        teller: &ServerName,
     ) -> Result<Vec<Verdict>, RoomError> {
         if events.len() > MAX_HISTORY {
             return Err(RoomError::InvalidParam("too many events of history".to_owned()));
@@ -160,7 +174,10 @@ impl Rooms {
         let pdus: Vec<&Pdu> = events.iter().map(CheckedPdu::pdu).collect();
         let (sorted, _) = by_edges(&pdus, Pdu::prev_events);
         let in_order = in_this_order(&events, &sorted);
-        let how = How::History(Arc::new(state_before.into_iter().collect()));
+        let how = How::History(Arc::new(ToldHistory {
+            states: state_before.into_iter().collect(),
+            teller: teller.to_owned(),
+        }));
         // All at once: the places of the earlier ones depend on the later ones.
         let verdicts = self.act_receive(room_id, Receive::new(in_order, how, false)).await?;
         Ok(as_given(events.len(), sorted, verdicts, "it comes before itself"))

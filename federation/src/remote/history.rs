@@ -32,7 +32,7 @@ const MAX_STRANDS: usize = 5;
 
 /// A server's answer to a backfill.
 struct Told {
-    /// What it told.
+    /// What it told, and what can be as it told it.
     ids: HashSet<OwnedEventId>,
     /// It may have more.
     is_cut_off: bool,
@@ -147,7 +147,7 @@ impl Remote {
         let is_cut_off = pdus.len() >= limit;
         let mut events = self.checked(&version, room_id, pdus).await;
         let ids = events.iter().map(|event| event.pdu().id().to_owned()).collect();
-        let told = Told { ids, is_cut_off, is_news: false };
+        let mut told = Told { ids, is_cut_off, is_news: false };
         let unknown = self.unknown_of(room_id, &events).await?;
         events.retain(|event| unknown.contains(event.pdu().id()));
         if events.is_empty() {
@@ -158,11 +158,20 @@ impl Remote {
             let state = self.state_before(server, &version, room_id, &event_id).await?;
             state_before.push((event_id, state));
         }
-        let verdicts = federation.rooms().receive_history(room_id, events, state_before).await?;
-        let is_news = verdicts.iter().any(|verdict| {
-            matches!(verdict, Verdict::Accepted | Verdict::SoftFailed | Verdict::Rejected(_))
-        });
-        Ok(Told { is_news, ..told })
+        let ids: Vec<_> = events.iter().map(|event| event.pdu().id().to_owned()).collect();
+        let received = federation.rooms().receive_history(room_id, events, state_before, server);
+        for (event_id, verdict) in ids.iter().zip(received.await?) {
+            match verdict {
+                Verdict::Accepted | Verdict::SoftFailed => told.is_news = true,
+                Verdict::Rejected(_) if self.is_history(room_id, event_id).await? => {
+                    told.is_news = true;
+                }
+                // By what this server tells it cannot be: another one is asked for it.
+                Verdict::Rejected(_) => drop(told.ids.remove(event_id)),
+                Verdict::Known | Verdict::MissingPrev(_) | Verdict::MissingAuth(_) => {}
+            }
+        }
+        Ok(told)
     }
 
     /// The IDs of those events that are not part of the history here.

@@ -12,7 +12,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Admission, OutOfBand, order::outlier_header};
 use crate::{
-    CheckedPdu, Rooms,
+    CheckedPdu, Rooms, Verdict,
     error::RoomError,
     format::{Unsigned, client_event},
     schema::{
@@ -40,22 +40,45 @@ struct Stripped {
 
 impl Rooms {
     /// Keeps an invitation, a knock, or the end of either, of a local user in a room that this server is
-    /// not in; in a room that it is in, receives the event in the ordinary way. The user's syncs show
-    /// it. The end of what is not kept is passed over, and so is an end by somebody else that does not
-    /// name what is kept among its auth events: it ended an earlier membership.
+    /// not in. The user's syncs show it. The end of what is not kept is passed over, and so is an end by
+    /// somebody else that does not name what is kept among its auth events: it ended an earlier membership.
+    ///
+    /// In a room that this server is in, the event is received in the ordinary way, but for an invitation:
+    /// that is only judged. Whoever made it makes it part of the room when it is countersigned, and sends it
+    /// to all servers of the room. Without the answer there is no such event, and it must not be here alone.
     ///
     /// # Errors
     ///
     /// [`RoomError::InvalidParam`] if the event is no membership event of this user in this room;
+    /// [`RoomError::Forbidden`] if it is an invitation that the room does not allow;
     /// [`RoomError::Busy`] if the room became known meanwhile.
     pub async fn admit_out_of_band(&self, membership: OutOfBand) -> Result<(), RoomError> {
         if self.is_resident(&membership.room_id).await? {
-            // If something before it is missing, it comes again with the room's other events.
-            return self.receive(&membership.room_id, vec![membership.event]).await.map(drop);
+            return self.admit_as_resident(membership).await;
         }
         let room_id = membership.room_id.clone();
         let admission = Admission::OutOfBand(Box::new(membership));
         self.act_anywhere(&room_id, Action::Admit(admission)).await.map(drop)
+    }
+
+    /// The same in a room that is here.
+    async fn admit_as_resident(&self, membership: OutOfBand) -> Result<(), RoomError> {
+        let OutOfBand { room_id, user_id, event, .. } = membership;
+        if membership_of(self, &room_id, &user_id, event.pdu())? != Membership::Invite {
+            // If something before it is missing, it comes again with the room's other events.
+            return self.receive(&room_id, vec![event]).await.map(drop);
+        }
+        match self.judge(&room_id, event).await? {
+            Verdict::Rejected(reason) => Err(RoomError::Forbidden(reason)),
+            Verdict::SoftFailed => {
+                Err(RoomError::Forbidden("the room does not allow it any more".to_owned()))
+            }
+            // What comes before it comes with it.
+            Verdict::Accepted
+            | Verdict::Known
+            | Verdict::MissingPrev(_)
+            | Verdict::MissingAuth(_) => Ok(()),
+        }
     }
 
     /// The membership event of a user in a room that this server is not in, with the room's version.

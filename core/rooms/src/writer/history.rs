@@ -18,7 +18,7 @@ use super::{
     receive::{Arrival, facts_of},
 };
 use crate::{
-    CheckedPdu, Verdict,
+    CheckedPdu, Teller, Verdict,
     error::RoomError,
     redaction::received_target,
     schema::{
@@ -197,16 +197,26 @@ impl Room {
         }
     }
 
-    /// Judges an event of history and gives it its place.
+    /// Judges an event of history and gives it its place. What its own auth events allow is rejected for
+    /// good only by a state that its author tells: of the other states of the past nothing is certain but
+    /// that somebody told them, or one that they come from.
     pub(super) fn admit_history(
         &mut self,
         view: &Context<'_>,
         batch: &mut Batch,
         arrival: &Arrival<'_>,
+        teller: Teller,
         place: TimelineIndex,
     ) -> Result<Verdict, StepError> {
         // What the room is now has no say in its past.
         let verdict = self.judge_past(view, arrival)?;
+        let is_certain = teller == Teller::Author && !arrival.missing.is_empty();
+        if matches!(verdict, Verdict::Rejected(_))
+            && !is_certain
+            && self.allowed_by_auth_events(view, arrival.pdu, &arrival.auth_events)?.is_ok()
+        {
+            return Ok(verdict);
+        }
         let standing = match &verdict {
             Verdict::Rejected(_) => Standing::Rejected,
             _ => Standing::Accepted,

@@ -47,7 +47,7 @@ pub(crate) use self::{
     judge::fits,
     outliers::by_edges,
     power::Power,
-    receive::{How, Receive},
+    receive::{How, Receive, ToldHistory},
     room::{Context, Room, membership_from},
     table::WriterTable,
     task::{Action, Command, Outcome},

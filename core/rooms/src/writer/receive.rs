@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use hearth_types::Pdu;
-use ruma::{EventId, OwnedEventId};
+use ruma::{EventId, OwnedEventId, OwnedServerName};
 
 use super::{
     Batch, Context, Facts, Room, StepError,
@@ -51,20 +51,29 @@ pub(crate) enum How {
     Outliers,
     /// Into the timeline, with the state before them as told by another server.
     WithState(Vec<OwnedEventId>, Teller),
-    /// Into the timeline before what follows them, with states before some of them as told by another
-    /// server.
-    History(Arc<HashMap<OwnedEventId, Vec<OwnedEventId>>>),
+    /// Into the timeline before what follows them.
+    History(Arc<ToldHistory>),
     /// Into the timeline or not at all: made here a moment ago, for this request.
     Own(Option<TransactionKey>),
+    /// Not at all: only judged.
+    Judged,
+}
+
+/// What another server tells of a room's past.
+#[derive(Debug)]
+pub(crate) struct ToldHistory {
+    /// The states before some events.
+    pub(crate) states: HashMap<OwnedEventId, Vec<OwnedEventId>>,
+    pub(crate) teller: OwnedServerName,
 }
 
 impl How {
     /// The state before an event, if it is told.
     fn told(&self, event_id: &EventId) -> Option<&[OwnedEventId]> {
         match self {
-            Self::Live(_) | Self::Outliers | Self::Own(_) => None,
+            Self::Live(_) | Self::Outliers | Self::Own(_) | Self::Judged => None,
             Self::WithState(state, _) => Some(state),
-            Self::History(states) => states.get(event_id).map(Vec::as_slice),
+            Self::History(told) => told.states.get(event_id).map(Vec::as_slice),
         }
     }
 
@@ -73,7 +82,9 @@ impl How {
         match self {
             Self::Live(forwarding) => *forwarding,
             Self::Own(_) => Forwarding::Here,
-            Self::Outliers | Self::WithState(..) | Self::History(_) => Forwarding::Elsewhere,
+            Self::Outliers | Self::WithState(..) | Self::History(_) | Self::Judged => {
+                Forwarding::Elsewhere
+            }
         }
     }
 }
@@ -88,7 +99,7 @@ impl Receive {
     pub(super) fn transaction(&self) -> Option<&TransactionKey> {
         match &self.how {
             How::Own(transaction) => transaction.as_ref(),
-            How::Live(_) | How::Outliers | How::WithState(..) | How::History(_) => None,
+            _ => None,
         }
     }
 
@@ -206,7 +217,10 @@ impl Room {
         let prev_events = prev_events.iter().map(|prev| prev.ordinal).collect();
         let arrival = Arrival { pdu, known, auth_events, prev_events, missing, before };
         match (how, receive.places.get(pdu.id())) {
-            (How::History(_), Some(place)) => self.admit_history(view, batch, &arrival, *place),
+            (How::History(told), Some(place)) => {
+                let teller = Teller::of(pdu, &told.teller);
+                self.admit_history(view, batch, &arrival, teller, *place)
+            }
             _ => self.admit(view, batch, &arrival, receive),
         }
     }
@@ -220,6 +234,9 @@ impl Room {
         receive: &Receive,
     ) -> Result<Verdict, StepError> {
         let mut verdict = self.judge(view, arrival)?;
+        if matches!(receive.how, How::Judged) {
+            return Ok(verdict);
+        }
         if verdict == Verdict::Accepted && self.lacks_recommendation(view, arrival.pdu)? {
             if !receive.asked {
                 return Err(StepError::Unsigned);

@@ -1,7 +1,7 @@
 //! Rooms that come from other servers.
 
 use hearth_rooms::{
-    OutOfBand, RoomError,
+    CheckedPdu, OutOfBand, RoomError, Verdict,
     read::{Ignored, MessagesPage, MessagesRequest, StatePart, TimelineFilter},
     schema::{self, Membership, Standing, TimelineIndex},
 };
@@ -131,8 +131,7 @@ async fn an_answer_that_does_not_hold_together_is_refused() {
         let old_topic = far.events.last().unwrap().clone();
         far.put("m.room.topic", "", json!({ "topic": "new" }));
         let good = far.answer_join(alice);
-        let is_create =
-            |event: &hearth_rooms::CheckedPdu| event.pdu().kind().to_string() == "m.room.create";
+        let is_create = |event: &CheckedPdu| event.pdu().kind().to_string() == "m.room.create";
 
         let mut no_create = good.clone();
         no_create.state.retain(|event| !is_create(event));
@@ -338,4 +337,44 @@ async fn an_invitation_ends_with_the_join() {
     server.join(&far.id, &bob).await.unwrap();
     let head = server.rooms.head(&far.id).await.unwrap().unwrap();
     assert_eq!((head.joined_local_members, head.invited_members), (2, 0));
+}
+
+#[tokio::test]
+async fn an_invitation_into_a_room_that_is_here_is_judged_and_not_kept() {
+    const EVE: &str = "@eve:far.test";
+    for version in VERSIONS {
+        let server = Server::new().await;
+        let (alice, bob) = (user("alice"), user("bob"));
+        let mut far = FarRoom::new(version);
+        far.join(EVE);
+        server.rooms.admit_join(far.answer_join(alice.as_str())).await.unwrap();
+        let mut shape = invitation(&mut far, &bob);
+        let mut admit = async |event: &CheckedPdu| {
+            shape.event = event.clone();
+            let answer = server.rooms.admit_out_of_band(shape.clone()).await;
+            let kept = server.rooms.event_by_id(&shape.room_id, event.pdu().id()).await.unwrap();
+            assert!(kept.is_none(), "it is not kept");
+            assert!(server.rooms.user_room(&bob, &shape.room_id).await.unwrap().is_none());
+            answer
+        };
+        let allowed = far.draft_member(EVE, bob.as_str(), "invite");
+        admit(&allowed).await.unwrap();
+        admit(&allowed).await.unwrap();
+
+        let mut users = json!({ FAR_ADMIN: 100 });
+        if far.version == RoomVersionId::V12 {
+            users = json!({});
+        }
+        let levels = json!({ "users": users, "invite": 50 });
+        let levels = far.put("m.room.power_levels", "", levels);
+        // What it follows is not here: it comes with that.
+        let follows = far.draft_member(EVE, bob.as_str(), "invite");
+        admit(&follows).await.unwrap();
+        let verdicts = server.rooms.receive(&far.id, vec![levels]).await.unwrap();
+        assert_eq!(verdicts, [Verdict::Accepted]);
+        for (event, why) in [(&follows, "by its own history"), (&allowed, "by what is now")] {
+            let refused = admit(event).await;
+            assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{why}: {refused:?}");
+        }
+    }
 }

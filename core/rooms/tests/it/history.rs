@@ -16,7 +16,7 @@ use hearth_storage::Direction;
 use parking_lot::Mutex;
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName,
-    RoomId, RoomVersionId, UserId,
+    RoomId, RoomVersionId, UserId, server_name,
 };
 use serde_json::json;
 
@@ -71,7 +71,8 @@ impl RemoteRooms for Archive {
         events.sort_by_key(|event| event.pdu().id().to_owned());
         let told = vec![(far.events[first].pdu().id().to_owned(), state_before(&far, first))];
         let told = if first == 0 { Vec::new() } else { told };
-        let verdicts = self.rooms.receive_history(room_id, events, told).await?;
+        let verdicts =
+            self.rooms.receive_history(room_id, events, told, server_name!("far.test")).await?;
         Ok(verdicts.contains(&Verdict::Accepted))
     }
 
@@ -281,9 +282,17 @@ async fn an_island_of_history_stands_where_its_depth_puts_it() {
     server.rooms.admit_join(far.answer_join(alice.as_str())).await.unwrap();
     let island = far.events[20..30].to_vec();
     let told = vec![(island[0].pdu().id().to_owned(), state_before(&far, 20))];
-    let verdicts = server.rooms.receive_history(&far.id, island.clone(), told).await.unwrap();
+    let verdicts = server
+        .rooms
+        .receive_history(&far.id, island.clone(), told, server_name!("far.test"))
+        .await
+        .unwrap();
     assert_eq!(verdicts, vec![Verdict::Accepted; 10]);
-    let verdicts = server.rooms.receive_history(&far.id, island, Vec::new()).await.unwrap();
+    let verdicts = server
+        .rooms
+        .receive_history(&far.id, island, Vec::new(), server_name!("far.test"))
+        .await
+        .unwrap();
     assert_eq!(verdicts, vec![Verdict::Known; 10]);
     Archive::plug_in(&server, &far, 9);
     assert_eq!(read_all(&server, &far.id, &alice, 8).await, ids(&far.events));
@@ -301,10 +310,15 @@ async fn history_without_a_state_to_begin_with_is_not_taken() {
     let count = far.events.len();
     let before = far.events[count - 3].pdu().id().to_owned();
     let events = far.events[count - 2..count - 1].to_vec();
-    let verdicts = server.rooms.receive_history(&far.id, events, Vec::new()).await.unwrap();
+    let verdicts = server
+        .rooms
+        .receive_history(&far.id, events, Vec::new(), server_name!("far.test"))
+        .await
+        .unwrap();
     assert_eq!(verdicts, [Verdict::MissingPrev(vec![before])]);
     let many = vec![far.events[0].clone(); MAX_HISTORY + 1];
-    let refused = server.rooms.receive_history(&far.id, many, Vec::new()).await;
+    let refused =
+        server.rooms.receive_history(&far.id, many, Vec::new(), server_name!("far.test")).await;
     assert!(matches!(refused, Err(RoomError::InvalidParam(_))), "{refused:?}");
 }
 

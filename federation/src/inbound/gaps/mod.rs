@@ -233,7 +233,7 @@ impl<'a> Filling<'a> {
         let rooms = self.federation.rooms();
         let mut verdict = open;
         let mut behind = Vec::new();
-        let teller = Teller::of(&event, self.origin);
+        let teller = Teller::of(event.pdu(), self.origin);
         let mut state: Option<Vec<OwnedEventId>> = None;
         for _ in 0..MAX_TRIES {
             match &verdict {

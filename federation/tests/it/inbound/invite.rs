@@ -193,11 +193,66 @@ async fn who_does_not_want_invitations_gets_none() {
     assert_error(&answer, StatusCode::FORBIDDEN, "M_INVITE_BLOCKED");
 }
 
+/// A room in which everybody may invite.
+async fn room_where_all_invite(scene: &Scene, version: RoomVersionId) -> Room {
+    let levels = json!({ "invite": 0 });
+    let body = json!({ "preset": "public_chat", "power_level_content_override": levels });
+    scene.room(version, body).await
+}
+
+#[tokio::test]
+async fn what_the_room_does_not_allow_is_not_countersigned() {
+    let scene = Scene::start().await;
+    let version = RoomVersionId::V11;
+    let room = scene.public_room(version.clone()).await;
+    let place = scene.join(&room, &scene.peer.user("bob")).await;
+    let invitee = scene.server.register("invitee").await;
+    let event = json!({
+        "type": "m.room.member", "state_key": invitee.user_id,
+        "content": { "membership": "invite" },
+    });
+    let event = scene.event(&room, &place, &[place.join_id(&room)], event);
+    let body = json!({ "room_version": version, "event": event, "invite_room_state": [] });
+    let path = room.event_path("v2/invite", &event);
+    let answer = scene.peer.put(scene.name(), &path, body).await;
+    assert_error(&answer, StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    assert!(!answer.1.to_string().contains("ed25519:"), "{}", answer.1);
+}
+
+#[tokio::test]
+async fn an_invitation_into_a_room_that_is_here_comes_with_the_rooms_events() {
+    let scene = Scene::start().await;
+    let version = RoomVersionId::V11;
+    let room = room_where_all_invite(&scene, version.clone()).await;
+    let place = scene.join(&room, &scene.peer.user("bob")).await;
+    let invitee = scene.server.register("invitee").await;
+    let event = json!({
+        "type": "m.room.member", "state_key": invitee.user_id,
+        "content": { "membership": "invite" },
+    });
+    let event = scene.event(&room, &place, &[place.join_id(&room)], event);
+    let body = json!({ "room_version": version, "event": event, "invite_room_state": [] });
+    let path = room.event_path("v2/invite", &event);
+    let (status, answer) = scene.peer.put(scene.name(), &path, body).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let signed = answer["event"].clone();
+    assert!(signed["signatures"]["hs.test"].is_object());
+
+    // Its maker may not have the answer: then there is no such event.
+    let id = room.event_id(&event);
+    assert!(scene.seen(&room, &id).await.is_none());
+    let invites =
+        async || invitee.sync(None, "").await["rooms"]["invite"][room.id.as_str()].clone();
+    assert_eq!(invites().await, Value::Null);
+    assert_eq!(scene.peer.send(scene.name(), vec![signed]).await, json!({ id.as_str(): {} }));
+    assert!(invites().await.is_object());
+}
+
 #[tokio::test]
 async fn the_first_form_of_invitations_needs_a_room_that_is_here() {
     let scene = Scene::start().await;
     let version = RoomVersionId::V10;
-    let room = scene.public_room(version.clone()).await;
+    let room = room_where_all_invite(&scene, version.clone()).await;
     let place = scene.join(&room, &scene.peer.user("bob")).await;
     let invitee = scene.server.register("invitee").await;
     // This form wants `origin`, which events have no more, in the event itself.

@@ -142,6 +142,9 @@ fn invite_v1_takes_no_forged_events() {
         let (status, answer) = send(&honest).await;
         assert_eq!(status, 200, "{answer}");
         must_be_signed(&scene, &answer[1]["event"]);
+        // It becomes part of the room when it comes with the room's other events.
+        assert!(!scene.holds_in(&room_id, &honest).await);
+        assert_eq!(scene.error_of(answer[1]["event"].clone()).await, None);
         assert!(scene.holds_in(&room_id, &honest).await);
         let invited = membership(&scene, &user, &room_id).await;
         assert_eq!(invited, Some(Membership::Invite));

@@ -1,7 +1,7 @@
 //! Single events: what is taken, and what it changes.
 
 use hearth_storage::Direction;
-use ruma::{RoomVersionId, UserId};
+use ruma::{RoomVersionId, UserId, server_name};
 use serde_json::json;
 
 use super::*;
@@ -283,6 +283,59 @@ async fn a_told_state_has_an_event_rejected_for_good_only_by_its_author() {
     }
 }
 
+/// What a server tells of the state before the next event, without a user whom it keeps secret.
+async fn told_without(shared: &Shared, user: &str) -> Vec<OwnedEventId> {
+    let state = current(&shared.rooms, &shared.id).await.into_iter();
+    let state = state.filter(|(_, key, _)| key != user);
+    state.map(|(_, _, id)| OwnedEventId::try_from(id.as_str()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn history_has_an_event_rejected_for_good_only_by_its_author() {
+    for teller in [server_name!("b.test"), server_name!("c.test")] {
+        let shared = Shared::with(RoomVersionId::V11, &[BOB, CAROL]).await;
+        let (twin, id) = (shared.full_twin("t.test").await, &shared.id);
+        shared.take(shared.message(CAROL, "missed").await).await;
+        let told = told_without(&shared, BOB).await;
+        let early = shared.message(BOB, "early").await;
+        shared.take(early.clone()).await;
+        let early_id = early.pdu().id().to_owned();
+        let told = vec![(early_id.clone(), told)];
+        let verdicts = twin.receive_history(id, vec![early], told, teller).await.unwrap();
+        assert!(matches!(verdicts[..], [Verdict::Rejected(_)]), "{verdicts:?}");
+        let kept = twin.event_by_id(id, &early_id).await.unwrap();
+        assert_eq!(kept.is_some(), teller == "b.test", "{kept:?}");
+
+        let verdicts = twin.receive(id, shared.history().await).await.unwrap();
+        let expected = if teller == "b.test" { Verdict::Known } else { Verdict::Accepted };
+        assert_eq!(verdicts.last(), Some(&expected));
+    }
+}
+
+#[tokio::test]
+async fn nor_does_history_that_rests_on_a_told_state() {
+    let shared = Shared::with(RoomVersionId::V11, &[BOB, CAROL]).await;
+    let (twin, id) = (shared.full_twin("t.test").await, &shared.id);
+    shared.take(shared.message(BOB, "missed").await).await;
+    let told = told_without(&shared, BOB).await;
+    let early = shared.message(CAROL, "early").await;
+    shared.take(early.clone()).await;
+    let told = vec![(early.pdu().id().to_owned(), told)];
+    let next = shared.message(BOB, "next").await;
+    shared.take(next.clone()).await;
+    let next_id = next.pdu().id().to_owned();
+
+    let both = vec![early, next.clone()];
+    let verdicts = twin.receive_history(id, both, told, server_name!("c.test")).await.unwrap();
+    assert!(matches!(verdicts[..], [Verdict::Accepted, Verdict::Rejected(_)]), "{verdicts:?}");
+    // By then the state before it is known, as it was told.
+    for teller in [server_name!("c.test"), server_name!("b.test")] {
+        let again = twin.receive_history(id, vec![next.clone()], Vec::new(), teller).await.unwrap();
+        assert!(matches!(again[..], [Verdict::Rejected(_)]), "{again:?}");
+        assert!(twin.event_by_id(id, &next_id).await.unwrap().is_none(), "not for good");
+    }
+}
+
 #[tokio::test]
 async fn history_that_names_what_is_to_come_keeps_nothing_out_of_the_forward_extremities() {
     for (sender, is_allowed) in [(BOB, true), ("@stranger:b.test", false)] {
@@ -296,7 +349,8 @@ async fn history_that_names_what_is_to_come_keeps_nothing_out_of_the_forward_ext
         let early = shared.message(sender, "told before what it follows").await;
         let early_id = early.pdu().id().to_owned();
         let told = vec![(early_id, state)];
-        let verdicts = twin.receive_history(&shared.id, vec![early], told).await.unwrap();
+        let teller = server_name!("b.test");
+        let verdicts = twin.receive_history(&shared.id, vec![early], told, teller).await.unwrap();
         assert_eq!(verdicts[0] == Verdict::Accepted, is_allowed, "{verdicts:?}");
 
         let news_id = news.pdu().id().to_owned();
