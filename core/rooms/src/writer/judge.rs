@@ -14,7 +14,10 @@ use ruma::{
     },
 };
 
-use super::{Context, Room, receive::Arrival};
+use super::{
+    Batch, Context, Room, StepError,
+    receive::{Arrival, unresolvable},
+};
 use crate::{
     Verdict,
     error::RoomError,
@@ -44,10 +47,32 @@ impl Room {
     pub(super) fn judge(
         &mut self,
         view: &Context<'_>,
+        batch: &mut Batch,
         arrival: &Arrival<'_>,
-    ) -> Result<Verdict, RoomError> {
-        let states = [(arrival.before, false), (self.head.state, true)];
-        self.judge_by(view, arrival, &states, self.is_partial())
+    ) -> Result<Verdict, StepError> {
+        let current = self.state_with(view, batch, arrival)?;
+        let states = [(arrival.before, false), (current, true)];
+        Ok(self.judge_by(view, arrival, &states, self.is_partial())?)
+    }
+
+    /// The current state, for an event that may know more than what is here: behind a gap the current
+    /// state lacks what happened in it. It is resolved with the state before the event then, against which
+    /// bans and the like that only this server knows of still stand.
+    fn state_with(
+        &mut self,
+        view: &Context<'_>,
+        batch: &mut Batch,
+        arrival: &Arrival<'_>,
+    ) -> Result<StateRoot, StepError> {
+        if arrival.missing.is_empty() {
+            return Ok(self.head.state);
+        }
+        let mut roots: Vec<_> = self.tips.iter().map(|tip| tip.state).collect();
+        roots.push(arrival.before);
+        match self.resolved(view, batch, &roots, None) {
+            Err(error) => unresolvable(error).map(|_| self.head.state),
+            resolved => resolved,
+        }
     }
 
     /// Checks an event of the room's past, to which the current state does not matter, nor whether that

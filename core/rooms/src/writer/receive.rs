@@ -233,7 +233,7 @@ impl Room {
         arrival: &Arrival<'_>,
         receive: &Receive,
     ) -> Result<Verdict, StepError> {
-        let mut verdict = self.judge(view, arrival)?;
+        let mut verdict = self.judge(view, batch, arrival)?;
         if matches!(receive.how, How::Judged) {
             return Ok(verdict);
         }
@@ -507,7 +507,7 @@ pub(super) fn has_state(event: &StoredEvent) -> bool {
 }
 
 /// States that cannot be resolved harm only the event that needs it.
-fn unresolvable(error: StepError) -> Result<Verdict, StepError> {
+pub(super) fn unresolvable(error: StepError) -> Result<Verdict, StepError> {
     use crate::resolve::ResolveError::{Algorithm, TooLarge};
     if let StepError::Refused(RoomError::Internal(cause)) = &error
         && let Some(TooLarge(_) | Algorithm(_)) = cause.downcast_ref()

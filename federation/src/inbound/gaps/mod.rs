@@ -260,7 +260,9 @@ impl<'a> Filling<'a> {
             };
         }
         if !is_open(&verdict) {
-            self.left_open.extend(behind.into_iter().map(|missing| (missing, Hole::Behind)));
+            // What comes before an event that is no part of the room is not behind anything here.
+            let hole = if verdict == Verdict::Accepted { Hole::Behind } else { Hole::Pushed };
+            self.left_open.extend(behind.into_iter().map(|missing| (missing, hole)));
         }
         Ok(verdict)
     }

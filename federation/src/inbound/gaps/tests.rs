@@ -212,6 +212,29 @@ async fn history_behind_a_told_state_is_asked_for_again() {
     assert_eq!(after.state, before.state);
 }
 
+#[tokio::test]
+async fn what_comes_before_an_event_that_is_not_shown_is_news() {
+    let bench = bench().await;
+    let (bob, carol) = (owned_user_id!("@bob:us.example"), owned_user_id!("@carol:them.example"));
+    let levels = json!({ "users": { bench.alice.as_str(): 100, bob.as_str(): 90 } });
+    let levels = bench.set("m.room.power_levels", "", levels).await;
+    assert_eq!(bench.push(&levels).await, Verdict::Accepted);
+    // Nobody else hears of this.
+    let ours = bench.us.federation.rooms();
+    ours.ban(&bench.room_id, &bob, &carol, None).await.unwrap();
+    bench.network.refuse("/get_missing_events/");
+    let topic = bench.set("m.room.topic", "", json!({ "topic": "news" })).await;
+    let theirs = bench.them.federation.rooms();
+    let profile = MemberProfile::default();
+    let join = theirs.join(&bench.room_id, &carol, &profile, None).await.unwrap();
+    assert_eq!(bench.push(&join).await, Verdict::SoftFailed);
+    assert_eq!(bench.fill_holes().await, 1);
+    assert_eq!(bench.standing(&topic).await, Some(Standing::Accepted));
+    let head = ours.head(&bench.room_id).await.unwrap().unwrap();
+    let current = ours.state_event(&bench.room_id, head.state, "m.room.topic", "").await.unwrap();
+    assert_eq!(current.unwrap().pdu.id(), topic);
+}
+
 pub(super) fn member(name: &str) -> Pusher {
     Pusher { server: name.try_into().unwrap(), is_member: true }
 }

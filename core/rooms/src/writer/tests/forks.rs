@@ -7,6 +7,7 @@ use ruma::{RoomVersionId, UserId};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::Teller;
 
 const ALICE: &str = "@alice:hs.test";
 const BOB: &str = "@bob:b.test";
@@ -66,6 +67,33 @@ async fn a_soft_failed_event_is_not_shown_and_can_be_built_upon() {
         assert_eq!(shared.tips().await, [id_of(&merging)]);
         assert!(!timeline(&shared.rooms, &shared.id).await.contains(&id_of(&evading)));
         assert_rows_follow(&shared.rooms, &shared.id).await;
+    }
+}
+
+#[tokio::test]
+async fn behind_a_gap_an_event_is_judged_by_what_is_known_on_both_sides_of_it() {
+    for version in VERSIONS {
+        let shared = Shared::with(version, &[BOB]).await;
+        let twin = shared.full_twin("t.test").await;
+        let ban = shared.state(ALICE, (MEMBER, BOB), json!({ "membership": "ban" })).await;
+        // The twin does not hear of Carol's join, and hears of Bob's ban alone.
+        shared.join(CAROL).await;
+        let told: Vec<_> = current(&shared.rooms, &shared.id).await.into_iter().collect();
+        let told = told.iter().map(|(_, _, id)| OwnedEventId::try_from(id.as_str()).unwrap());
+        let told: Vec<_> = told.collect();
+        let outliers = shared.history().await.into_iter();
+        let outliers = outliers.filter(|event| told.iter().any(|id| id == event.pdu().id()));
+        twin.receive_outliers(&shared.id, outliers.collect()).await.unwrap();
+        assert_eq!(receive(&twin, &shared.id, ban).await, Verdict::Accepted);
+        shared.take(shared.message(CAROL, "missed").await).await;
+        let by_carol = shared.message(CAROL, "from behind the gap").await;
+        let by_bob = shared.message(BOB, "from behind the gap").await;
+        for (event, expected) in [(by_bob, Verdict::SoftFailed), (by_carol, Verdict::Accepted)] {
+            let teller = Teller::of(event.pdu(), event.pdu().sender().server_name());
+            let told = twin.receive_with_state(&shared.id, event, told.clone(), teller).await;
+            assert_eq!(told.unwrap(), expected);
+        }
+        assert_rows_follow(&twin, &shared.id).await;
     }
 }
 
