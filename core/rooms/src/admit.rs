@@ -56,8 +56,6 @@ pub struct PartialRoom {
     pub room_id: OwnedRoomId,
     /// The join before which the state is wanted.
     pub join: OwnedEventId,
-    /// Who can be asked.
-    pub servers: Vec<OwnedServerName>,
 }
 
 /// An invitation or a knock in a room that this server may not be in.

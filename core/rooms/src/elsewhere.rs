@@ -127,7 +127,10 @@ impl Rooms {
         let Some(known) = self.out_of_band(room_id, user_id).await? else {
             return Ok(None);
         };
-        if !matches!(membership_of(&known.event), Some(Membership::Invite | Membership::Knock)) {
+        if !matches!(
+            Membership::of(known.event.pdu()),
+            Some(Membership::Invite | Membership::Knock)
+        ) {
             return Ok(Some(known.event.pdu().id().to_owned()));
         }
         let event_id = match self.remote() {
@@ -285,23 +288,6 @@ impl Rooms {
         }
         Ok(RemoteAlias { room_id, servers })
     }
-}
-
-/// The membership that an event states, if it states one.
-fn membership_of(event: &CheckedPdu) -> Option<Membership> {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        membership: String,
-    }
-    let content: Content = event.pdu().content_as().ok()?;
-    Some(match content.membership.as_str() {
-        "invite" => Membership::Invite,
-        "join" => Membership::Join,
-        "knock" => Membership::Knock,
-        "leave" => Membership::Leave,
-        "ban" => Membership::Ban,
-        _ => return None,
-    })
 }
 
 /// The event as an object without hashes and signatures.

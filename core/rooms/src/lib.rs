@@ -34,6 +34,7 @@ pub mod schema;
 mod send;
 mod serve;
 pub mod state;
+mod stated;
 mod transactions;
 mod unread;
 mod upgrade;

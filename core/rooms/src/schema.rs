@@ -109,7 +109,8 @@ pub const OUT_OF_BAND: Keyspace<OwnedRoomId, OwnedUserId, OutOfBandRow> =
     Keyspace::new("out_of_band");
 /// The join before which the room's state is still to be completed; no row if the state is whole.
 pub const PARTIAL: Keyspace<OwnedRoomId, (), PartialRow> = Keyspace::new("partial_state");
-/// Servers in a room whose state is partial, as the join's answer named them.
+/// Servers in a room whose state is partial, as the join's answer named them. Rows may be left over where
+/// it is whole.
 pub const PARTIAL_SERVERS: Keyspace<OwnedRoomId, OwnedServerName, ()> =
     Keyspace::new("partial_servers");
 /// Events that got their states while the room's own was partial, in that order: once it is whole, they

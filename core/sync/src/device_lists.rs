@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use hearth_rooms::{
-    read::{StatePart, TimelineToken, visibility::membership_of},
+    read::{StatePart, TimelineToken},
     schema::{EventOrdinal, Membership, StoredEvent},
     state::StateRoot,
 };
@@ -289,6 +289,6 @@ impl Question<'_> {
 
 /// The users whom these membership events let in.
 fn joined_among(events: &[std::sync::Arc<StoredEvent>]) -> BTreeSet<OwnedUserId> {
-    let joined = events.iter().filter(|event| membership_of(event) == Some(Membership::Join));
+    let joined = events.iter().filter(|event| Membership::of(&event.pdu) == Some(Membership::Join));
     joined.filter_map(|event| event.pdu.state_key()?.try_into().ok()).collect()
 }

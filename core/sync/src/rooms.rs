@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hearth_rooms::{
-    read::{TimelineToken, UnreadCounts, UnreadTotals, Visibility, visibility::membership_of},
+    read::{TimelineToken, UnreadCounts, UnreadTotals, Visibility},
     schema::{Membership, StoredEvent, TimelineIndex, UserRoomRow},
 };
 use hearth_storage::Topic;
@@ -120,7 +120,7 @@ impl Pass<'_> {
         let (rooms, user_id) = (&self.inner.rooms, self.question.user_id.as_str());
         let root = rooms.state_at(room_id, TimelineToken::at_position(since)).await?;
         let member = rooms.state_event(room_id, root, "m.room.member", user_id).await?;
-        let was_joined = member.is_some_and(|m| membership_of(&m) == Some(Membership::Join));
+        let was_joined = member.is_some_and(|m| Membership::of(&m.pdu) == Some(Membership::Join));
         Ok(was_joined.then_some(since))
     }
 

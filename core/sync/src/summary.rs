@@ -4,7 +4,6 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use hearth_rooms::{
     Rooms,
-    read::visibility::membership_of,
     schema::{EventOrdinal, Membership, RoomHead, StoredEvent},
     state::{StateRoot, walk},
 };
@@ -128,7 +127,7 @@ async fn heroes(
             if event.pdu.state_key() == Some(user_id.as_str()) {
                 continue;
             }
-            match membership_of(&event) {
+            match Membership::of(&event.pdu) {
                 Some(Membership::Join | Membership::Invite) => here.push(event),
                 Some(Membership::Leave | Membership::Ban) => gone.push(event),
                 Some(Membership::Knock) | None => {}

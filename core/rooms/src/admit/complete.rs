@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hearth_storage::{Direction, Snapshot, run_blocking};
+use hearth_storage::{Snapshot, run_blocking};
 use hearth_types::StreamPosition;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, UserId, events::TimelineEventType,
@@ -12,7 +12,7 @@ use ruma::{
 use super::{
     install::{ended, write},
     members::{LocalChanges, LocalMember, Member, Senders, count, gone, local_changes, servers},
-    plan::{MAX_PARTIAL_SERVERS, stored},
+    plan::stored,
     recompute::{Recomputed, Recomputer},
     rows::{Rows, last_of_completion, remove_leftovers},
 };
@@ -20,7 +20,6 @@ use crate::{
     Rooms,
     cache::CachedHead,
     error::RoomError,
-    read::visibility::membership_of,
     rooms::{parse_row, state_key_ordinal},
     schema::{
         self, EventOrdinal, MemberRow, Membership, RoomHead, Standing, StoredEvent, TimelineIndex,
@@ -42,8 +41,6 @@ pub(super) struct Completed {
     pub(super) current_states: Vec<(StreamPosition, StateRoot)>,
     /// Events with other states than before, and the places of those that are rejected now.
     pub(super) rewritten: Vec<(Arc<StoredEvent>, Option<TimelineIndex>)>,
-    /// Servers that the join's answer had named.
-    pub(super) partial_servers: Vec<OwnedServerName>,
 }
 
 /// What is kept of an event of the told state: states are large, their events larger.
@@ -103,10 +100,6 @@ fn plan(
     let others: Vec<&Member> = members.iter().collect();
     let LocalChanges { changed: local, .. } =
         local_changes(rooms, snapshot, room_id, &others, &gone, &senders)?;
-    let forward = Direction::Forward;
-    let named =
-        snapshot.page(&schema::PARTIAL_SERVERS, room_id, .., forward, MAX_PARTIAL_SERVERS)?;
-    let partial_servers = named.into_iter().map(|(server, ())| server).collect();
     Ok(Some(Completed {
         room_id: room_id.clone(),
         old_head,
@@ -118,7 +111,6 @@ fn plan(
         local,
         current_states,
         rewritten,
-        partial_servers,
     }))
 }
 
@@ -178,8 +170,9 @@ fn read_members(
             continue;
         }
         let member = event.pdu.state_key().and_then(|key| UserId::parse(key).ok());
-        let (Some(member), Some(membership)) = (member, membership_of(&event)) else { continue };
-        let membership: Membership = membership;
+        let (Some(member), Some(membership)) = (member, Membership::of(&event.pdu)) else {
+            continue;
+        };
         if rooms.identity().is_local(&member) {
             senders.insert(*ordinal, event.pdu.sender().to_owned());
         }

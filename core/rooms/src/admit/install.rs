@@ -8,7 +8,7 @@ use ruma::{OwnedEventId, OwnedRoomId};
 use super::{
     RemoteJoin,
     plan::Plan,
-    rows::{LastRows, Rows, cleaning},
+    rows::{LastRows, Rows, cleaning, remove_leftovers},
 };
 use crate::{
     Rooms,
@@ -34,6 +34,10 @@ pub(crate) async fn install(
     let Some(plan) = plan.await.map_err(ended)?? else { return Ok(None) };
     if plan.leftovers {
         clean(rooms, &plan.room_id).await?;
+    }
+    if plan.known {
+        // Of an earlier, partial stay. What it named is not to be taken for what this join names.
+        remove_leftovers(rooms.store(), &plan.room_id).await?;
     }
     let (rows, last) = Rows::split(plan);
     write(rooms.store(), rows).await?;

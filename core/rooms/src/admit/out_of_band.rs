@@ -3,10 +3,7 @@
 use bytes::Bytes;
 use hearth_storage::{Commit, Topic};
 use hearth_types::{Pdu, StreamPosition};
-use ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, UserId, canonical_json::CanonicalJsonValue,
-    events::TimelineEventType,
-};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::TimelineEventType};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -20,7 +17,7 @@ use crate::{
         UserRoomRow,
     },
     state::StateRoot,
-    writer::{Action, Outcome, membership_from},
+    writer::{Action, Outcome},
 };
 
 /// Stripped state events that are kept of one room.
@@ -64,7 +61,7 @@ impl Rooms {
     /// The same in a room that is here.
     async fn admit_as_resident(&self, membership: OutOfBand) -> Result<(), RoomError> {
         let OutOfBand { room_id, user_id, event, .. } = membership;
-        if membership_of(self, &room_id, &user_id, event.pdu())? != Membership::Invite {
+        if kept_membership(self, &room_id, &user_id, event.pdu())? != Membership::Invite {
             // If something before it is missing, it comes again with the room's other events.
             return self.receive(&room_id, vec![event]).await.map(drop);
         }
@@ -183,7 +180,7 @@ impl Rooms {
 /// Keeps a membership; only by the room's writer.
 pub(super) async fn keep(rooms: &Rooms, kept: OutOfBand) -> Result<Outcome, RoomError> {
     let OutOfBand { room_id, room_version, user_id, event, stripped_state } = kept;
-    let membership = membership_of(rooms, &room_id, &user_id, event.pdu())?;
+    let membership = kept_membership(rooms, &room_id, &user_id, event.pdu())?;
     if rooms.is_resident(&room_id).await? {
         return Err(RoomError::Busy);
     }
@@ -253,16 +250,12 @@ pub(super) async fn forget(
 }
 
 /// The membership that the event gives this user in this room.
-fn membership_of(
+fn kept_membership(
     rooms: &Rooms,
     room_id: &RoomId,
     user_id: &UserId,
     pdu: &Pdu,
 ) -> Result<Membership, RoomError> {
-    #[derive(Deserialize)]
-    struct Content {
-        membership: CanonicalJsonValue,
-    }
     let wrong = |text: &str| RoomError::InvalidParam(text.to_owned());
     if *pdu.kind() != TimelineEventType::RoomMember
         || pdu.state_key() != Some(user_id.as_str())
@@ -273,8 +266,7 @@ fn membership_of(
     if !rooms.identity().is_local(user_id) {
         return Err(wrong("the user is on another server"));
     }
-    let content: Content = pdu.content_as().map_err(|_| wrong("the event has no membership"))?;
-    match content.membership.as_str().and_then(membership_from) {
+    match Membership::of(pdu) {
         None | Some(Membership::Join) => Err(wrong("no membership that is kept out of band")),
         Some(membership) => Ok(membership),
     }

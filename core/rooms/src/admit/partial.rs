@@ -39,8 +39,7 @@ impl Rooms {
             }
             if let Some(row) = self.store().get(&schema::PARTIAL, &room_id, &()).await? {
                 let join = self.event(&room_id, row.join).await?.header.event_id.clone();
-                let servers = self.partial_servers(&room_id).await?;
-                partial.push(PartialRoom { room_id, join, servers });
+                partial.push(PartialRoom { room_id, join });
             }
         }
         Ok(partial)
@@ -111,6 +110,10 @@ impl Rooms {
         &self,
         room_id: &RoomId,
     ) -> Result<Vec<OwnedServerName>, RoomError> {
+        if !self.is_partial(room_id).await? {
+            // Rows may be left over.
+            return Ok(Vec::new());
+        }
         let room_id = room_id.to_owned();
         let rows = self
             .store()

@@ -25,7 +25,6 @@ use crate::{
     RoomNodes, Rooms,
     create::supported_rules,
     error::RoomError,
-    read::visibility::membership_of,
     rooms::{parse_row, state_key_ordinal},
     schema::{
         self, EventOrdinal, MemberRow, Membership, OutOfBandRow, RoomHead, Standing, StoredEvent,
@@ -34,8 +33,9 @@ use crate::{
     writer::room_id_of_create,
 };
 
-/// Servers that are kept of those that the answer to a partial join names: enough to ask for the rest.
-pub(super) const MAX_PARTIAL_SERVERS: usize = 200;
+/// Servers that are kept of those that the answer to a partial join names: as many of a room as are read
+/// at all. Until its state is whole, they are who is told what happens here.
+const MAX_PARTIAL_SERVERS: usize = 50_000;
 
 /// The plan of a room's installation.
 pub(super) struct Plan {
@@ -70,8 +70,6 @@ pub(super) struct Plan {
     pub(super) partial: Option<Vec<OwnedServerName>>,
     /// The room was here before.
     pub(super) known: bool,
-    /// Servers of an earlier, partial join, where the state is whole now.
-    pub(super) stale_partial: Vec<OwnedServerName>,
     /// Rows of an earlier attempt that was cut off are to be removed first.
     pub(super) leftovers: bool,
 }
@@ -212,11 +210,6 @@ impl Planner<'_> {
         if kept.is_some() {
             out_of_band.push(user_id.clone());
         }
-        let stale_partial = if join.members_omitted {
-            Vec::new()
-        } else {
-            partial_servers(self.snapshot, &join.room_id)?
-        };
         let leftovers = self.old_head.is_none() && has_rows(self.snapshot, &join.room_id)?;
         let join_id = join.event.pdu().id().to_owned();
         let fills_gap =
@@ -240,7 +233,6 @@ impl Planner<'_> {
             partial: join
                 .members_omitted
                 .then(|| join.servers_in_room.iter().take(MAX_PARTIAL_SERVERS).cloned().collect()),
-            stale_partial,
             known: is_known,
             leftovers,
         })
@@ -412,7 +404,7 @@ impl Planner<'_> {
                 continue;
             }
             let member = event.pdu.state_key().and_then(|key| UserId::parse(key).ok());
-            if let (Some(member), Some(membership)) = (member, membership_of(&event)) {
+            if let (Some(member), Some(membership)) = (member, Membership::of(&event.pdu)) {
                 members.insert(member, MemberRow { membership, event: event.ordinal });
             }
         }
@@ -502,17 +494,6 @@ fn has_rows(snapshot: &Snapshot, room_id: &OwnedRoomId) -> Result<bool, RoomErro
     // Every commit of an installation begins with events, and what is removed goes before them.
     let page = snapshot.page(&schema::EVENTS, room_id, .., Direction::Forward, 1)?;
     Ok(!page.is_empty())
-}
-
-/// Servers that an earlier, partial join named.
-fn partial_servers(
-    snapshot: &Snapshot,
-    room_id: &OwnedRoomId,
-) -> Result<Vec<OwnedServerName>, RoomError> {
-    let forward = Direction::Forward;
-    let rows =
-        snapshot.page(&schema::PARTIAL_SERVERS, room_id, .., forward, MAX_PARTIAL_SERVERS)?;
-    Ok(rows.into_iter().map(|(server, ())| server).collect())
 }
 
 /// Ordinals of the join's previous events that are part of the history here; IDs of the others.

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, vec::IntoIter};
 
-use hearth_storage::{Commit, Direction, LogEntry, Snapshot, Store, Topic};
+use hearth_storage::{
+    Commit, Direction, KeyPart, Keyspace, LogEntry, Record, Snapshot, Store, Topic,
+};
 use hearth_types::StreamPosition;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 
@@ -23,7 +25,7 @@ use crate::{
 const FULL_OPERATIONS: usize = 900;
 /// Bytes after which it is closed: the limit is 4 MiB, and one event takes at most 100 KiB.
 const FULL_BYTES: usize = 2 * 1024 * 1024;
-/// Rows that are removed at a time of the list of events that came while a room was partial.
+/// Rows that are removed at a time of the lists of a room that was partial.
 const LEFTOVERS_AT_A_TIME: usize = 100;
 /// Local users whose rows go into the last commit; those of more go before it.
 const MAX_LOCAL_IN_LAST: usize = 300;
@@ -130,7 +132,7 @@ impl LastRows {
     /// The last commit, and the join's place in it.
     pub(super) fn commit(&mut self) -> (Commit, StreamPosition) {
         let (fills_gap, partial) = (self.plan.fills_gap, self.plan.partial.is_some());
-        let (known, stale) = (self.plan.known, std::mem::take(&mut self.plan.stale_partial));
+        let known = self.plan.known;
         let Plan { room_id, head, user_id, join, local, gaps, out_of_band, .. } = &mut self.plan;
         let mut commit = Commit::new(room_id);
         for user in local.iter() {
@@ -162,9 +164,6 @@ impl LastRows {
         // Rows that are left over count no more, since the users' own rows have changed.
         for user_id in out_of_band.iter().take(MAX_LOCAL_IN_LAST) {
             commit.delete(&schema::OUT_OF_BAND, room_id, user_id);
-        }
-        for server in stale {
-            commit.delete(&schema::PARTIAL_SERVERS, room_id, &server);
         }
         if !partial && known {
             commit.delete(&schema::PARTIAL, room_id, &());
@@ -225,9 +224,6 @@ pub(super) fn last_of_completion(done: &Completed) -> Commit {
     commit.put(&schema::CURRENT_STATES, room_id, &position, &row);
     let (before, after) = (done.old_head.state.members, done.head.state.members);
     commit.put(&schema::COMPLETIONS, room_id, &position, &CompletionRow { before, after });
-    for server in &done.partial_servers {
-        commit.delete(&schema::PARTIAL_SERVERS, room_id, server);
-    }
     commit.delete(&schema::PARTIAL, room_id, &());
     commit.effect_delete(&schema::PARTIAL_ROOMS, &(), room_id);
     commit.put(&schema::ROOMS, room_id, &(), &done.head);
@@ -286,18 +282,28 @@ fn add_local(
     commit.touch(Topic::new(user_id.as_str()));
 }
 
-/// Removes the list of events that came while a room was partial: nobody looks at it any more.
+/// Removes what is listed of a room while it is partial: the events that came, and the servers that were
+/// named. Nobody looks at it where there is no row in [`schema::PARTIAL`].
 pub(super) async fn remove_leftovers(
     store: &Store,
     room_id: &OwnedRoomId,
 ) -> Result<(), RoomError> {
+    remove_all(store, &schema::PARTIAL_EVENTS, room_id).await?;
+    remove_all(store, &schema::PARTIAL_SERVERS, room_id).await
+}
+
+/// Removes a room's rows of one kind, some at a time.
+async fn remove_all<C: KeyPart, V: Record>(
+    store: &Store,
+    keyspace: &Keyspace<OwnedRoomId, C, V>,
+    room_id: &OwnedRoomId,
+) -> Result<(), RoomError> {
     loop {
         let forward = Direction::Forward;
-        let rows =
-            store.page(&schema::PARTIAL_EVENTS, room_id, .., forward, LEFTOVERS_AT_A_TIME).await?;
+        let rows = store.page(keyspace, room_id, .., forward, LEFTOVERS_AT_A_TIME).await?;
         let mut commit = Commit::new(room_id);
-        for (number, _) in &rows {
-            commit.delete(&schema::PARTIAL_EVENTS, room_id, number);
+        for (key, _) in &rows {
+            commit.delete(keyspace, room_id, key);
         }
         if !commit.is_empty() {
             store.commit(commit).await?;
@@ -344,10 +350,10 @@ pub(super) fn cleaning(
 }
 
 /// Deletes rows, as many as still fit.
-fn remove<C: hearth_storage::KeyPart, V: hearth_storage::Record>(
+fn remove<C: KeyPart, V: Record>(
     commit: &mut Commit,
     snapshot: &Snapshot,
-    keyspace: &hearth_storage::Keyspace<OwnedRoomId, C, V>,
+    keyspace: &Keyspace<OwnedRoomId, C, V>,
     room_id: &OwnedRoomId,
 ) -> Result<(), RoomError> {
     let room = FULL_OPERATIONS.saturating_sub(commit.len());

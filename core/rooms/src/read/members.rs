@@ -6,7 +6,7 @@ use hearth_storage::Direction;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
 
-use super::{state::StatePart, tokens::TimelineToken, visibility::membership_of};
+use super::{state::StatePart, tokens::TimelineToken};
 use crate::{
     ReadError, RoomError, Rooms,
     schema::{EventOrdinal, MEMBERS, MemberRow, Membership, StoredEvent},
@@ -54,7 +54,7 @@ impl Rooms {
         };
         let mut events = self.state_events(room_id, root, StatePart::Members).await?;
         events.retain(|event| {
-            let membership = membership_of(event);
+            let membership = Membership::of(&event.pdu);
             request.membership.is_none_or(|wanted| membership == Some(wanted))
                 && request.not_membership.is_none_or(|unwanted| membership != Some(unwanted))
         });

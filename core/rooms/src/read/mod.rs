@@ -14,10 +14,7 @@ pub mod tokens;
 pub mod unread;
 pub mod visibility;
 
-pub(crate) use self::{
-    history_visibility::{ByRoot, VisibilityInStates},
-    visibility::membership_of,
-};
+pub(crate) use self::history_visibility::{ByRoot, VisibilityInStates};
 
 pub use self::{
     filter::TimelineFilter,

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use hearth_types::StreamPosition;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::TimelineEventType};
-use serde::Deserialize;
 
 use super::history_visibility::{ByRoot, HistoryVisibility, VisibilityInStates};
 use crate::{
@@ -134,7 +133,7 @@ impl Rooms {
         for _ in 0..MAX_CHANGES_OUTSIDE {
             let Some(replaced) = event.header.replaces_state else { return Ok(None) };
             let earlier = self.event(room_id, replaced).await?;
-            if membership_of(&earlier) == Some(Membership::Join) {
+            if Membership::of(&earlier.pdu) == Some(Membership::Join) {
                 let state = event.header.state_after;
                 return Ok(match event.index {
                     Some(TimelineIndex::Live(position)) => Some(Departure { position, state }),
@@ -252,7 +251,7 @@ impl Visibility {
             None => None,
         };
         let membership = match ordinal {
-            Some(ordinal) => membership_of(&*self.event(ordinal).await?),
+            Some(ordinal) => Membership::of(&self.event(ordinal).await?.pdu),
             None => None,
         };
         self.by_members.keep(members, membership);
@@ -261,24 +260,5 @@ impl Visibility {
 
     async fn event(&self, ordinal: EventOrdinal) -> Result<Arc<StoredEvent>, ReadError> {
         self.rooms.event(&self.room_id, ordinal).await
-    }
-}
-
-/// The membership that a member event states; `None` for one that states none known.
-#[must_use]
-pub fn membership_of(event: &StoredEvent) -> Option<Membership> {
-    #[derive(Deserialize)]
-    struct Content<'a> {
-        #[serde(borrow)]
-        membership: std::borrow::Cow<'a, str>,
-    }
-    let content: Content<'_> = event.pdu.content_as().ok()?;
-    match content.membership.as_ref() {
-        "join" => Some(Membership::Join),
-        "invite" => Some(Membership::Invite),
-        "leave" => Some(Membership::Leave),
-        "ban" => Some(Membership::Ban),
-        "knock" => Some(Membership::Knock),
-        _ => None,
     }
 }

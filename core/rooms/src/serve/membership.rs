@@ -16,7 +16,6 @@ use super::{countersign::MembershipShape, state::state_of};
 use crate::{
     CheckedPdu, Rooms, Verdict,
     error::RoomError,
-    read::membership_of,
     schema::{EventOrdinal, Membership, Standing, StoredEvent},
     state::{NodeId, StateRoot, walk},
 };
@@ -225,7 +224,7 @@ impl Rooms {
         let mut present = Vec::new();
         let mut gone = Vec::new();
         for event in events.iter().filter(|event| event.pdu.state_key() != Some(joiner.as_str())) {
-            match membership_of(event) {
+            match Membership::of(&event.pdu) {
                 Some(Membership::Join | Membership::Invite) => present.push(event.ordinal),
                 Some(Membership::Leave | Membership::Ban) => gone.push(event.ordinal),
                 _ => {}

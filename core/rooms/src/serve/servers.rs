@@ -147,8 +147,7 @@ impl Rooms {
         if self.server_row(room_id, server).await?.is_some_and(|row| row.joined > 0) {
             return Ok(true);
         }
-        let (room_id, server) = (room_id.to_owned(), server.to_owned());
-        Ok(self.store().get(&schema::PARTIAL_SERVERS, &room_id, &server).await?.is_some())
+        Ok(self.named_since(room_id, server).await?.is_some())
     }
 
     /// The join of this server whose answer says that another server is in the room, for as long as the

@@ -13,7 +13,7 @@ use ruma::{
 use crate::{
     Rooms,
     error::RoomError,
-    read::{ByRoot, HistoryVisibility, VisibilityInStates, membership_of},
+    read::{ByRoot, HistoryVisibility, VisibilityInStates},
     schema::{
         self, EventOrdinal, MemberRow, Membership, Standing, StateKeyRow, StoredEvent,
         TimelineIndex,
@@ -121,7 +121,7 @@ impl Rooms {
         for _ in 0..MAX_CHANGES {
             let Some(replaced) = event.header.replaces_state else { return Ok(None) };
             let earlier = self.event(room_id, replaced).await?;
-            if membership_of(&earlier) == Some(Membership::Join) {
+            if Membership::of(&earlier.pdu) == Some(Membership::Join) {
                 return Ok(event.index);
             }
             event = earlier;
@@ -286,7 +286,9 @@ impl ServerVisibility {
         key: u32,
     ) -> Result<Option<Membership>, RoomError> {
         match get(&self.rooms.nodes(&self.room_id), members, key)? {
-            Some(ordinal) => Ok(membership_of(&*self.rooms.event(&self.room_id, ordinal).await?)),
+            Some(ordinal) => {
+                Ok(Membership::of(&self.rooms.event(&self.room_id, ordinal).await?.pdu))
+            }
             None => Ok(None),
         }
     }

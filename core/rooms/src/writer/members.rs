@@ -6,10 +6,7 @@ use hearth_storage::Topic;
 use hearth_types::StreamPosition;
 use ruma::{CanonicalJsonValue, OwnedUserId, ServerName, UserId, events::TimelineEventType};
 
-use super::{
-    Batch, Context, NewEvent, Room, StepError,
-    room::{membership_from, membership_of},
-};
+use super::{Batch, Context, NewEvent, Room, StepError};
 use crate::{
     error::RoomError,
     schema::{
@@ -49,7 +46,7 @@ impl MemberChange {
             .content
             .get("membership")
             .and_then(CanonicalJsonValue::as_str)
-            .and_then(membership_from)
+            .and_then(Membership::named)
             .ok_or_else(|| RoomError::BadJson("no such membership".to_owned()))?;
         let before = room.membership(view, &user_id)?;
         Self::between(room, view, batch, user_id, before, after).map(Some)
@@ -296,7 +293,8 @@ impl Room {
         let Some(user_id) = user_id else {
             return Ok(None);
         };
-        let membership = |event: Option<Arc<StoredEvent>>| event.and_then(|e| membership_of(&e));
+        let membership =
+            |event: Option<Arc<StoredEvent>>| event.and_then(|e| Membership::of(&e.pdu));
         // A membership that a resolution took back without putting another in its place.
         let after = membership(after).unwrap_or(Membership::Leave);
         let before = membership(before);

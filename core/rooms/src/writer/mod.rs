@@ -48,7 +48,7 @@ pub(crate) use self::{
     outliers::by_edges,
     power::Power,
     receive::{How, Receive, ToldHistory},
-    room::{Context, Room, membership_from},
+    room::{Context, Room},
     table::WriterTable,
     task::{Action, Command, Outcome},
 };

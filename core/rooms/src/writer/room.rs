@@ -452,7 +452,7 @@ impl Room {
         view: &Context<'_>,
         user_id: &UserId,
     ) -> Result<Option<Membership>, RoomError> {
-        Ok(self.member_event(view, user_id)?.and_then(|event| membership_of(&event)))
+        Ok(self.member_event(view, user_id)?.and_then(|event| Membership::of(&event.pdu)))
     }
 
     /// Is a user joined? Looks at the rows, which is cheaper than the state for users that are not
@@ -558,29 +558,6 @@ fn partial_events(view: &Context<'_>, room_id: &OwnedRoomId) -> Result<Option<u3
     }
     let last = view.snapshot.page(&schema::PARTIAL_EVENTS, room_id, .., Direction::Backward, 1)?;
     Ok(Some(last.first().map_or(0, |(number, _)| number.saturating_add(1))))
-}
-
-/// The membership that a membership event gives.
-pub(crate) fn membership_of(event: &StoredEvent) -> Option<Membership> {
-    #[derive(serde::Deserialize)]
-    struct Content<'a> {
-        #[serde(borrow)]
-        membership: std::borrow::Cow<'a, str>,
-    }
-    let content: Content<'_> = event.pdu.content_as().ok()?;
-    membership_from(&content.membership)
-}
-
-/// The membership of this name.
-pub(crate) fn membership_from(name: &str) -> Option<Membership> {
-    Some(match name {
-        "join" => Membership::Join,
-        "invite" => Membership::Invite,
-        "knock" => Membership::Knock,
-        "leave" => Membership::Leave,
-        "ban" => Membership::Ban,
-        _ => return None,
-    })
 }
 
 /// Nodes in flight, then the cache, then the snapshot.

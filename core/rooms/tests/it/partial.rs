@@ -39,6 +39,32 @@ fn partial(far: &mut FarRoom, user_id: &str) -> (RemoteJoin, Vec<CheckedPdu>, Ve
     (answer, state, auth_chain)
 }
 
+#[tokio::test]
+async fn all_servers_that_the_answer_names_count_until_the_state_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::in_folder(folder.path()).await;
+    let mut far = far_room(RoomVersionId::V11);
+    let alice = user("alice");
+    let (mut answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    let named = (0..1_500).map(|n| format!("named{n:0>4}.test").try_into().unwrap());
+    answer.servers_in_room.extend(named);
+    server.rooms.admit_join(answer).await.unwrap();
+    let of_many = server_name!("named1499.test");
+    let servers = server.rooms.remote_servers(&far.id).await.unwrap();
+    assert!(servers.contains(of_many), "{} servers", servers.len());
+    assert!(server.rooms.has_joined_server(&far.id, of_many).await.unwrap());
+
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    assert!(!server.rooms.has_joined_server(&far.id, of_many).await.unwrap());
+    let servers = server.rooms.remote_servers(&far.id).await.unwrap();
+    assert_eq!(servers.len(), 5, "{servers:?}");
+    let rows = server.rooms.store().bulk({
+        let room_id = far.id.clone();
+        move |view| view.page(&schema::PARTIAL_SERVERS, &room_id, .., Direction::Forward, 10)
+    });
+    assert!(rows.await.unwrap().is_empty());
+}
+
 fn far_room(version: RoomVersionId) -> FarRoom {
     let mut far = FarRoom::new(version);
     far.join(BOB);

@@ -333,7 +333,7 @@ pub(super) async fn assert_rows_follow(rooms: &Rooms, id: &OwnedRoomId) {
         let user = UserId::parse(event.pdu.state_key().unwrap()).unwrap();
         let row = rooms.member_row(id, &user).await.unwrap().unwrap();
         assert_eq!(row.event, event.ordinal, "{user}");
-        let membership = super::room::membership_of(&event).unwrap();
+        let membership = schema::Membership::of(&event.pdu).unwrap();
         assert_eq!(row.membership, membership);
         let is_local = rooms.identity().is_local(&user);
         if is_local {
