@@ -3,6 +3,7 @@
 
 mod complete;
 mod install;
+mod meaning;
 mod members;
 mod order;
 mod out_of_band;
@@ -179,12 +180,11 @@ impl Rooms {
         state: Vec<CheckedPdu>,
         auth_chain: Vec<CheckedPdu>,
     ) -> Result<(), RoomError> {
-        if !self.is_partial(room_id).await? {
-            return Ok(());
-        }
         let wanted = fitting(room_id, &state);
-        // Others' events come in between: this is the longer part.
-        self.receive_outliers(room_id, auth_chain.into_iter().chain(state).collect()).await?;
+        if self.is_partial(room_id).await? {
+            // Others' events come in between: this is the longer part.
+            self.receive_outliers(room_id, auth_chain.into_iter().chain(state).collect()).await?;
+        }
         let admission = Admission::Complete(room_id.to_owned(), wanted);
         self.act(room_id, Action::Admit(admission)).await.map(drop)
     }

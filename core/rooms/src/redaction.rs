@@ -29,6 +29,8 @@ const THREAD: &str = "m.thread";
 /// What a redaction does to its target.
 pub(crate) struct RedactionEffect {
     target: StoredEvent,
+    /// The target as it was.
+    original: Bytes,
     relation: Option<(OwnedEventId, String)>,
     annotation: Option<(OwnedEventId, OwnedUserId, String)>,
     thread: Option<ThreadUndo>,
@@ -76,6 +78,7 @@ impl RedactionEffect {
             ledger: ledger_undo(room, view, &target, index, &facts)?,
             relation: facts.relation.map(|relation| (relation.parent, relation.rel_type)),
             target: redacted(room, &target, index)?,
+            original: target.pdu.json().clone(),
             annotation,
             thread,
         }))
@@ -128,6 +131,7 @@ impl RedactionEffect {
             ledger.apply(room, batch);
         }
         let target = Arc::new(self.target);
+        room.keep_unredacted(batch, &target.header.event_id, &self.original);
         batch.replace_event(&room.id, &target);
         room.replace_remembered(&target);
         room.local.events.insert(target.ordinal, target);

@@ -117,6 +117,10 @@ pub const PARTIAL_SERVERS: Keyspace<OwnedRoomId, OwnedServerName, ()> =
 /// get others. Rows may be left over from a partial state that was given up.
 pub const PARTIAL_EVENTS: Keyspace<OwnedRoomId, u32, EventOrdinalRow> =
     Keyspace::new("partial_events");
+/// Events that were redacted while the room's state was partial, as they were before: whether the
+/// redactions stand is known when it is whole. Rows may be left over where it is.
+pub const PARTIAL_REDACTED: Keyspace<OwnedRoomId, OwnedEventId, Bytes> =
+    Keyspace::new("partial_redacted");
 /// When a partial state was completed.
 pub const COMPLETIONS: Keyspace<OwnedRoomId, StreamPosition, CompletionRow> =
     Keyspace::new("completions");
@@ -157,6 +161,7 @@ pub const KEYSPACES: &[&str] = &[
     PARTIAL_SERVERS.name(),
     PARTIAL_ROOMS.name(),
     PARTIAL_EVENTS.name(),
+    PARTIAL_REDACTED.name(),
     COMPLETIONS.name(),
 ];
 

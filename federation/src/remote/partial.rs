@@ -213,7 +213,12 @@ impl Remote {
             Ok(rows)
         });
         for (room_id, row) in read.await? {
-            if !federation.rooms().is_partial(&room_id).await? {
+            let rooms = federation.rooms();
+            if !rooms.is_partial(&room_id).await? {
+                if rooms.is_resident(&room_id).await? {
+                    // What is left of it is removed.
+                    rooms.complete_state(&room_id, Vec::new(), Vec::new()).await?;
+                }
                 self.tell_others(&room_id, &row.join, &BTreeSet::new()).await?;
             }
         }

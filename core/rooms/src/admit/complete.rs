@@ -13,7 +13,7 @@ use super::{
     install::{ended, write},
     members::{LocalChanges, LocalMember, Member, Senders, count, gone, local_changes, servers},
     plan::stored,
-    recompute::{Recomputed, Recomputer},
+    recompute::{Recomputed, Recomputer, Rewritten},
     rows::{Rows, last_of_completion, remove_leftovers},
 };
 use crate::{
@@ -21,9 +21,7 @@ use crate::{
     cache::CachedHead,
     error::RoomError,
     rooms::{parse_row, state_key_ordinal},
-    schema::{
-        self, EventOrdinal, MemberRow, Membership, RoomHead, Standing, StoredEvent, TimelineIndex,
-    },
+    schema::{self, EventOrdinal, MemberRow, Membership, RoomHead, Standing, StoredEvent},
     state::{Node, NodeId, StateKeyOrdinal, StateRoot},
 };
 
@@ -39,8 +37,8 @@ pub(super) struct Completed {
     pub(super) local: Vec<LocalMember>,
     /// What the current state was taken for, by position.
     pub(super) current_states: Vec<(StreamPosition, StateRoot)>,
-    /// Events with other states than before, and the places of those that are rejected now.
-    pub(super) rewritten: Vec<(Arc<StoredEvent>, Option<TimelineIndex>)>,
+    /// Events with other states than before.
+    pub(super) rewritten: Vec<Rewritten>,
 }
 
 /// What is kept of an event of the told state: states are large, their events larger.
@@ -54,25 +52,28 @@ fn unsound(text: impl Into<String>) -> RoomError {
 }
 
 /// Completes a room; only by its writer, while nothing of the room is in flight. The events of the
-/// state must be here. Nothing is changed if the room is whole already.
+/// state must be here. If the room is whole already, only what an earlier completion left is removed.
 pub(super) async fn complete(
     rooms: &Rooms,
     room_id: OwnedRoomId,
     state: Arc<[OwnedEventId]>,
 ) -> Result<(), RoomError> {
-    let planner = rooms.clone();
-    let work = move || plan(&planner, &room_id, &state, &planner.store().snapshot());
-    let Some(mut done) = run_blocking(work).await.map_err(ended)?? else { return Ok(()) };
+    let (planner, room) = (rooms.clone(), room_id.clone());
+    let work = move || plan(&planner, &room, &state, &planner.store().snapshot());
+    let Some(mut done) = run_blocking(work).await.map_err(ended)?? else {
+        return remove_leftovers(rooms.store(), &room_id).await;
+    };
     let rows = Rows::of_completion(&mut done);
     write(rooms.store(), rows).await?;
-    let committed = rooms.store().commit(last_of_completion(&done)).await?;
     let caches = rooms.caches();
-    for (event, _) in &done.rewritten {
+    // Whoever waits for the whole state reads it as soon as the last commit is durable.
+    for Rewritten { event, .. } in &done.rewritten {
         caches.replace_event(&done.room_id, Arc::clone(event));
     }
+    let committed = rooms.store().commit(last_of_completion(&done)).await?;
     let head = CachedHead { as_of: committed.last, head: Arc::new(done.head) };
     caches.keep_head(&done.room_id, head);
-    remove_leftovers(rooms.store(), &done.room_id).await
+    remove_leftovers(rooms.store(), &room_id).await
 }
 
 /// Works the completion out. Blocks.
@@ -156,11 +157,11 @@ fn read_members(
     room_id: &OwnedRoomId,
     snapshot: &Snapshot,
     tree: &[EventOrdinal],
-    rewritten: &[(Arc<StoredEvent>, Option<TimelineIndex>)],
+    rewritten: &[Rewritten],
 ) -> Result<(Vec<Member>, Senders), RoomError> {
     let (mut members, mut senders) = (Vec::with_capacity(tree.len()), Senders::new());
     let anew: std::collections::HashMap<EventOrdinal, &Arc<StoredEvent>> =
-        rewritten.iter().map(|(event, _)| (event.ordinal, event)).collect();
+        rewritten.iter().map(|Rewritten { event, .. }| (event.ordinal, event)).collect();
     for ordinal in tree {
         let event = match anew.get(ordinal) {
             Some(event) => Arc::clone(event),

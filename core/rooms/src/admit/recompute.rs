@@ -7,21 +7,30 @@ use std::{
 };
 
 use hearth_storage::{Direction, Snapshot};
-use hearth_types::StreamPosition;
+use hearth_types::{Pdu, StreamPosition};
 use ruma::{
-    OwnedRoomId, events::StateEventType, room_version_rules::RoomVersionRules,
-    state_res::auth_types_for_event,
+    OwnedRoomId,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
+    state_res::{auth_types_for_event, events::RoomPowerLevelsIntField},
 };
 
-use super::{complete::Told, order::authorize_by, plan::replace};
+use super::{
+    complete::Told,
+    meaning::{Meaning, Meanings},
+    order::authorize_by,
+    plan::{replace, stored},
+};
 use crate::{
     RoomNodes, Rooms,
     create::supported_rules,
     error::RoomError,
+    redaction::received_target,
     resolve::{EventSource, ResolveError, RoomEvents, resolve},
     rooms::{lookup, parse_row, state_key_ordinal},
     schema::{self, EventHeader, EventOrdinal, RoomHead, Standing, StoredEvent, TimelineIndex},
     state::{Node, NodeId, StateKeyOrdinal, StateRoot, TreeEditor, walk},
+    writer::Power,
 };
 
 /// Events that are read at a time.
@@ -33,8 +42,18 @@ pub(super) struct Recomputed {
     pub(super) head: RoomHead,
     /// The membership events of the current state.
     pub(super) members: Vec<EventOrdinal>,
-    pub(super) rewritten: Vec<(Arc<StoredEvent>, Option<TimelineIndex>)>,
+    pub(super) rewritten: Vec<Rewritten>,
     pub(super) current_states: Vec<(StreamPosition, StateRoot)>,
+}
+
+/// An event as it is from now on.
+#[derive(Clone)]
+pub(super) struct Rewritten {
+    pub(super) event: Arc<StoredEvent>,
+    /// The place in the timeline that it loses.
+    pub(super) lost: Option<TimelineIndex>,
+    /// Rows beside its own.
+    pub(super) meaning: Vec<Meaning>,
 }
 
 /// Goes through the events in the order in which they got their states.
@@ -49,20 +68,19 @@ pub(super) struct Recomputer<'a> {
     states: HashMap<EventOrdinal, StateRoot>,
     /// Events that are rejected now and were not.
     fallen: HashSet<EventOrdinal>,
-    rewritten: Rewritten,
+    rewritten: Vec<Rewritten>,
     /// Where the events are in that list.
     places: HashMap<EventOrdinal, usize>,
+    /// Redactions that came while the room was partial.
+    redactions: Vec<EventOrdinal>,
     current_states: Vec<(StreamPosition, StateRoot)>,
     create: Arc<StoredEvent>,
 }
 
-/// Events as they are from now on, and the places in the timeline that they lose.
-type Rewritten = Vec<(Arc<StoredEvent>, Option<TimelineIndex>)>;
-
 /// The room's events as resolution must see them: those that have fallen as rejected.
 struct RewrittenEvents<'a> {
     stored: RoomEvents,
-    rewritten: &'a Rewritten,
+    rewritten: &'a [Rewritten],
     places: &'a HashMap<EventOrdinal, usize>,
 }
 
@@ -70,7 +88,7 @@ impl EventSource for RewrittenEvents<'_> {
     fn event(&self, ordinal: EventOrdinal) -> Result<Arc<StoredEvent>, ResolveError> {
         let rewritten = self.places.get(&ordinal).and_then(|place| self.rewritten.get(*place));
         match rewritten {
-            Some((event, _)) => Ok(Arc::clone(event)),
+            Some(Rewritten { event, .. }) => Ok(Arc::clone(event)),
             None => self.stored.event(ordinal),
         }
     }
@@ -111,6 +129,7 @@ impl<'a> Recomputer<'a> {
             fallen: HashSet::new(),
             rewritten: Vec::new(),
             places: HashMap::new(),
+            redactions: Vec::new(),
             current_states: Vec::new(),
             create: parse_row(0, snapshot.get(&schema::EVENTS, room_id, &0)?)?,
         })
@@ -148,6 +167,9 @@ impl<'a> Recomputer<'a> {
                 self.snapshot.page(&schema::PARTIAL_EVENTS, self.room_id, range, forward, PAGE)?;
             for (_, row) in &rows {
                 let event = self.event(row.0)?;
+                if *event.pdu.kind() == TimelineEventType::RoomRedaction {
+                    self.redactions.push(row.0);
+                }
                 self.follow_one(&event)?;
             }
             match rows.last() {
@@ -277,9 +299,16 @@ impl<'a> Recomputer<'a> {
             lost = rewritten.index.take();
             rewritten.pdu = rewritten.pdu.into_rejected();
         }
-        self.places.insert(event.ordinal, self.rewritten.len());
-        self.rewritten.push((Arc::new(rewritten), lost));
+        self.replace(rewritten, lost);
         Ok(())
+    }
+
+    /// Notes what an event is from now on, and where that stands in the list.
+    fn replace(&mut self, event: StoredEvent, lost: Option<TimelineIndex>) -> usize {
+        let place = self.rewritten.len();
+        self.places.insert(event.ordinal, place);
+        self.rewritten.push(Rewritten { event: Arc::new(event), lost, meaning: Vec::new() });
+        place
     }
 
     /// Clients were told another current state at this event's place than the event says from now on.
@@ -327,12 +356,22 @@ impl<'a> Recomputer<'a> {
         Ok(row.map(|row| state_key_ordinal(event_type, row.0)))
     }
 
+    /// The event as it is from now on.
+    fn event_now(&self, ordinal: EventOrdinal) -> Result<Arc<StoredEvent>, RoomError> {
+        let rewritten = self.places.get(&ordinal).and_then(|place| self.rewritten.get(*place));
+        match rewritten {
+            Some(Rewritten { event, .. }) => Ok(Arc::clone(event)),
+            None => self.event(ordinal),
+        }
+    }
+
     fn event(&self, ordinal: EventOrdinal) -> Result<Arc<StoredEvent>, RoomError> {
         Ok(parse_row(ordinal, self.snapshot.get(&schema::EVENTS, self.room_id, &ordinal)?)?)
     }
 
     /// The room as it is now.
     pub(super) fn finish(mut self) -> Result<Recomputed, RoomError> {
+        self.take_back()?;
         let extremities = self.extremities()?;
         let (mut roots, mut depth) = (Vec::with_capacity(extremities.len()), 0);
         for ordinal in &extremities {
@@ -349,7 +388,7 @@ impl<'a> Recomputer<'a> {
             ControlFlow::Continue(())
         })?;
         let mut roots = vec![state.members, state.rest];
-        for (event, _) in &self.rewritten {
+        for Rewritten { event, .. } in &self.rewritten {
             let EventHeader { state_before, state_after, .. } = &event.header;
             roots.extend([state_before.members, state_before.rest]);
             roots.extend([state_after.members, state_after.rest]);
@@ -366,6 +405,92 @@ impl<'a> Recomputer<'a> {
         head.forks.has_current_states = true;
         let (rewritten, current_states) = (self.rewritten, self.current_states);
         Ok(Recomputed { nodes, head, members, rewritten, current_states })
+    }
+
+    /// What falls takes back what it meant to others; what it had redacted is there again.
+    fn take_back(&mut self) -> Result<(), RoomError> {
+        let restored = self.restore()?;
+        let mut meanings = Meanings::new(self.rooms, self.room_id, self.snapshot, &self.fallen);
+        for rewritten in &mut self.rewritten {
+            if let Some(index) = rewritten.lost {
+                rewritten.meaning = meanings.taken_back(&rewritten.event, index)?;
+            }
+        }
+        for (place, may_call_room) in restored {
+            let Some(rewritten) = self.rewritten.get_mut(place) else { continue };
+            if let Some(index) = rewritten.event.index {
+                rewritten.meaning = meanings.given_back(&rewritten.event, index, may_call_room)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the events again what they were that only fallen redactions had redacted. Where they are in
+    /// the list, and whether their senders may mention the whole room.
+    fn restore(&mut self) -> Result<Vec<(usize, bool)>, RoomError> {
+        let mut restored = Vec::new();
+        for ordinal in self.redactions.clone() {
+            let redaction = self.event_now(ordinal)?;
+            let target_id = received_target(&self.rules, &redaction.pdu);
+            let Some(target_id) = target_id.filter(|_| self.has_fallen(&redaction)) else {
+                continue;
+            };
+            let original =
+                self.snapshot.get(&schema::PARTIAL_REDACTED, self.room_id, &target_id)?;
+            let target = stored(self.snapshot, self.room_id, &target_id)?;
+            let (Some(original), Some(target)) = (original, target) else { continue };
+            let target = self.event_now(target.ordinal)?;
+            if target.header.redacted_by != Some(ordinal) || self.has_fallen(&target) {
+                continue;
+            }
+            let redacted_by = self.other_redaction(&target)?;
+            let header = EventHeader { redacted_by, ..target.header.clone() };
+            let pdu = match redacted_by {
+                Some(_) => target.pdu.clone(),
+                None => Pdu::parse(target_id, original)
+                    .map_err(|error| RoomError::Internal(error.into()))?,
+            };
+            let (before, sender) = (header.state_before, pdu.sender().to_owned());
+            let place = self.replace(StoredEvent { header, pdu, ..(*target).clone() }, None);
+            if redacted_by.is_none() {
+                let levels = self.levels_at(before)?;
+                restored.push((place, self.power(levels.as_deref())?.can_notify_room(&sender)?));
+            }
+        }
+        Ok(restored)
+    }
+
+    /// Another redaction of an event, which stands.
+    fn other_redaction(&self, target: &StoredEvent) -> Result<Option<EventOrdinal>, RoomError> {
+        let server = target.pdu.sender().server_name();
+        for ordinal in &self.redactions {
+            let redaction = self.event_now(*ordinal)?;
+            let redacts = received_target(&self.rules, &redaction.pdu);
+            if redaction.header.standing != Standing::Accepted
+                || redacts.as_ref() != Some(&target.header.event_id)
+            {
+                continue;
+            }
+            let levels = self.levels_at(redaction.header.state_before)?;
+            let (sender, field) = (redaction.pdu.sender(), RoomPowerLevelsIntField::Redact);
+            if sender.server_name() == server
+                || self.power(levels.as_deref())?.can(sender, field)?
+            {
+                return Ok(Some(*ordinal));
+            }
+        }
+        Ok(None)
+    }
+
+    fn levels_at(&self, root: StateRoot) -> Result<Option<Arc<StoredEvent>>, RoomError> {
+        let Some(key) = self.key("m.room.power_levels", "")? else { return Ok(None) };
+        let ordinal = lookup(&self.editor, root, key)?;
+        ordinal.map(|ordinal| self.event(ordinal)).transpose()
+    }
+
+    fn power<'b>(&'b self, levels: Option<&'b StoredEvent>) -> Result<Power<'b>, RoomError> {
+        let levels = levels.map(|levels| &levels.pdu);
+        Power::new(&self.rules.authorization, &self.create.pdu, levels)
     }
 
     /// The forward extremities; in the place of those that are rejected now, what was before them.

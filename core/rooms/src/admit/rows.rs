@@ -8,7 +8,7 @@ use hearth_storage::{
 use hearth_types::StreamPosition;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 
-use super::{complete::Completed, members::LocalMember, plan::Plan};
+use super::{complete::Completed, members::LocalMember, plan::Plan, recompute::Rewritten};
 use crate::{
     Rooms,
     error::RoomError,
@@ -21,8 +21,8 @@ use crate::{
 };
 
 /// Operations after which a commit of an installation is closed: the limit is 1,000, and one event
-/// takes at most 13.
-const FULL_OPERATIONS: usize = 900;
+/// takes at most 13, with what it meant to others some 220.
+const FULL_OPERATIONS: usize = 750;
 /// Bytes after which it is closed: the limit is 4 MiB, and one event takes at most 100 KiB.
 const FULL_BYTES: usize = 2 * 1024 * 1024;
 /// Rows that are removed at a time of the lists of a room that was partial.
@@ -44,8 +44,8 @@ pub(super) struct Rows {
     local: IntoIter<LocalMember>,
     /// What the current state was taken for at these places, while the room was partial.
     current_states: IntoIter<(StreamPosition, StateRoot)>,
-    /// Events whose states have become others, with the places that they lose.
-    rewritten: IntoIter<(Arc<StoredEvent>, Option<TimelineIndex>)>,
+    /// Events that have become others.
+    rewritten: IntoIter<Rewritten>,
 }
 
 /// What the last commit writes.
@@ -116,10 +116,14 @@ impl Rows {
             add_local(commit, room_id, StateRoot::default(), position, &user);
         } else if let Some((position, state)) = self.current_states.next() {
             commit.put(&schema::CURRENT_STATES, room_id, &position, &CurrentStateRow(state));
-        } else if let Some((event, lost)) = self.rewritten.next() {
+        } else if let Some(Rewritten { event, lost, meaning }) = self.rewritten.next() {
+            // All in one commit: what is begun again after a crash finds the event as it is then.
             add_event(commit, room_id, &event);
             if let Some(index) = lost {
                 commit.delete(&schema::TIMELINE, room_id, &index);
+            }
+            for meaning in meaning {
+                meaning.write(commit, room_id);
             }
         } else {
             return false;
@@ -282,13 +286,14 @@ fn add_local(
     commit.touch(Topic::new(user_id.as_str()));
 }
 
-/// Removes what is listed of a room while it is partial: the events that came, and the servers that were
-/// named. Nobody looks at it where there is no row in [`schema::PARTIAL`].
+/// Removes what is listed of a room while it is partial: the events that came, those that were redacted, and
+/// the servers that were named. Nobody looks at it where there is no row in [`schema::PARTIAL`].
 pub(super) async fn remove_leftovers(
     store: &Store,
     room_id: &OwnedRoomId,
 ) -> Result<(), RoomError> {
     remove_all(store, &schema::PARTIAL_EVENTS, room_id).await?;
+    remove_all(store, &schema::PARTIAL_REDACTED, room_id).await?;
     remove_all(store, &schema::PARTIAL_SERVERS, room_id).await
 }
 

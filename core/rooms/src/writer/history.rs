@@ -222,7 +222,7 @@ impl Room {
             _ => Standing::Accepted,
         };
         let change = self.state_after(view, batch, arrival, standing)?;
-        let event = self.stored(view, arrival, standing, &change)?;
+        let event = self.stored(view, batch, arrival, standing, &change)?;
         if standing == Standing::Rejected {
             self.store_quietly(view, batch, event, change.new_key, &arrival.missing)?;
         } else {

@@ -60,7 +60,7 @@ impl Room {
         };
         let pdu = if allowed.is_ok() { pdu.clone() } else { pdu.clone().into_rejected() };
         let event = StoredEvent { ordinal: self.head.next_event, index: None, header, pdu };
-        let event = self.redacted_on_arrival(view, event)?;
+        let event = self.redacted_on_arrival(view, batch, event)?;
         self.store_quietly(view, batch, event, new_key, &[])?;
         Ok(allowed.map_or_else(Verdict::Rejected, |()| Verdict::Accepted))
     }

@@ -259,7 +259,7 @@ impl Room {
             _ => (Standing::Accepted, Verdict::Accepted),
         };
         let change = self.state_after(view, batch, arrival, standing)?;
-        let mut event = self.stored(view, arrival, standing, &change)?;
+        let mut event = self.stored(view, batch, arrival, standing, &change)?;
         let request = receive.transaction();
         event.header.transaction =
             request.map(|key| (key.device_id.clone(), key.transaction_id.clone()));
@@ -419,6 +419,7 @@ impl Room {
     pub(super) fn stored(
         &self,
         view: &Context<'_>,
+        batch: &mut Batch,
         arrival: &Arrival<'_>,
         standing: Standing,
         change: &StateChange,
@@ -448,7 +449,7 @@ impl Room {
                 let pdu = if rejected { pdu.into_rejected() } else { pdu };
                 Ok(StoredEvent { header, pdu, ..event })
             }
-            _ => Ok(self.redacted_on_arrival(view, event)?),
+            _ => Ok(self.redacted_on_arrival(view, batch, event)?),
         }
     }
 

@@ -98,9 +98,11 @@ impl Room {
     pub(super) fn redacted_on_arrival(
         &self,
         view: &Context<'_>,
+        batch: &mut Batch,
         event: StoredEvent,
     ) -> Result<StoredEvent, RoomError> {
         let Some(ordinal) = self.redaction_of(view, &event)? else { return Ok(event) };
+        self.keep_unredacted(batch, &event.header.event_id, event.pdu.json());
         let pdu = redacted_pdu(&self.rules, &event.pdu)?;
         let header = EventHeader { redacted_by: Some(ordinal), ..event.header };
         Ok(StoredEvent { header, pdu, ..event })

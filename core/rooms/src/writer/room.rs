@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use hearth_storage::{Committed, Direction, Snapshot};
 use hearth_types::StreamPosition;
 use ruma::{
@@ -197,7 +198,7 @@ impl Room {
     }
 
     /// Is the room's state still to be completed?
-    pub(super) fn is_partial(&self) -> bool {
+    pub(crate) fn is_partial(&self) -> bool {
         self.partial_events.is_some()
     }
 
@@ -207,6 +208,13 @@ impl Room {
             let row = EventOrdinalRow(ordinal);
             batch.commit.put(&schema::PARTIAL_EVENTS, &self.id, number, &row);
             *number = number.saturating_add(1);
+        }
+    }
+
+    /// Keeps an event that is redacted as it was, while it is not known whether the redaction stands.
+    pub(crate) fn keep_unredacted(&self, batch: &mut Batch, event_id: &OwnedEventId, json: &Bytes) {
+        if self.is_partial() {
+            batch.commit.put(&schema::PARTIAL_REDACTED, &self.id, event_id, json);
         }
     }
 

@@ -560,3 +560,106 @@ async fn an_event_that_was_rejected_without_a_place_has_no_state_to_be_told() {
     let told = server.rooms.state_ids_for_server(asked, &far.id, forged.pdu().id()).await;
     assert!(matches!(told, Err(RoomError::UnknownEvent)), "{told:?}");
 }
+
+const ANN: &str = "@ann:other.test";
+
+/// A message in a thread that mentions somebody.
+fn reply(root: &OwnedEventId, body: &str, mentioned: &UserId) -> serde_json::Value {
+    json!({
+        "msgtype": "m.text", "body": body, "m.mentions": { "user_ids": [mentioned] },
+        "m.relates_to": { "rel_type": "m.thread", "event_id": root },
+    })
+}
+
+/// What the events of a user who was banned meant to others: a thread, mentions, an annotation, and the
+/// redaction of a message, which somebody who may redact it redacts as well or not.
+async fn what_the_banned_did_is_taken_back(redacted_otherwise: bool) {
+    let server = Server::new().await;
+    let mut far = far_room(RoomVersionId::V11);
+    far.join(ANN);
+    let alice = user("alice");
+    let (answer, state, auth_chain) = partial(&mut far, alice.as_str());
+    server.rooms.admit_join(answer).await.unwrap();
+    let eves = auth_chain.iter().find(|event| event.pdu().sender() == EVE).unwrap().clone();
+    let anns = auth_chain.iter().find(|event| event.pdu().sender() == ANN).unwrap().clone();
+    server.rooms.receive_outliers(&far.id, vec![eves.clone(), anns]).await.unwrap();
+    let message =
+        |sender, content| Sketch { sender, kind: "m.room.message", state_key: None, content };
+    let root = far.say(FAR_ADMIN, "root");
+    assert_eq!(receive(&server, &far, &root).await, Verdict::Accepted);
+    let root_id = root.pdu().id().to_owned();
+    for sender in [FAR_ADMIN, ANN] {
+        let event = far.sign(message(sender, reply(&root_id, sender, &alice)));
+        far.add(event.clone());
+        assert_eq!(receive(&server, &far, &event).await, Verdict::Accepted);
+    }
+    let by_ann = far.tips[0].clone();
+
+    let at = |kind: &str| far.state[&(kind.to_owned(), String::new())].pdu().id().to_owned();
+    let auth = [at("m.room.create"), at("m.room.power_levels"), eves.pdu().id().to_owned()];
+    let thanks = json!({
+        "m.relates_to": { "rel_type": "m.annotation", "event_id": root_id, "key": "thanks" },
+    });
+    let sketches = [
+        message(EVE, reply(&root_id, "by eve", &alice)),
+        Sketch { sender: EVE, kind: "m.reaction", state_key: None, content: thanks },
+        Sketch {
+            sender: EVE,
+            kind: "m.room.redaction",
+            state_key: None,
+            content: json!({ "redacts": by_ann }),
+        },
+    ];
+    for sketch in sketches {
+        let event = far.sign_with(sketch, &auth);
+        assert_eq!(receive(&server, &far, &event).await, Verdict::Accepted);
+    }
+    let redacted = server.event(&far.id, &by_ann).await;
+    assert!(!redacted.pdu.content().get().contains("body"));
+    let mut by_admin = None;
+    if redacted_otherwise {
+        let sketch = Sketch {
+            sender: FAR_ADMIN,
+            kind: "m.room.redaction",
+            state_key: None,
+            content: json!({ "redacts": by_ann }),
+        };
+        let event = far.sign(sketch);
+        far.add(event.clone());
+        assert_eq!(receive(&server, &far, &event).await, Verdict::Accepted);
+        by_admin = Some(server.event(&far.id, &event.pdu().id().to_owned()).await.ordinal);
+    }
+
+    server.rooms.complete_state(&far.id, state, auth_chain).await.unwrap();
+    assert_whole(&server, &far).await;
+    let by_ann = server.event(&far.id, &by_ann).await;
+    assert_eq!(by_ann.header.redacted_by, by_admin);
+    assert_eq!(by_ann.pdu.content().get().contains("body"), !redacted_otherwise);
+    let store = server.rooms.store();
+    let thread = store.get(&schema::THREADS, &far.id, &root_id).await.unwrap().unwrap();
+    let replies = if redacted_otherwise { 1 } else { 2 };
+    assert_eq!((thread.count, thread.notify_total), (replies, 3));
+    let latest = server.event(&far.id, &root_id).await.ordinal + replies as u32;
+    assert_eq!(thread.latest, latest);
+    let forward = Direction::Forward;
+    let roots = store.page(&schema::THREADS_BY_ACTIVITY, &far.id, .., forward, 9).await.unwrap();
+    assert_eq!(roots.len(), 1);
+    assert_eq!(roots[0].0, thread.latest_index);
+    let children = store.page(&schema::RELATIONS, &far.id, .., forward, 9).await.unwrap();
+    assert_eq!(children.len() as u64, replies, "{children:?}");
+    assert!(store.page(&schema::ANNOTATIONS, &far.id, .., forward, 9).await.unwrap().is_empty());
+    let mentions = store.page(&schema::MENTIONS, &alice, .., forward, 9).await.unwrap();
+    assert_eq!(mentions.len() as u64, replies);
+    let uncounted = store.page(&schema::UNCOUNTED, &far.id, .., forward, 9).await.unwrap();
+    assert_eq!(uncounted.len() as u64, 3 - replies);
+    assert!(uncounted.iter().any(|(_, row)| row.sender == EVE));
+    let kept = store.page(&schema::PARTIAL_REDACTED, &far.id, .., forward, 9).await.unwrap();
+    assert!(kept.is_empty());
+}
+
+#[tokio::test]
+async fn an_event_that_falls_takes_back_what_it_meant_to_others() {
+    for redacted_otherwise in [false, true] {
+        what_the_banned_did_is_taken_back(redacted_otherwise).await;
+    }
+}
