@@ -19,6 +19,9 @@ use super::{
 /// Log entries that are read again for one destination. Who missed more was long away.
 /// (Tests go to that length in less time.)
 pub(super) const MAX_REPLAYED: usize = if cfg!(test) { 300 } else { 20_000 };
+/// Log entries that are looked through, after a long absence, for users of a destination who were turned
+/// away: about what the log keeps.
+const MAX_LOOKED_THROUGH: usize = 5 * MAX_REPLAYED;
 /// Events, receipts and changed lists that are read ahead for one destination, give or take a page of the
 /// log. Receipts and lists fit among those that may wait.
 const READ_AHEAD: usize = 200;
@@ -164,7 +167,8 @@ impl Inner {
         let after_room = absence.after_room.as_deref();
         let rooms = self.rooms.rooms_shared_with(server, after_room, ROOM_PAGE).await?;
         let Some(last) = rooms.last().cloned() else {
-            self.lanes.lock().absence_over(server, absence.until);
+            let items = self.turned_away(server, after, absence.until).await?;
+            self.lanes.lock().absence_over(server, items, absence.until);
             return Ok(());
         };
         let mut items = Vec::new();
@@ -180,6 +184,44 @@ impl Inner {
         let absence = Absence { after_room: Some(last), ..absence };
         self.lanes.lock().refill_absence(server, items, absence);
         Ok(())
+    }
+
+    /// Kicks and bans of its users that the log still holds: rooms that it has nobody left in are not among
+    /// those that it shares. They stand where the newest events do.
+    async fn turned_away(
+        &self,
+        server: &ServerName,
+        after: StreamPosition,
+        until: StreamPosition,
+    ) -> Result<Vec<Item>, RoomError> {
+        let (mut place, mut count) = (after, 0);
+        let mut items = Vec::new();
+        loop {
+            let records = self.store.log_after(place, LOG_PAGE).await?;
+            count += records.len();
+            for record in records.iter().take_while(|record| record.position <= until) {
+                let Some(item) = item_of(record) else { continue };
+                match self.turns_away(server, &item).await {
+                    Ok(true) => items.push(Item { position: after.next(), ..item }),
+                    Ok(false) => {}
+                    Err(error) if is_lasting(&error) => {
+                        tracing::error!(%error, room_id = %item.room_id, "passed over");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            match records.last() {
+                Some(last)
+                    if records.len() >= LOG_PAGE
+                        && last.position < until
+                        && count < MAX_LOOKED_THROUGH =>
+                {
+                    place = last.position;
+                }
+                _ => return Ok(items),
+            }
+            yield_now().await;
+        }
     }
 
     /// They all stand at the place where the destination stopped, so that its cursor stays there until

@@ -528,10 +528,16 @@ impl Lanes {
         lane.absence = Some(absence);
     }
 
-    /// An absence is made good: the log is read again from `until` on.
-    pub(super) fn absence_over(&mut self, server: &ServerName, until: StreamPosition) {
+    /// An absence is made good by the last of its events: the log is read again from `until` on.
+    pub(super) fn absence_over(
+        &mut self,
+        server: &ServerName,
+        items: Vec<Item>,
+        until: StreamPosition,
+    ) {
         self.changed = true;
         let Some(lane) = self.by_server.get_mut(server) else { return };
+        lane.queue.extend(items);
         lane.absence = None;
         lane.behind = Some(until);
     }

@@ -262,6 +262,17 @@ impl Inner {
             && self.config.admits(server)
     }
 
+    /// Does this event turn away a user of that server, which may have nobody else in the room?
+    pub(super) async fn turns_away(
+        &self,
+        server: &ServerName,
+        item: &Item,
+    ) -> Result<bool, RoomError> {
+        let event = self.rooms.event(&item.room_id, item.ordinal).await?;
+        let may_go = may_be_sent(&event) && self.is_destination(server, &event);
+        Ok(may_go && turns_away(&event, server))
+    }
+
     /// Was this event to be sent to that server? Judged now, for a server that was away; it must not
     /// learn what happened before it joined.
     pub(super) async fn was_for(
@@ -273,8 +284,7 @@ impl Inner {
         if !may_be_sent(&event) || !self.is_destination(server, &event) {
             return Ok(false);
         }
-        let turned_away = MemberChange::of(&event).and_then(|change| change.turned_away());
-        if turned_away.is_some_and(|away| away == *server) {
+        if turns_away(&event, server) {
             return Ok(true);
         }
         Ok(self.rooms.has_joined_server(&item.room_id, server).await?
@@ -300,6 +310,12 @@ fn room_of(entry: &LogEntry) -> Option<OwnedRoomId> {
 /// Only what is part of the room's history goes out.
 pub(super) fn may_be_sent(event: &StoredEvent) -> bool {
     event.header.standing == Standing::Accepted && !event.pdu.is_rejected()
+}
+
+/// Does an event put a user of that server out?
+fn turns_away(event: &StoredEvent, server: &ServerName) -> bool {
+    let away = MemberChange::of(event).and_then(|change| change.turned_away());
+    away.is_some_and(|away| away == *server)
 }
 
 /// What a membership event does.

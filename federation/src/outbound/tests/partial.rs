@@ -96,6 +96,28 @@ async fn more_than_may_wait_reaches_a_latecomer_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_long_away_hears_that_its_last_user_was_turned_away() {
+    let world = World::new().await;
+    let elsewhere = server_name!("elsewhere.test");
+    world.network().set(elsewhere, Some(Mode::Down));
+    share(&world.store, &world.room_id, elsewhere).await;
+    world.say_all(0..catch_up::MAX_REPLAYED).await;
+    let banned = user_id!("@mallory:elsewhere.test");
+    world.rooms.ban(&world.room_id, &alice(), banned, None).await.unwrap();
+    let mut commit = Commit::new(&world.room_id);
+    let nobody = ServerRow { joined: 0 };
+    commit.put(&ROOM_SERVERS, &world.room_id, &elsewhere.to_owned(), &nobody);
+    world.store.commit(commit).await.unwrap();
+    world.say_all(0..50).await;
+    world.network().set(elsewhere, None);
+    after_s(600).await;
+    let arrived = world.network().arrived_at(elsewhere);
+    let mut pdus = arrived.iter().flat_map(|one| one.body["pdus"].as_array().unwrap());
+    assert!(pdus.any(|pdu| pdu["content"]["membership"] == "ban"), "{arrived:?}");
+    assert!(world.outbound.report().await.unwrap().iter().all(DestinationReport::is_well));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_newest_events_go_to_nobody_who_may_not_see_them() {
     let world = partial_world("joined").await;
     let (store, room_id) = (&world.store, &world.room_id);
