@@ -7,7 +7,10 @@ use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedRoomId, OwnedServerName};
 
 use super::acl::CachedAcl;
-use crate::{schema::MemberLag, state::NodeId};
+use crate::{
+    schema::{EventOrdinal, MemberLag, RoomHead, TimelineIndex},
+    state::NodeId,
+};
 
 /// Rooms whose access list is remembered.
 const MAX_ACLS: usize = 2_000;
@@ -16,18 +19,61 @@ const MAX_SERVERS: u64 = 500_000;
 /// Rooms whose servers are remembered, as the cache's first estimate.
 const EXPECTED_ROOMS: usize = 5_000;
 
-/// The servers of a room whose members stand at this root: they change together, in one commit, or in
-/// the commits that make up for a lag.
+/// Servers in rooms which they have left, for which it is remembered when that was.
+const MAX_DEPARTURES: usize = 20_000;
+/// State keys of servers' users that are remembered, over all rooms.
+const MAX_MEMBER_KEYS: u64 = 1_000_000;
+/// Servers in rooms whose users' state keys are remembered, as the cache's first estimate.
+const EXPECTED_KEYS: usize = 5_000;
+
+/// Where the members of a room stand: what depends on them changes together, in one commit, or in the
+/// commits that make up for a lag.
+pub(super) type Members = (NodeId, Option<MemberLag>);
+
+/// The members of the room as its head has them.
+pub(super) fn members_of(head: &RoomHead) -> Members {
+    (head.state.members, head.forks.lag)
+}
+
+/// The servers of a room with these members.
 #[derive(Clone, Debug)]
 pub(super) struct CachedServers {
-    pub(super) members: (NodeId, Option<MemberLag>),
+    pub(super) members: Members,
     pub(super) servers: Arc<BTreeSet<OwnedServerName>>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct ByServers;
+/// A server, in a room.
+pub(super) type InRoom = (OwnedRoomId, OwnedServerName);
 
-impl Weighter<OwnedRoomId, CachedServers> for ByServers {
+/// When the last of a server's users left a room with these members; where that is not known, history may
+/// tell it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CachedDeparture {
+    pub(super) members: Members,
+    pub(super) next_event: EventOrdinal,
+    pub(super) place: Option<TimelineIndex>,
+}
+
+/// The numbers of the state keys of a server's users, in a room with these members; also history brings
+/// new ones.
+#[derive(Clone, Debug)]
+pub(super) struct CachedKeys {
+    pub(super) members: Members,
+    pub(super) next_key: u32,
+    pub(super) keys: Arc<[u32]>,
+}
+
+/// By how much is held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ByLength;
+
+impl Weighter<InRoom, CachedKeys> for ByLength {
+    fn weight(&self, _: &InRoom, cached: &CachedKeys) -> u64 {
+        1 + cached.keys.len() as u64
+    }
+}
+
+impl Weighter<OwnedRoomId, CachedServers> for ByLength {
     fn weight(&self, _: &OwnedRoomId, cached: &CachedServers) -> u64 {
         1 + cached.servers.len() as u64
     }
@@ -37,9 +83,11 @@ impl Weighter<OwnedRoomId, CachedServers> for ByServers {
 pub(crate) struct Served {
     pub(super) acls: Cache<OwnedRoomId, CachedAcl>,
     pub(super) servers: ServersCache,
+    pub(super) departures: Cache<InRoom, CachedDeparture>,
+    pub(super) member_keys: Cache<InRoom, CachedKeys, ByLength>,
 }
 
-pub(super) struct ServersCache(Cache<OwnedRoomId, CachedServers, ByServers>);
+pub(super) struct ServersCache(Cache<OwnedRoomId, CachedServers, ByLength>);
 
 impl ServersCache {
     pub(super) fn get(&self, room_id: &ruma::RoomId) -> Option<CachedServers> {
@@ -55,7 +103,9 @@ impl Default for Served {
     fn default() -> Self {
         Self {
             acls: Cache::new(MAX_ACLS),
-            servers: ServersCache(Cache::with_weighter(EXPECTED_ROOMS, MAX_SERVERS, ByServers)),
+            servers: ServersCache(Cache::with_weighter(EXPECTED_ROOMS, MAX_SERVERS, ByLength)),
+            departures: Cache::new(MAX_DEPARTURES),
+            member_keys: Cache::with_weighter(EXPECTED_KEYS, MAX_MEMBER_KEYS, ByLength),
         }
     }
 }

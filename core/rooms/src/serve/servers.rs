@@ -9,7 +9,7 @@ use std::{
 use hearth_storage::{Direction, Snapshot, StoreError};
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 
-use super::cache::CachedServers;
+use super::cache::{CachedServers, members_of};
 use crate::{
     Rooms,
     error::RoomError,
@@ -39,7 +39,7 @@ impl Rooms {
         room_id: &RoomId,
     ) -> Result<Arc<BTreeSet<OwnedServerName>>, RoomError> {
         let head = self.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
-        let members = (head.state.members, head.forks.lag);
+        let members = members_of(&head);
         if let Some(cached) = self.served().servers.get(room_id)
             && cached.members == members
         {

@@ -1,7 +1,7 @@
 //! Which events another server may see whole (CS "Room History Visibility", as it applies to servers):
 //! those that any of its users may. Others it gets redacted, so that the graph stays whole.
 
-use std::ops::Bound;
+use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use hearth_storage::{Direction, Snapshot};
@@ -10,12 +10,13 @@ use ruma::{
     canonical_json::redact_in_place, events::TimelineEventType, room_version_rules::RedactionRules,
 };
 
+use super::cache::{CachedDeparture, CachedKeys, members_of};
 use crate::{
     Rooms,
     error::RoomError,
     read::{ByRoot, HistoryVisibility, VisibilityInStates},
     schema::{
-        self, EventOrdinal, MemberRow, Membership, Standing, StateKeyRow, StoredEvent,
+        self, EventOrdinal, MemberRow, Membership, RoomHead, Standing, StateKeyRow, StoredEvent,
         TimelineIndex,
     },
     state::{NodeId, get},
@@ -81,7 +82,7 @@ impl Rooms {
         let inside_until = if joined_now {
             Some(TimelineIndex::END)
         } else {
-            self.server_departure(room_id, server).await?
+            self.server_departure(room_id, server, &head).await?
         };
         Ok(ServerVisibility {
             rooms: self.clone(),
@@ -97,18 +98,31 @@ impl Rooms {
         })
     }
 
-    /// Where the last of a server's users left.
+    /// Where the last of a server's users left: from memory until the room's members change, since it
+    /// takes a walk through all of them.
     async fn server_departure(
         &self,
         room_id: &RoomId,
         server: &ServerName,
+        head: &RoomHead,
     ) -> Result<Option<TimelineIndex>, RoomError> {
-        let rows = self.members_of_server(room_id, server).await?;
-        let mut last = None;
-        for (_, row) in rows {
-            last = last.max(self.member_departure(room_id, row.event).await?);
+        let (members, key) = (members_of(head), (room_id.to_owned(), server.to_owned()));
+        if let Some(cached) = self.served().departures.get(&key)
+            && cached.members == members
+            && (cached.place.is_some() || cached.next_event == head.next_event)
+        {
+            return Ok(cached.place);
         }
-        Ok(last)
+        // The rows are at least as new as the head. If they are newer, they are read again with the
+        // next head.
+        let rows = self.members_of_server(room_id, server).await?;
+        let mut place = None;
+        for (_, row) in rows {
+            place = place.max(self.member_departure(room_id, row.event).await?);
+        }
+        let next_event = head.next_event;
+        self.served().departures.insert(key, CachedDeparture { members, next_event, place });
+        Ok(place)
     }
 
     /// The place of the event that ended a user's last stay, going back from their newest membership.
@@ -158,7 +172,28 @@ impl Rooms {
         Ok(self.store().bulk(read).await?)
     }
 
-    /// The numbers of the state keys of a server's users, at most [`MAX_USERS`].
+    /// The numbers of the state keys of a server's users: from memory until there are
+    /// others.
+    async fn member_keys(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+    ) -> Result<Arc<[u32]>, RoomError> {
+        let head = self.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
+        let (members, next_key) = (members_of(&head), head.next_member_key);
+        let key = (room_id.to_owned(), server.to_owned());
+        if let Some(cached) = self.served().member_keys.get(&key)
+            && (cached.members, cached.next_key) == (members, next_key)
+        {
+            return Ok(cached.keys);
+        }
+        let keys: Arc<[u32]> = self.member_keys_of_server(room_id, server).await?.into();
+        let cached = CachedKeys { members, next_key, keys: Arc::clone(&keys) };
+        self.served().member_keys.insert(key, cached);
+        Ok(keys)
+    }
+
+    /// The same, read; at most [`MAX_USERS`].
     async fn member_keys_of_server(
         &self,
         room_id: &RoomId,
@@ -259,7 +294,7 @@ impl ServerVisibility {
         }
         let mut keys = match self.member_keys.take() {
             Some(keys) => keys,
-            None => self.rooms.member_keys_of_server(&self.room_id, &self.server).await?,
+            None => self.rooms.member_keys(&self.room_id, &self.server).await?.to_vec(),
         };
         let mut presence = Presence::default();
         for place in 0..keys.len() {

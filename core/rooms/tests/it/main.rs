@@ -18,5 +18,6 @@ mod partial;
 mod reading;
 mod redaction;
 mod send;
+mod serving;
 mod upgrade;
 mod writers;
