@@ -27,6 +27,9 @@ use serde_json::value::RawValue;
 
 use crate::keys::{KeyRing, KnownKeys, WantedKeys};
 
+/// Events that are parsed at a time: an event takes some times its bytes then, and answers may hold hundreds
+/// of thousands. (Tests go beyond with fewer.)
+const WINDOW: usize = if cfg!(test) { 100 } else { 4_096 };
 /// Events that one job works on: some milliseconds, so that the cores share the work evenly.
 const CHUNK: usize = 64;
 /// So few events are worked on in place: the way to another thread would cost as much.
@@ -122,7 +125,7 @@ impl PduChecker {
     }
 
     /// Checks events of one room, on as many cores as there are: the answer has one entry for each, in
-    /// order. Keys are fetched first, all at once.
+    /// order. Keys are fetched first, all at once for as many events as are held parsed at a time.
     ///
     /// `unsigned` is dropped: it is what another server says for itself, and signed by nobody.
     pub async fn check(
@@ -135,12 +138,28 @@ impl PduChecker {
             Ok(rules) => Arc::new(rules),
             Err(dropped) => return events.iter().map(|_| Err(dropped.clone())).collect(),
         };
+        let mut results = Vec::with_capacity(events.len());
+        let mut events = events.into_iter();
+        while events.len() > 0 {
+            let window = events.by_ref().take(WINDOW).collect();
+            results.extend(self.check_window(&rules, room_id, window).await);
+        }
+        results
+    }
+
+    async fn check_window(
+        &self,
+        rules: &Arc<Rules>,
+        room_id: &RoomId,
+        events: Vec<Box<RawValue>>,
+    ) -> Vec<Result<CheckedPdu, Dropped>> {
         let formed = {
-            let (rules, room_id) = (Arc::clone(&rules), room_id.to_owned());
+            let (rules, room_id) = (Arc::clone(rules), room_id.to_owned());
             in_chunks(events, move |event| form(&event, &room_id, &rules)).await
         };
         let wanted = wanted_keys(formed.iter().flatten());
         let keys = Arc::new(self.keys.known(&wanted).await);
+        let rules = Arc::clone(rules);
         in_chunks(formed, move |formed| formed.and_then(|formed| prove(formed, &keys, &rules)))
             .await
     }

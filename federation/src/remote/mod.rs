@@ -43,7 +43,7 @@ use tokio::sync::{Notify, Semaphore};
 use self::{
     joins::{Joins, MAX_ANSWERS, MAX_WISHES, RoomLocks},
     profiles::Profiles,
-    state::MAX_STATES,
+    state::{MAX_LISTS, MAX_STATES},
 };
 pub(crate) use self::{leave::servers_of, partial::PARTIAL_JOINS};
 use crate::Federation;
@@ -64,6 +64,8 @@ struct Inner {
     completion: Notify,
     /// Places for whole states.
     state_places: Semaphore,
+    /// Places for lists of the IDs of states.
+    list_places: Semaphore,
     /// Places for answers to joins.
     answer_places: Semaphore,
     /// Places for memberships other than joins.
@@ -90,6 +92,7 @@ impl Remote {
             profiles: Profiles::default(),
             completion: Notify::new(),
             state_places: Semaphore::new(MAX_STATES),
+            list_places: Semaphore::new(MAX_LISTS),
             answer_places: Semaphore::new(MAX_ANSWERS),
             wishes: Arc::new(Semaphore::new(MAX_WISHES)),
             history_turn: AtomicUsize::new(0),
@@ -122,6 +125,10 @@ impl Remote {
 
     fn state_places(&self) -> &Semaphore {
         &self.0.state_places
+    }
+
+    fn list_places(&self) -> &Semaphore {
+        &self.0.list_places
     }
 
     fn answer_places(&self) -> &Semaphore {

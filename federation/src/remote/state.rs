@@ -19,8 +19,11 @@ use super::{
 
 /// Events that are fetched one by one; if more are missing, the whole state is.
 const MAX_SINGLE: usize = 50;
-/// Whole states that are fetched at a time, for whatever reason: each may take hundreds of megabytes.
+/// Whole states that are fetched at a time, for whatever reason: each may take hundreds of megabytes. Apart
+/// from those of gaps, so that who pushes events keeps nobody from joining.
 pub(super) const MAX_STATES: usize = 4;
+/// Lists of a state's IDs that are held at a time: each may have 32 MiB.
+pub(super) const MAX_LISTS: usize = 8;
 /// Events that are fetched at a time.
 const CONCURRENCY: usize = 8;
 
@@ -51,6 +54,7 @@ impl Remote {
         room_id: &RoomId,
         event_id: &OwnedEventId,
     ) -> Result<Vec<OwnedEventId>, RoomError> {
+        let _place = self.list_places().acquire().await.map_err(|_| RoomError::Busy)?;
         let request = get_state_ids::Request::new(event_id.clone(), room_id.to_owned());
         let client = self.federation().client();
         let answer = client.send(server, request, many_ids()).await.map_err(refusal)?;
