@@ -63,6 +63,15 @@ struct SimRoom {
 /// A server, a room, and what the server answered to a deed there.
 type Answer = (OwnedServerName, usize, Result<Done, RoomError>);
 
+/// Which servers must agree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Compared {
+    /// Those that were in a room before the storm.
+    Founders,
+    /// Also those that came in it.
+    All,
+}
+
 struct World {
     rng: StdRng,
     network: Network,
@@ -72,8 +81,6 @@ struct World {
     last_word: bool,
     /// Did they agree without that?
     agreed_in_silence: bool,
-    /// Are servers compared too that came into a room in the storm?
-    compare_late: bool,
     running: JoinSet<Answer>,
 }
 
@@ -92,17 +99,8 @@ pub(crate) async fn run(seed: u64) -> Result<Outcome, String> {
     }
     let last_word = seed.is_multiple_of(2);
     let running = JoinSet::new();
-    let compare_late = std::env::var_os("HEARTH_SIM_LATE").is_some();
-    let mut world = World {
-        rng,
-        network,
-        servers,
-        rooms,
-        last_word,
-        agreed_in_silence: false,
-        compare_late,
-        running,
-    };
+    let mut world =
+        World { rng, network, servers, rooms, last_word, agreed_in_silence: false, running };
     world.founders_join().await?;
     world.live().await;
     world.settle().await?;
@@ -267,28 +265,38 @@ impl World {
                 server.start().await;
             }
         }
-        if !self.last_word && self.agree_within(TIME_TO_AGREE_IN_SILENCE).await?.is_none() {
-            self.agreed_in_silence = true;
-            return Ok(());
+        self.agreed_in_silence = !self.last_word
+            && self.agree_within(TIME_TO_AGREE_IN_SILENCE, Compared::Founders).await?.is_none();
+        if !self.agreed_in_silence {
+            self.say_last_word().await?;
+            if let Some(difference) = self.agree_within(TIME_TO_AGREE, Compared::Founders).await? {
+                return Err(difference);
+            }
         }
+        // What others did while a server joined, and before they knew of that, nobody has told it: this goes
+        // to all, and refers to it.
         self.say_last_word().await?;
-        match self.agree_within(TIME_TO_AGREE).await? {
+        match self.agree_within(TIME_TO_AGREE, Compared::All).await? {
             None => Ok(()),
             Some(difference) => Err(difference),
         }
     }
 
     /// Waits until the servers agree; after this time, says in what they differ.
-    async fn agree_within(&self, time: Duration) -> Result<Option<String>, String> {
+    async fn agree_within(
+        &self,
+        time: Duration,
+        compared: Compared,
+    ) -> Result<Option<String>, String> {
         let (deadline, mut pause) = (Instant::now() + time, Duration::from_mins(1));
         while Instant::now() < deadline {
             sleep(pause).await;
-            if self.disagreement().await?.is_none() {
+            if self.disagreement(compared).await?.is_none() {
                 return Ok(None);
             }
             pause = (pause * 2).min(Duration::from_mins(20));
         }
-        self.disagreement().await
+        self.disagreement(compared).await
     }
 
     /// What a server could not fetch in the storm is fetched at the latest when an event refers to it (SS
@@ -308,10 +316,10 @@ impl World {
     }
 
     /// The first difference between two servers in a room, if there is one.
-    async fn disagreement(&self) -> Result<Option<String>, String> {
+    async fn disagreement(&self, compared: Compared) -> Result<Option<String>, String> {
         for room in &self.rooms {
             let difference = match self.founders_disagree(room).await? {
-                None if self.compare_late => self.late_servers_disagree(room).await?,
+                None if compared == Compared::All => self.late_servers_disagree(room).await?,
                 difference => difference,
             };
             if let Some(difference) = difference {
@@ -365,7 +373,7 @@ impl World {
 
     /// What must hold when all is quiet. Returns the number of events, and of late servers.
     async fn check(&self) -> Result<(usize, usize), String> {
-        if let Some(difference) = self.disagreement().await? {
+        if let Some(difference) = self.disagreement(Compared::All).await? {
             return Err(difference);
         }
         let (mut events, mut late) = (0, 0);
