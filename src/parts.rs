@@ -5,6 +5,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use hearth_e2ee::{E2ee, E2eeError, E2eeParts};
 use hearth_federation::{FederationError, keys, transport::Transport};
+use hearth_media::{Blobs, Media, MediaError, MediaParts};
 use hearth_rooms::{RoomError, Rooms};
 use hearth_storage::{Store, StoreError, StoreOptions};
 use hearth_sync::{SyncError, SyncService};
@@ -28,6 +29,7 @@ pub(crate) struct Parts {
     pub(crate) users: Users,
     pub(crate) rooms: Rooms,
     pub(crate) e2ee: E2ee,
+    pub(crate) media: Media,
     pub(crate) sync: SyncService,
 }
 
@@ -84,6 +86,9 @@ pub enum OpenError {
     /// Keys and messages to devices cannot be opened.
     #[error(transparent)]
     E2ee(#[from] E2eeError),
+    /// The folder of what users upload cannot be opened.
+    #[error(transparent)]
+    Media(#[from] MediaError),
     /// Sync cannot be opened.
     #[error(transparent)]
     Sync(#[from] SyncError),
@@ -99,6 +104,11 @@ impl Config {
 
     fn store_path(&self) -> PathBuf {
         self.server.data_dir.join("store")
+    }
+
+    /// The folder of what users upload.
+    fn media_path(&self) -> PathBuf {
+        self.server.data_dir.join("media")
     }
 
     /// The socket on which a running server takes commands.
@@ -122,6 +132,7 @@ impl Parts {
                 hearth_users::KEYSPACES,
                 hearth_rooms::KEYSPACES,
                 hearth_e2ee::KEYSPACES,
+                hearth_media::KEYSPACES,
                 hearth_federation::KEYSPACES,
             ]
             .concat(),
@@ -152,6 +163,13 @@ impl Parts {
             config: config.e2ee.clone(),
         })
         .await?;
+        let media = Media::open(MediaParts {
+            store: store.clone(),
+            blobs: Blobs::open_folder(&config.media_path()).await?,
+            identity: Arc::clone(&identity),
+            clock: Arc::clone(&options.clock),
+            config: config.media.clone(),
+        });
         let sync = SyncService::open(
             rooms.clone(),
             users.clone(),
@@ -160,13 +178,14 @@ impl Parts {
             Arc::clone(&options.clock),
             config.sync.clone(),
         )?;
-        Ok(Self { identity, store, users, rooms, e2ee, sync })
+        Ok(Self { identity, store, users, rooms, e2ee, media, sync })
     }
 
     /// Writes what is only in memory and closes the store, then waits for tasks that still hold it to
     /// end, so that it can be opened again. Nothing may be asked of the parts after it.
     pub(crate) async fn close(self) -> Result<(), OpenError> {
         self.e2ee.close().await;
+        self.media.close().await;
         self.rooms.close();
         self.rooms.ended().await;
         self.users.flush().await?;

@@ -144,6 +144,7 @@ fn router(config: &Config, parts: &Parts, federation: Option<&Federation>, http:
         parts.users.clone(),
         parts.rooms.clone(),
         parts.e2ee.clone(),
+        parts.media.clone(),
         parts.sync.clone(),
         config.client.clone(),
     );

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use hearth_e2ee::E2eeError;
 use hearth_http::MatrixError;
+use hearth_media::MediaError;
 use hearth_rooms::RoomError;
 use hearth_sync::SyncError;
 use hearth_users::{PushRuleError, UsersError};
@@ -146,6 +147,23 @@ impl From<E2eeError> for ApiError {
             E::Users(error) => return error.into(),
             E::Rooms(error) => return error.into(),
             E::Store(_) | E::Commit(_) | E::Internal(_) => MatrixError::internal(&text),
+        })
+    }
+}
+
+impl From<MediaError> for ApiError {
+    fn from(error: MediaError) -> Self {
+        use MediaError as E;
+        let text = error.to_string();
+        Self(match error {
+            E::NotFound => MatrixError::not_found(text),
+            E::TooLarge { .. } => MatrixError::too_large(text),
+            E::QuotaExceeded { .. } => MatrixError::forbidden(text),
+            E::InvalidParam(_) => MatrixError::invalid_param(text),
+            E::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
+            E::Bytes(_) | E::Store(_) | E::Commit(_) | E::Internal(_) => {
+                MatrixError::internal(&text)
+            }
         })
     }
 }

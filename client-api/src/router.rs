@@ -1,15 +1,18 @@
 //! Which handler serves which endpoint: one line each, in the order of the specification's chapters.
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    routing::{get, post},
+};
 use hearth_http::{Class, Endpoints, Policy};
 
 use crate::{
     ClientApi,
     routes::{
         account, account_data, admin, alias, backup, cross_signing, dehydrated_device, device,
-        directory, discovery, filter, keys, knock, membership, message, peeking, presence, profile,
-        push, receipt, redact, relations, room, session, shared_secret, space, state, sync, tag,
-        threads, to_device, typing, user_directory, websocket,
+        directory, discovery, filter, keys, knock, media, membership, message, peeking, presence,
+        profile, push, receipt, redact, relations, room, session, shared_secret, space, state,
+        sync, tag, threads, to_device, typing, user_directory, websocket,
     },
 };
 
@@ -20,6 +23,7 @@ pub fn router(api: ClientApi) -> Router {
         .merge(encryption())
         .merge(personal())
         .merge(key_backup())
+        .merge(content())
         .merge(rooms())
         .merge(reading())
         .into_router(api)
@@ -106,6 +110,20 @@ fn personal() -> Endpoints<ClientApi> {
         .ruma(receipt::set_markers)
         .ruma_with(Policy::default().json_body(to_device::MAX_BYTES), to_device::send)
         .ruma(user_directory::search)
+}
+
+/// What users upload. The paths without authentication are frozen: see [`media`].
+fn content() -> Endpoints<ClientApi> {
+    Endpoints::new()
+        .route("/_matrix/media/v3/upload", post(media::upload))
+        .route("/_matrix/media/r0/upload", post(media::upload))
+        .ruma(media::config)
+        .ruma(media::old_config)
+        .ruma(media::download)
+        .ruma(media::download_as)
+        .ruma(media::old_download)
+        .ruma(media::old_download_as)
+        .ruma(media::old_thumbnail)
 }
 
 /// What a user's clients leave with the server for times without clients: key backup, dehydrated device.

@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use hearth_e2ee::E2ee;
 use hearth_http::{ApiState, Authenticate, Http, MatrixError, Session, TokenError};
+use hearth_media::Media;
 use hearth_rooms::Rooms;
 use hearth_sync::SyncService;
 use hearth_types::{Clock, ServerIdentity};
@@ -24,6 +25,7 @@ struct Parts {
     users: Users,
     rooms: Rooms,
     e2ee: E2ee,
+    media: Media,
     sync: SyncService,
     config: ClientConfig,
 }
@@ -39,10 +41,11 @@ impl ClientApi {
         users: Users,
         rooms: Rooms,
         e2ee: E2ee,
+        media: Media,
         sync: SyncService,
         config: ClientConfig,
     ) -> Self {
-        Self(Arc::new(Parts { http, identity, clock, users, rooms, e2ee, sync, config }))
+        Self(Arc::new(Parts { http, identity, clock, users, rooms, e2ee, media, sync, config }))
     }
 
     /// Who this server is.
@@ -68,6 +71,11 @@ impl ClientApi {
     /// Keys and messages to devices.
     pub(crate) fn e2ee(&self) -> &E2ee {
         &self.0.e2ee
+    }
+
+    /// What users upload.
+    pub(crate) fn media(&self) -> &Media {
+        &self.0.media
     }
 
     /// Refuses a session that has ended or was locked since it was proven, as a new request of it

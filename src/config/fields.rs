@@ -88,11 +88,13 @@ pub const SECTIONS: &[Section] = &[
     RATE_LIMITS_LOGIN,
     RATE_LIMITS_MESSAGE,
     RATE_LIMITS_MEMBERSHIP,
+    RATE_LIMITS_UPLOAD,
     RATE_LIMITS_GENERAL,
     USERS,
     ARGON2,
     ROOMS,
     E2EE,
+    MEDIA,
     SYNC,
     FEDERATION,
     STORE,
@@ -290,6 +292,7 @@ rate_class!(
 );
 rate_class!(RATE_LIMITS_MESSAGE, "message", "Events sent into rooms.");
 rate_class!(RATE_LIMITS_MEMBERSHIP, "membership", "Rooms made, joined and invited to.");
+rate_class!(RATE_LIMITS_UPLOAD, "upload", "Content uploaded.");
 rate_class!(
     RATE_LIMITS_GENERAL,
     "general",
@@ -394,6 +397,32 @@ const ROOMS: Section = Section {
             "rooms.allow_publishing",
             Kind::Boolean,
             "Whether users may list rooms that they administer in the public directory.",
+        ),
+    ],
+};
+
+const MEDIA: Section = Section {
+    name: "media",
+    about: "What users upload: pictures, files, avatars. The bytes are kept in the folder media of server.data_dir, \
+            the same bytes once.",
+    fields: &[
+        field(
+            "media.max_upload_bytes",
+            Kind::Integer,
+            "Greatest size of one upload in bytes. Larger ones get 413. A reverse proxy in front may have a smaller \
+             limit of its own.",
+        ),
+        field(
+            "media.upload_timeout_s",
+            Kind::Integer,
+            "Longest time that one upload may take, in seconds. One that stands still ends after \
+             http.body_timeout_s.",
+        ),
+        field(
+            "media.user_quota_bytes",
+            Kind::Integer,
+            "Bytes that one user may have uploaded altogether; further uploads get 403. What several users uploaded \
+             counts for each of them. 0: no limit.",
         ),
     ],
 };

@@ -16,6 +16,7 @@ use hearth_client_api::ClientConfig;
 use hearth_e2ee::E2eeConfig;
 use hearth_federation::FederationConfig;
 use hearth_http::HttpConfig;
+use hearth_media::MediaConfig;
 use hearth_rooms::RoomsConfig;
 use hearth_storage::EngineKind;
 use hearth_sync::SyncConfig;
@@ -44,6 +45,8 @@ pub struct Config {
     pub rooms: RoomsConfig,
     /// Keys of encrypting clients and messages to their devices.
     pub e2ee: E2eeConfig,
+    /// What users may upload.
+    pub media: MediaConfig,
     /// How clients are told what changed.
     pub sync: SyncConfig,
     /// How it speaks with other servers.
@@ -164,6 +167,7 @@ impl Config {
         let in_rooms = |reason| ConfigError::Invalid(format!("rooms.{reason}"));
         self.rooms.validate().map_err(in_rooms)?;
         self.e2ee.validate().map_err(ConfigError::Invalid)?;
+        self.media.validate().map_err(ConfigError::Invalid)?;
         let in_sync = |reason| ConfigError::Invalid(format!("sync.{reason}"));
         self.sync.validate().map_err(in_sync)?;
         let in_federation = |reason| ConfigError::Invalid(format!("federation.{reason}"));

@@ -1,9 +1,11 @@
 """Devices that encrypt: matrix-nio with its encryption (vodozemac), and what a client has to do after each sync."""
 
+import io
 import tempfile
 import time
 
 import nio
+from nio.crypto.attachments import decrypt_attachment
 
 WAIT_S = 60
 POLL_MS = 500
@@ -22,12 +24,17 @@ class Device:
         self.client = client
         self.read = []
         self.unread = []
+        self.files = {}
         client.add_event_callback(self._text, nio.RoomMessageText)
+        client.add_event_callback(self._file, nio.RoomEncryptedMedia)
         client.add_event_callback(self._unreadable, nio.MegolmEvent)
 
     async def _text(self, _room, event):
         if event.decrypted:
             self.read.append(event.body)
+
+    async def _file(self, _room, event):
+        self.files[event.body] = event
 
     async def _unreadable(self, _room, event):
         self.unread.append(event.event_id)
@@ -55,6 +62,22 @@ class Device:
         content = {"msgtype": "m.text", "body": text}
         sent = good(await self.client.room_send(room, "m.room.message", content, ignore_unverified_devices=True))
         return sent.event_id
+
+    async def send_file(self, room, name, data):
+        """Uploads the encrypted data and sends where it is and how it is decrypted; returns its URI."""
+        uploaded, keys = await self.client.upload(
+            lambda *_tries: io.BytesIO(data), "image/png", name, encrypt=True, filesize=len(data))
+        uri = good(uploaded).content_uri
+        content = {"msgtype": "m.file", "body": name, "file": dict(keys, url=uri, mimetype="image/png")}
+        good(await self.client.room_send(room, "m.room.message", content, ignore_unverified_devices=True))
+        return uri
+
+    async def receives_file(self, name):
+        """Waits for the message with this file; downloads and decrypts it. What the server served, and what is in it."""
+        await self.until(lambda: name in self.files, "is sent the file %r; could not read %s" % (name, self.unread))
+        event = self.files[name]
+        served = good(await self.client.download(event.url))
+        return served, decrypt_attachment(served.body, event.key["k"], event.hashes["sha256"], event.iv)
 
     async def reads(self, text):
         await self.until(lambda: text in self.read, "reads %r; could not read %s" % (text, self.unread))

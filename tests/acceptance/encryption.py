@@ -82,6 +82,21 @@ class Encryption(unittest.IsolatedAsyncioTestCase):
         await self.bob.say(self.room, "and answered")
         await self.alice.reads("and answered")
 
+    async def test_an_encrypted_file_arrives_whole_after_a_crash_too(self):
+        data = b"\x89PNG\r\n\x1a\n" + bytes(number % 251 for number in range(3_000_000))
+        uri = await self.alice.send_file(self.room, "hearth.png", data)
+        self.assertTrue(uri.startswith("mxc://"), uri)
+        served, decrypted = await self.bob.receives_file("hearth.png")
+        self.assertEqual(decrypted, data)
+        self.assertEqual(served.content_type, "application/octet-stream")
+        self.assertEqual(len(served.body), len(data))
+        self.assertNotIn(data[1000:1100], served.body)
+        if _server.process is not None:
+            _server.kill()
+            _server.start()
+            served, decrypted = await self.bob.receives_file("hearth.png")
+            self.assertEqual(decrypted, data)
+
     async def test_many_messages_in_rotated_sessions_are_all_read_in_order(self):
         texts = []
         for session in range(3):

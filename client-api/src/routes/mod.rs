@@ -14,6 +14,7 @@ pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod keys;
 pub(crate) mod knock;
+pub(crate) mod media;
 pub(crate) mod membership;
 pub(crate) mod message;
 pub(crate) mod peeking;

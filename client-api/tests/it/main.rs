@@ -24,5 +24,6 @@ mod cross_signing;
 mod discovery;
 mod engines;
 mod front;
+mod media;
 mod to_device;
 mod websocket;

@@ -53,6 +53,8 @@ pub struct RateLimits {
     pub message: ClassLimits,
     /// Rooms created, joined and invited to.
     pub membership: ClassLimits,
+    /// Content uploaded.
+    pub upload: ClassLimits,
     /// Everything else that the specification marks as rate-limited.
     pub general: ClassLimits,
 }
@@ -66,6 +68,7 @@ impl Default for RateLimits {
             login: class(Rate::new(0.5, 10), Rate::new(1.0, 30)),
             message: class(Rate::new(10.0, 100), Rate::new(200.0, 1_000)),
             membership: class(Rate::new(2.0, 50), Rate::new(20.0, 200)),
+            upload: class(Rate::new(2.0, 100), Rate::new(20.0, 500)),
             general: class(Rate::new(50.0, 200), Rate::new(500.0, 2_000)),
         }
     }
@@ -126,7 +129,9 @@ impl HttpConfig {
         self.rate_limits.validate()
     }
 
-    pub(crate) fn body_timeout(&self) -> Duration {
+    /// [`Self::body_timeout_s`] as a duration.
+    #[must_use]
+    pub fn body_timeout(&self) -> Duration {
         Duration::from_secs(self.body_timeout_s)
     }
 }
@@ -143,6 +148,7 @@ impl RateLimits {
             ("rate_limits.login", self.login),
             ("rate_limits.message", self.message),
             ("rate_limits.membership", self.membership),
+            ("rate_limits.upload", self.upload),
             ("rate_limits.general", self.general),
         ];
         for (field, class) in classes {

@@ -26,6 +26,8 @@ pub enum Class {
     Message,
     /// Rooms created, joined and invited to.
     Membership,
+    /// Content uploaded.
+    Upload,
     /// Everything else that the specification marks as rate-limited.
     General,
 }
@@ -83,6 +85,7 @@ impl Limiter {
             Class::Login => self.limits.login,
             Class::Message => self.limits.message,
             Class::Membership => self.limits.membership,
+            Class::Upload => self.limits.upload,
             Class::General => self.limits.general,
         }
     }

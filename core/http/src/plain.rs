@@ -18,17 +18,27 @@ pub struct Caller<I> {
     pub address: Option<IpAddr>,
 }
 
+impl<I> Caller<I> {
+    /// Who sent a request with this head, which spends from the limits of `class`.
+    pub async fn of<S>(state: &S, head: &Parts, class: Class) -> Result<Self, MatrixError>
+    where
+        S: Authenticate<Session = I>,
+    {
+        let address = state.http().client_address(head);
+        if let Some(address) = address {
+            state.http().limiter().charge_address(class, address)?;
+        }
+        let policy = Policy::from(class);
+        let session = <AccessToken as Scheme<S>>::identify(state, head, &policy).await?;
+        Ok(Self { session, address })
+    }
+}
+
 impl<S: Authenticate> FromRequestParts<S> for Caller<S::Session> {
     type Rejection = MatrixError;
 
     async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, MatrixError> {
-        let address = state.http().client_address(head);
-        if let Some(address) = address {
-            state.http().limiter().charge_address(Class::General, address)?;
-        }
-        let policy = Policy::from(Class::General);
-        let session = <AccessToken as Scheme<S>>::identify(state, head, &policy).await?;
-        Ok(Self { session, address })
+        Self::of(state, head, Class::General).await
     }
 }
 

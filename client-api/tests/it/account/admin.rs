@@ -70,6 +70,7 @@ async fn a_suspended_account_reads_leaves_and_redacts_its_own() {
     refused(alice.post(&at(&invited, "join"), json!({})).await, 403, code);
     refused(alice.post(&format!("{V3}/knock/{elsewhere}"), json!({})).await, 403, code);
     refused(alice.post(&format!("{V3}/createRoom"), json!({})).await, 403, code);
+    refused(alice.post("/_matrix/media/v3/upload", json!({})).await, 403, code);
     let invite = json!({ "user_id": "@root:localhost" });
     refused(alice.post(&at(&room, "invite"), invite).await, 403, code);
     let profile = format!("{V3}/profile/@alice:localhost/displayname");

@@ -1,0 +1,41 @@
+//! What callers can act on.
+
+use hearth_storage::{CommitError, StoreError};
+
+/// Why something about content did not happen. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    /// There is no such content (`M_NOT_FOUND`).
+    #[error("There is no such content")]
+    NotFound,
+    /// The upload is larger than uploads may be (`M_TOO_LARGE`).
+    #[error("An upload may have at most {max_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The user has no room left (`M_FORBIDDEN`).
+    #[error("You have uploaded as much as you may: {max_bytes} bytes")]
+    QuotaExceeded {
+        /// The quota.
+        max_bytes: u64,
+    },
+    /// A name or type that cannot be kept (`M_INVALID_PARAM`).
+    #[error("{0}")]
+    InvalidParam(&'static str),
+    /// Too many uploads are under way (`M_LIMIT_EXCEEDED`).
+    #[error("{0}")]
+    Busy(&'static str),
+    /// The bytes cannot be written or read.
+    #[error("content: {0}")]
+    Bytes(#[from] object_store::Error),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store cannot be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// Anything else that is this server's fault.
+    #[error("{0}")]
+    Internal(String),
+}

@@ -1,0 +1,50 @@
+//! Content that users upload (CS "Content repository"): its bytes, what is known of it, and who may still
+//! upload more.
+//!
+//! [`Media`] is the one face of this crate. It knows nothing of HTTP and of rooms: whoever may ask for a
+//! content URI gets what is behind it.
+//!
+//! # Who owns what
+//!
+//! An item that a user of this server uploaded is that user's: its row, the reference to its bytes and the
+//! user's [usage](MediaConfig::user_quota_bytes) change in one commit, under this crate's lock for that user.
+//! (The rows are no other crate's, so the lock is not the one of `users`.) The row is filed under the item's
+//! own URI, so that a download reads one row.
+//!
+//! Bytes are the server's. They are named by their SHA-256 and kept once, however many items have them; each
+//! item that has them is a row in the partition of that hash. There is no counter: bytes of which no such row is
+//! left are removed, at once or, after a crash, by the sweep that runs at every start. Whoever adds or removes
+//! the first or last row holds the lock of that hash, so that nothing is removed while it gets a new reference.
+//!
+//! # What always holds
+//!
+//! 1. Bytes, and the folder's entry of them, are on the disk before the row that refers to them is committed,
+//!    and the row is durable before the upload is answered.
+//! 2. An upload goes the same way whether or not somebody has uploaded the same before: it is written to the end,
+//!    then moved over what is there. Neither the answer nor its time tells a stranger.
+//! 3. At most [`PART_BYTES`] of an upload, and as much of a download, are in memory at once.
+//! 4. An upload that ends early leaves nothing, at the latest after the next start.
+
+mod blobs;
+mod config;
+mod content;
+mod error;
+mod hash;
+mod kinds;
+mod media;
+mod places;
+mod schema;
+mod sweep;
+mod upload;
+mod uri;
+
+pub use self::{
+    blobs::{Blobs, PART_BYTES},
+    config::MediaConfig,
+    content::{Content, ContentStream},
+    error::MediaError,
+    media::{Media, MediaParts},
+    schema::KEYSPACES,
+    upload::{About, Upload},
+    uri::ContentUri,
+};

@@ -1,0 +1,166 @@
+//! [`Media`]: what all modules of this crate share.
+
+use std::{fmt, sync::Arc};
+
+use hearth_storage::{Commit, OwnerLocks, Store};
+use hearth_types::{Clock, ServerIdentity};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
+
+use crate::{
+    Blobs, MediaConfig, MediaError, blobs::Whole, hash::ContentHash, places::Places,
+    schema::REFERENCES, sweep,
+};
+
+/// What the crate stands on.
+#[derive(Debug)]
+pub struct MediaParts {
+    /// The store.
+    pub store: Store,
+    /// Where bytes are kept.
+    pub blobs: Blobs,
+    /// This server's name.
+    pub identity: Arc<ServerIdentity>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The section `[media]`.
+    pub config: MediaConfig,
+}
+
+/// Everything about content. Cheap to clone.
+#[derive(Clone)]
+pub struct Media {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    parts: MediaParts,
+    pub(crate) places: Places,
+    /// Whoever changes a user's rows holds the user's lock. Taken before that of a hash.
+    pub(crate) users: OwnerLocks,
+    /// Whoever adds or removes references to bytes, or the bytes, holds the lock of their hash.
+    contents: OwnerLocks,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl fmt::Debug for Media {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Media").finish_non_exhaustive()
+    }
+}
+
+impl Media {
+    /// Opens this over a store and a place for bytes, and starts to remove what a crash left over. Must be called
+    /// inside a runtime.
+    #[must_use]
+    pub fn open(parts: MediaParts) -> Self {
+        let media = Self {
+            inner: Arc::new(Inner {
+                parts,
+                places: Places::default(),
+                users: OwnerLocks::new(),
+                contents: OwnerLocks::new(),
+                stop: CancellationToken::new(),
+                tasks: TaskTracker::new(),
+            }),
+        };
+        media.spawn(sweep::run(Arc::downgrade(&media.inner)));
+        media
+    }
+
+    /// Ends what runs behind requests, so that nothing holds the store any more.
+    pub async fn close(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// The configuration that this was opened with.
+    #[must_use]
+    pub fn config(&self) -> &MediaConfig {
+        &self.inner.parts.config
+    }
+
+    /// Gives whole bytes their place and commits what refers to them, in this order. If the commit fails they are
+    /// removed, unless others refer to them.
+    pub(crate) async fn keep(&self, whole: Whole, commit: Commit) -> Result<(), MediaError> {
+        let _turn = self.inner.contents.lock(&whole.hash.to_string()).await;
+        let replaced = match self.blobs().publish(&whole).await {
+            Ok(replaced) => replaced,
+            Err(error) => {
+                self.blobs().discard(&whole).await;
+                return Err(error);
+            }
+        };
+        let committed = self.store().commit(commit).await;
+        if committed.is_err() {
+            self.remove_unreferenced(whole.hash).await?;
+        }
+        replaced.free();
+        committed?;
+        Ok(())
+    }
+
+    /// Removes bytes that nobody refers to, now that nobody else may begin to; says whether they were such.
+    pub(crate) async fn release(&self, hash: ContentHash) -> Result<bool, MediaError> {
+        let _turn = self.inner.contents.lock(&hash.to_string()).await;
+        self.remove_unreferenced(hash).await
+    }
+
+    async fn remove_unreferenced(&self, hash: ContentHash) -> Result<bool, MediaError> {
+        let unreferenced = !self.is_referenced(hash).await?;
+        if unreferenced {
+            self.blobs().remove(hash).await;
+        }
+        Ok(unreferenced)
+    }
+
+    /// Does any item have these bytes?
+    pub(crate) async fn is_referenced(&self, hash: ContentHash) -> Result<bool, MediaError> {
+        let forward = hearth_storage::Direction::Forward;
+        Ok(!self.store().page(&REFERENCES, &hash, .., forward, 1).await?.is_empty())
+    }
+
+    /// Runs work to its end even if the caller goes away.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, MediaError>> + Send + 'static,
+    ) -> Result<T, MediaError> {
+        let task = self.inner.tasks.spawn(work.in_current_span());
+        let ended = task.await;
+        ended.map_err(|error| MediaError::Internal(format!("a task did not finish: {error}")))?
+    }
+
+    /// Does work behind what caused it, cut off at its next pause when the server stops.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.inner.stop.clone();
+        self.inner.tasks.spawn(async move {
+            stop.run_until_cancelled(work).await;
+        });
+    }
+
+    pub(crate) fn over(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.parts.store
+    }
+
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.inner.parts.blobs
+    }
+
+    pub(crate) fn identity(&self) -> &ServerIdentity {
+        &self.inner.parts.identity
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.inner.parts.clock.now_ms()
+    }
+}
