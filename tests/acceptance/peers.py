@@ -233,19 +233,20 @@ def kinds():
     return os.environ.get("FEDERATION_SIDES", "hearth synapse").split()
 
 
-def labels():
+def labels(sides=None):
     """A name for each side, for the names of tests."""
-    first, second = kinds()
+    first, second = sides or kinds()
     return [first, second] if first != second else [first + "1", second + "2"]
 
 
 class Pair:
-    """Two servers that know the same authority, started."""
+    """Two servers that know the same authority, started; of the kinds that the environment asks for unless `sides` says."""
 
-    def __init__(self):
+    def __init__(self, sides=None):
+        self._sides = sides or kinds()
         self._folder = tempfile.TemporaryDirectory(prefix="federation-acceptance-")
         authority = certificates.Authority(self._folder.name)
-        self.servers = [self._server(kind, authority) for kind in kinds()]
+        self.servers = [self._server(kind, authority) for kind in self._sides]
         try:
             for server in self.servers:
                 server.start()
@@ -272,7 +273,7 @@ class Pair:
 
     def close(self):
         """Ends both servers; their folders go, unless logs are to be kept."""
-        for server, label in zip(self.servers, labels()):
+        for server, label in zip(self.servers, labels(self._sides)):
             keep = os.environ.get("FEDERATION_LOGS")
             if keep and os.path.exists(server.log_path):
                 os.makedirs(keep, exist_ok=True)

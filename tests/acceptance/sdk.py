@@ -1,0 +1,93 @@
+"""Encryption with clients of the published matrix-sdk: the scenarios of tests/sdk, on one server and across two.
+
+SDK_TESTS_BINARY names the built crate; scripts/acceptance builds it and sets it.
+"""
+
+import os
+import subprocess
+import unittest
+
+import harness
+import peers
+
+SCENARIOS = ["cross-signing", "verify-devices", "verify-users", "secret-storage", "backup", "talk", "late-key"]
+# Every wait inside a scenario ends by itself long before.
+SCENARIO_TIMEOUT_S = 600
+
+
+def run(scenario, alices, bobs):
+    """Runs a scenario with Alice on one server and Bob on the other; its complaints are the failure's."""
+    binary = os.environ.get("SDK_TESTS_BINARY")
+    if not binary:
+        raise harness.ServerFailed("set SDK_TESTS_BINARY, or use scripts/acceptance")
+    result = subprocess.run(
+        [binary, scenario, "--first", alices.url, "--second", bobs.url], timeout=SCENARIO_TIMEOUT_S,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert result.returncode == 0, "%s ended with %d:\n%s" % (scenario, result.returncode, result.stdout)
+
+
+class OneServer(unittest.TestCase):
+    """Alice and Bob on the same server, which must have nothing to complain of."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = harness.server_under_test()
+        cls.server.start()
+
+    @classmethod
+    def tearDownClass(cls):
+        faults = cls.server.faults()
+        try:
+            cls.server.stop()
+        finally:
+            cls.server.close()
+        assert not faults, "logged as an error:\n" + "\n".join(faults)
+
+    def scenario(self, name):
+        run(name, self.server, self.server)
+
+
+class TwoServers:
+    """Alice on one server and Bob on the other."""
+
+    sides = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.pair = peers.Pair(cls.sides)
+
+    @classmethod
+    def tearDownClass(cls):
+        faults = [fault for server in cls.pair.servers for fault in server.faults()]
+        cls.pair.close()
+        assert not faults, "logged as an error:\n" + "\n".join(faults)
+
+    def scenario(self, name, alices=0):
+        run(name, self.pair.servers[alices], self.pair.servers[1 - alices])
+
+    def logs(self):
+        return "\n".join("%s:\n%s" % (server.kind, server.log_tail()) for server in self.pair.servers)
+
+
+class HearthAndHearth(TwoServers, unittest.TestCase):
+    sides = ["hearth", "hearth"]
+
+
+class Federation(TwoServers, unittest.TestCase):
+    """A Hearth and a Synapse, unless the environment says otherwise."""
+
+
+def _test(*arguments):
+    return lambda self: self.scenario(*arguments)
+
+
+for _name in SCENARIOS:
+    _method = "test_" + _name.replace("-", "_")
+    setattr(OneServer, _method, _test(_name))
+    setattr(HearthAndHearth, _method, _test(_name))
+    for _alices, _label in enumerate(peers.labels()):
+        setattr(Federation, "%s_with_alice_on_%s" % (_method, _label), _test(_name, _alices))
+
+
+if __name__ == "__main__":
+    unittest.main()
