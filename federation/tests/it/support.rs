@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hearth_federation::FederationConfig;
-use hearth_testkit::{Network, Passage, TestServer, TestUser, encode};
+use hearth_testkit::{Client, Network, Passage, TestServer, TestUser, encode};
 use parking_lot::Mutex;
 use ruma::{EventId, RoomId, ServerName, UserId};
 use serde_json::Value;
@@ -44,6 +44,11 @@ impl World {
     /// Stops a server, and starts it again.
     pub(crate) async fn restart(&mut self, name: &str) {
         self.servers.get_mut(name).unwrap().restart().await;
+    }
+
+    /// A client of a server, without a user.
+    pub(crate) fn client(&self, server: &str) -> Client {
+        self.servers[server].client()
     }
 
     /// Registers a user of a server.

@@ -1,6 +1,8 @@
 //! Test support: the real server in this process, on a random port, with a real engine in a folder of
 //! its own ([`TestServer`]), a small HTTP client that speaks JSON ([`Client`], [`TestUser`]), and a network
-//! in memory over which servers federate ([`Network`]), real ones and scripted ones ([`Peer`]). [`ClientKey`] signs as clients do.
+//! in memory over which servers federate ([`Network`]), real ones and scripted ones ([`Peer`]). [`ClientKey`]
+//! signs as clients do; a [`Correspondent`] talks encrypted, and [`conversations`] are what such users do on one
+//! server or across two.
 //!
 //! Everything here panics with the answer in the message when the server does not do what a test
 //! takes for granted; what a test is *about* goes through [`Client::get`] and its siblings, which
@@ -13,6 +15,8 @@
 )]
 
 mod client;
+pub mod conversations;
+mod encrypted;
 mod keys;
 mod network;
 pub mod peer;
@@ -21,6 +25,7 @@ mod user;
 
 pub use self::{
     client::{Client, Response, encode},
+    encrypted::Correspondent,
     keys::ClientKey,
     network::{Fate, Network, Passage},
     peer::Peer,

@@ -6,7 +6,6 @@ use hearth::{Config, RunningServer, StartOptions};
 use hearth_federation::transport::Transport;
 use hearth_types::{Clock, SystemClock};
 use ruma::{OwnedServerName, ServerName};
-use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{Client, Network, TestUser};
@@ -149,37 +148,14 @@ impl TestServer {
         self.client.clone()
     }
 
-    /// Registers a user over HTTP, with the password `password of <localpart>`, and logs in.
+    /// Registers a user, who is logged in then.
     pub async fn register(&self, localpart: &str) -> TestUser {
-        let path = "/_matrix/client/v3/register";
-        let request = |auth: serde_json::Value| {
-            json!({
-                "username": localpart,
-                "password": TestUser::password_of(localpart),
-                "auth": auth,
-            })
-        };
-        let (_, challenge) =
-            self.client.post(path, request(json!({ "type": "m.login.dummy" }))).await;
-        // A server may take the dummy stage without a session; the specification's way has one.
-        let answer = if challenge.get("access_token").is_some() {
-            challenge
-        } else {
-            let auth = json!({ "type": "m.login.dummy", "session": challenge.get("session") });
-            self.client.post_ok(path, request(auth)).await
-        };
-        TestUser::from_answer(&self.client, localpart, &answer)
+        TestUser::register(&self.client, localpart).await
     }
 
     /// Logs a registered user in on one more device.
     pub async fn login(&self, localpart: &str) -> TestUser {
-        let body = json!({
-            "type": "m.login.password",
-            "identifier": { "type": "m.id.user", "user": localpart },
-            "password": TestUser::password_of(localpart),
-        });
-        let answer = self.client.post_ok("/_matrix/client/v3/login", body).await;
-        TestUser::from_answer(&self.client, localpart, &answer)
+        TestUser::login(&self.client, localpart).await
     }
 }
 

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use hearth_olm_client::Account;
 use hearth_testkit::{TestServer, TestUser};
 use serde_json::{Value, json};
 
-use super::Olm;
 use crate::support::{V3, next, refused};
 
 fn upload() -> String {
     format!("{V3}/keys/upload")
+}
+
+fn account_of(user: &TestUser) -> Account {
+    Account::new(&user.user_id, &user.device_id)
 }
 
 /// Claims a key of a device; returns its ID and the key, if there is one.
@@ -26,14 +30,14 @@ async fn claim(user: &TestUser, of: &TestUser) -> Option<(String, Value)> {
 async fn keys_are_uploaded_claimed_once_and_counted() {
     let server = TestServer::start().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let mut olm = Olm::new(&alice);
+    let mut account = account_of(&alice);
     assert_eq!(alice.post_ok(&upload(), json!({})).await, json!({ "one_time_key_counts": {} }));
-    let keys = olm.one_time_keys(3);
-    let body = json!({ "device_keys": olm.device_keys(), "one_time_keys": keys });
+    let keys = account.one_time_keys(3);
+    let body = json!({ "device_keys": account.device_keys(), "one_time_keys": keys });
     let three = json!({ "one_time_key_counts": { "signed_curve25519": 3 } });
     assert_eq!(alice.post_ok(&upload(), body.clone()).await, three);
     assert_eq!(alice.post_ok(&upload(), body.clone()).await, three, "repeated");
-    let fallback = olm.fallback_key();
+    let fallback = account.fallback_key();
     alice.post_ok(&upload(), json!({ "fallback_keys": fallback })).await;
 
     let mut since = alice.now().await;
@@ -61,9 +65,9 @@ async fn keys_are_uploaded_claimed_once_and_counted() {
 async fn claimed_keys_are_gone_after_a_restart() {
     let mut server = TestServer::start().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let mut olm = Olm::new(&alice);
-    let keys = olm.one_time_keys(2);
-    let body = json!({ "device_keys": olm.device_keys(), "one_time_keys": keys });
+    let mut account = account_of(&alice);
+    let keys = account.one_time_keys(2);
+    let body = json!({ "device_keys": account.device_keys(), "one_time_keys": keys });
     alice.post_ok(&upload(), body).await;
     let first = claim(&bob, &alice).await.unwrap();
     server.restart().await;
@@ -86,24 +90,25 @@ fn moved(server: &TestServer, user: &TestUser) -> (hearth_testkit::Client, Strin
 async fn keys_that_do_not_verify_are_refused() {
     let server = TestServer::start().await;
     let alice = server.register("alice").await;
-    let (mut olm, mut other) = (Olm::new(&alice), Olm::new(&alice));
+    let (mut account, mut other) = (account_of(&alice), account_of(&alice));
     let post = async |body: Value| alice.post(&upload(), body).await;
-    let mut forged = olm.device_keys();
+    let mut forged = account.device_keys();
     forged["algorithms"] = json!([]);
     refused(post(json!({ "device_keys": forged })).await, 400, "M_INVALID_SIGNATURE");
-    let mut foreign = olm.device_keys();
+    let mut foreign = account.device_keys();
     foreign["user_id"] = json!("@bob:hearth.test");
     refused(post(json!({ "device_keys": foreign })).await, 400, "M_INVALID_PARAM");
-    let keys = olm.one_time_keys(1);
+    let keys = account.one_time_keys(1);
     refused(post(json!({ "one_time_keys": keys })).await, 400, "M_INVALID_PARAM");
-    let body = json!({ "device_keys": olm.device_keys(), "one_time_keys": other.one_time_keys(1) });
+    let body =
+        json!({ "device_keys": account.device_keys(), "one_time_keys": other.one_time_keys(1) });
     refused(post(body).await, 400, "M_INVALID_SIGNATURE");
     let body = json!({ "one_time_keys": { "signed_curve25519:A": "AAAA" } });
     refused(post(body).await, 400, "M_BAD_JSON");
     let nothing = alice.post_ok(&upload(), json!({})).await;
     assert_eq!(nothing["one_time_key_counts"], json!({}), "nothing was stored");
 
-    alice.post_ok(&upload(), json!({ "device_keys": olm.device_keys() })).await;
+    alice.post_ok(&upload(), json!({ "device_keys": account.device_keys() })).await;
     refused(post(json!({ "device_keys": other.device_keys() })).await, 400, "M_INVALID_PARAM");
 }
 
@@ -112,11 +117,11 @@ async fn a_device_that_logs_out_has_no_keys() {
     let server = TestServer::start().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let phone = server.login("alice").await;
-    let mut olm = Olm::new(&phone);
+    let mut account = account_of(&phone);
     let body = json!({
-        "one_time_keys": olm.one_time_keys(2),
-        "fallback_keys": olm.fallback_key(),
-        "device_keys": olm.device_keys(),
+        "one_time_keys": account.one_time_keys(2),
+        "fallback_keys": account.fallback_key(),
+        "device_keys": account.device_keys(),
     });
     phone.post_ok(&upload(), body).await;
     assert!(claim(&bob, &phone).await.is_some());
