@@ -1,6 +1,7 @@
 //! Running the binary in a folder of its own.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -13,7 +14,8 @@ use tempfile::TempDir;
 /// A working directory with a server's configuration and data.
 pub(crate) struct Home {
     folder: TempDir,
-    federates: bool,
+    /// What is set beyond the configuration.
+    environment: BTreeMap<&'static str, String>,
 }
 
 /// A server that runs as a process; killed when dropped.
@@ -24,18 +26,29 @@ pub(crate) struct Server {
 }
 
 impl Home {
+    /// One whose servers take any free port, hash passwords cheaply, and speak with no other server.
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), federates: false }
+        let environment = BTreeMap::new();
+        let new = Self { folder: tempfile::tempdir().unwrap(), environment };
+        new.with("HEARTH_LISTEN__ADDRESSES", "127.0.0.1:0")
+            .with("HEARTH_USERS__ARGON2__MEMORY_KIB", "8")
+            .with("HEARTH_FEDERATION__ENABLED", "false")
     }
 
     /// One whose servers speak with others.
     pub(crate) fn federating() -> Self {
-        Self { federates: true, ..Self::new() }
+        Self::new().federate()
     }
 
     /// The same one, with servers that speak with others from now on.
     pub(crate) fn federate(self) -> Self {
-        Self { federates: true, ..self }
+        self.with("HEARTH_FEDERATION__ENABLED", "true")
+    }
+
+    /// The same one with another setting.
+    pub(crate) fn with(mut self, variable: &'static str, value: &str) -> Self {
+        self.environment.insert(variable, value.to_owned());
+        self
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -46,16 +59,14 @@ impl Home {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// The command, with any free port and cheap password hashes.
+    /// The command, in this folder and with these settings.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
         command
             .args(arguments)
             .current_dir(self.folder.path())
             .env_remove("RUST_LOG")
-            .env("HEARTH_LISTEN__ADDRESSES", "127.0.0.1:0")
-            .env("HEARTH_USERS__ARGON2__MEMORY_KIB", "8")
-            .env("HEARTH_FEDERATION__ENABLED", self.federates.to_string())
+            .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -4,6 +4,7 @@
 mod command;
 mod configuration;
 mod demo;
+mod encryption;
 mod federation;
 mod kills;
 mod life;
