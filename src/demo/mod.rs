@@ -2,9 +2,10 @@
 //!
 //! Both are the server as it is always started, with a store of its own; only their data is temporary,
 //! and whom they trust and speak with is each other alone. Their users are ordinary clients, which know
-//! nothing but their own server's address.
+//! nothing but their own server's address, and talk encrypted from end to end.
 
 mod client;
+mod person;
 mod servers;
 mod story;
 
@@ -33,6 +34,15 @@ pub(crate) enum DemoError {
     /// A server did not do what its user asked.
     #[error("{0}")]
     Client(#[from] ClientError),
+    /// Something cannot be encrypted, or a server does not do its part in it.
+    #[error("{0}")]
+    Encryption(#[from] hearth_olm_client::Error),
+    /// A server made an ID that is none.
+    #[error("{0}")]
+    Id(#[from] ruma::IdParseError),
+    /// A server holds what only the devices are to know, or a device reads something else than was said.
+    #[error("not encrypted as it should be: {0}")]
+    Exposed(String),
     /// The servers ended up with different rooms.
     #[error("the servers disagree: {0}")]
     Disagreement(String),

@@ -5,20 +5,19 @@ use std::{
     time::Duration,
 };
 
+use ruma::{OwnedRoomId, RoomId};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{
-    DemoError,
-    client::{ClientError, Person},
-    servers::Servers,
-};
+use super::{DemoError, person::Person, servers::Servers};
 
 const ROOM_NAME: &str = "Two hearths";
 /// How long the servers may take to hold the same.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long to wait before they are compared again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How much of a ciphertext is shown, at its beginning and at its end.
+const SHOWN: (usize, usize) = (40, 8);
 
 /// Writes lines with the time since the beginning.
 struct Teller<'a> {
@@ -33,17 +32,22 @@ impl Teller<'_> {
         self.out.flush()
     }
 
+    /// A line about the one before, without a time of its own.
+    fn note(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "          {text}")
+    }
+
     fn chapter(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "\n{text}\n")
     }
 }
 
-/// Two users, who share a room once they have met.
+/// Two users and what they share.
 struct Stage<'a> {
     teller: Teller<'a>,
     alice: Person,
     bob: Person,
-    room_id: String,
+    room_id: OwnedRoomId,
 }
 
 /// Who does something.
@@ -51,6 +55,15 @@ struct Stage<'a> {
 enum Side {
     Alice,
     Bob,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Alice => Self::Bob,
+            Self::Bob => Self::Alice,
+        }
+    }
 }
 
 /// Tells it all.
@@ -64,15 +77,19 @@ pub(super) async fn tell(
          with certificates of a private authority. Their data is in {} until the end.\n",
         servers.folder().display()
     )?;
-    let mut stage = open(servers, Teller { out, begun: Instant::now() }).await?;
-    stage.meet().await?;
+    let mut teller = Teller { out, begun: Instant::now() };
+    let (alice, bob) = open(servers, &mut teller).await?;
+    let mut stage = meet(teller, alice, bob).await?;
     stage.converse().await?;
     stage.outage(servers).await?;
     stage.compare().await
 }
 
 /// Starts the servers and registers a user on each.
-async fn open<'a>(servers: &mut Servers, mut teller: Teller<'a>) -> Result<Stage<'a>, DemoError> {
+async fn open(
+    servers: &mut Servers,
+    teller: &mut Teller<'_>,
+) -> Result<(Person, Person), DemoError> {
     for server in [&mut servers.one, &mut servers.two] {
         server.start().await?;
         let (name, clients) = (server.name(), server.base_url());
@@ -81,50 +98,55 @@ async fn open<'a>(servers: &mut Servers, mut teller: Teller<'a>) -> Result<Stage
     let alice = Person::register(servers.one.base_url(), "alice").await?;
     let bob = Person::register(servers.two.base_url(), "bob").await?;
     for user in [&alice, &bob] {
-        teller.line(&format!("{} has registered", user.user_id))?;
+        let (who, key) = (&user.user_id, user.fingerprint());
+        teller.line(&format!("{who} has registered; the device's key is {key}"))?;
     }
-    Ok(Stage { teller, alice, bob, room_id: String::new() })
+    Ok((alice, bob))
+}
+
+/// An invitation, and joining by way of the other server.
+async fn meet(
+    mut teller: Teller<'_>,
+    mut alice: Person,
+    mut bob: Person,
+) -> Result<Stage<'_>, DemoError> {
+    teller.chapter("An encrypted room on the first server, and a guest of the second")?;
+    let (hers, his) = (alice.user_id.clone(), bob.user_id.clone());
+    let room_id = alice.create_room(ROOM_NAME, his.as_str()).await?;
+    teller.line(&format!("alice makes the room \"{ROOM_NAME}\" and invites {his}"))?;
+    let invited = format!("/rooms/invite/{}", escaped(room_id.as_str()));
+    bob.wait_for("for the invitation", |_, response| response.pointer(&invited).map(drop)).await?;
+    teller.line(&format!("bob is told that {hers} invites him"))?;
+    bob.join(room_id.as_str()).await?;
+    teller.line("bob joins: his server asks hers, checks what it is told and keeps the room")?;
+    let joined = |event: &Value| {
+        event.get("state_key").and_then(Value::as_str) == Some(his.as_str())
+            && event.pointer("/content/membership").is_some_and(|is| is == "join")
+    };
+    alice.wait_for("for bob to join", |_, sync| find_event(sync, &room_id, joined)).await?;
+    teller.line("alice sees him join")?;
+    Ok(Stage { teller, alice, bob, room_id })
 }
 
 impl Stage<'_> {
-    /// An invitation, and joining by way of the other server.
-    async fn meet(&mut self) -> Result<(), DemoError> {
-        self.teller.chapter("A room on the first server, and a guest of the second")?;
-        let (alice, bob) = (self.alice.user_id.clone(), self.bob.user_id.clone());
-        self.room_id = self.alice.create_room(ROOM_NAME, &bob).await?;
-        self.teller.line(&format!("alice makes the room \"{ROOM_NAME}\" and invites {bob}"))?;
-        let invited = format!("/rooms/invite/{}", escaped(&self.room_id));
-        self.bob
-            .wait_for("for the invitation", |response| response.pointer(&invited).map(drop))
-            .await?;
-        self.teller.line(&format!("bob is told that {alice} invites him"))?;
-        self.bob.join(&self.room_id).await?;
-        self.teller
-            .line("bob joins: his server asks hers, checks what it is told and keeps the room")?;
-        let joined = |event: &Value| {
-            event.get("state_key").and_then(Value::as_str) == Some(&bob)
-                && event.pointer("/content/membership").is_some_and(|is| is == "join")
-        };
-        let find = |response: &Value| find_event(response, &self.room_id, joined);
-        self.alice.wait_for("for bob to join", find).await?;
-        self.teller.line("alice sees him join")?;
-        Ok(())
-    }
-
     /// Messages both ways, a reaction, and one message taken back.
     async fn converse(&mut self) -> Result<(), DemoError> {
-        self.teller.chapter("A conversation")?;
+        self.teller.chapter("A conversation that the servers carry and cannot read")?;
         let first = self.say(Side::Alice, "Hello Bob! Does this reach you?").await?;
         self.say(Side::Bob, "It does, and our servers had never met before.").await?;
         let relation = json!({ "rel_type": "m.annotation", "event_id": first, "key": "👍" });
         let thumb = json!({ "m.relates_to": relation });
-        self.send(Side::Bob, "m.reaction", thumb, "reacts to her message with 👍").await?;
+        let begun = Instant::now();
+        let thumb = self.bob.send(&self.room_id, "m.reaction", thumb).await?;
+        self.teller.line("bob    reacts to her message with 👍")?;
+        self.seen_by(Side::Alice, &thumb, begun).await?;
         let slip = self.say(Side::Alice, "The key is under the mat. Oh, wrong room.").await?;
+        let begun = Instant::now();
         let redaction = self.alice.redact(&self.room_id, &slip).await?;
         self.teller.line("alice  takes that back")?;
-        self.seen_by(Side::Bob, &redaction, Instant::now()).await?;
-        let left = self.bob.event(&self.room_id, &slip).await?;
-        if left.pointer("/content/body").is_some() {
+        self.seen_by(Side::Bob, &redaction, begun).await?;
+        let left = self.bob.held(&self.room_id, &slip).await?;
+        if left.pointer("/content/ciphertext").is_some() {
             let what = "a message that was taken back is still there".to_owned();
             return Err(DemoError::Disagreement(what));
         }
@@ -138,15 +160,15 @@ impl Stage<'_> {
         servers.two.stop().await?;
         self.teller.line("bob's server stops")?;
         let text = "Are you still there?";
-        let content = json!({ "msgtype": "m.text", "body": text });
-        let event_id = self.alice.send(&self.room_id, "m.room.message", content).await?;
+        self.share_room_key(Side::Alice).await?;
+        let event_id = self.alice.say(&self.room_id, text).await?;
         self.teller.line(&format!("alice  {text}"))?;
         // Long enough for her server to find his gone.
         sleep(Duration::from_secs(1)).await;
         let begun = Instant::now();
         servers.two.start().await?;
         self.teller.line("bob's server starts again")?;
-        self.seen_by(Side::Bob, &event_id, begun).await?;
+        self.read_by(Side::Bob, &event_id, text, begun).await?;
         self.say(Side::Bob, "Yes. Nothing is lost.").await?;
         Ok(())
     }
@@ -173,29 +195,70 @@ impl Stage<'_> {
         }
     }
 
-    async fn say(&mut self, who: Side, text: &str) -> Result<String, DemoError> {
-        let content = json!({ "msgtype": "m.text", "body": text });
-        self.send(who, "m.room.message", content, text).await
+    /// Says something and waits until the other has read it; the event's ID.
+    async fn say(&mut self, who: Side, said: &str) -> Result<String, DemoError> {
+        self.share_room_key(who).await?;
+        let begun = Instant::now();
+        let (person, room_id) = self.person(who);
+        let event_id = person.say(&room_id, said).await?;
+        let line = format!("{:6} {said}", person.name());
+        self.teller.line(&line)?;
+        self.read_by(who.other(), &event_id, said, begun).await?;
+        Ok(event_id)
     }
 
-    /// Sends an event and waits until the other has seen it; its ID.
-    async fn send(
+    /// Lets the other's device read what this one says, if it cannot yet.
+    async fn share_room_key(&mut self, who: Side) -> Result<(), DemoError> {
+        let (person, room_id) = self.person(who);
+        if person.share_room_key(&room_id).await? {
+            let (from, to) = (person.name().to_owned(), self.person(who.other()).0.name());
+            let line =
+                format!("{from:6} gives {to}'s device the room key, in a message for it alone");
+            self.teller.line(&line)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until somebody reads what was said, and looks at what the servers hold of it.
+    async fn read_by(
         &mut self,
         who: Side,
-        event_type: &str,
-        content: Value,
-        told: &str,
-    ) -> Result<String, DemoError> {
-        let (from, other) = match who {
-            Side::Alice => (&mut self.alice, Side::Bob),
-            Side::Bob => (&mut self.bob, Side::Alice),
-        };
-        let begun = Instant::now();
-        let event_id = from.send(&self.room_id, event_type, content).await?;
-        let line = format!("{:6} {told}", from.name());
+        event_id: &str,
+        said: &str,
+        begun: Instant,
+    ) -> Result<(), DemoError> {
+        let person = self.person(who).0;
+        let read = person.reads(event_id).await?;
+        let line = format!(
+            "{:6} reads \"{read}\" after {} ms",
+            person.name(),
+            begun.elapsed().as_millis()
+        );
         self.teller.line(&line)?;
-        self.seen_by(other, &event_id, begun).await?;
-        Ok(event_id)
+        if read != said {
+            return Err(DemoError::Exposed(format!("{said:?} was read as {read:?}")));
+        }
+        let hers = self.ciphertext(Side::Alice, event_id, said).await?;
+        let his = self.ciphertext(Side::Bob, event_id, said).await?;
+        if hers != his {
+            return Err(DemoError::Disagreement(format!("they hold {hers} and {his}")));
+        }
+        Ok(self.teller.note(&format!("both servers hold {}", shortened(&hers)))?)
+    }
+
+    /// What somebody's server holds of something that was said: nothing that shows what it was.
+    async fn ciphertext(
+        &mut self,
+        who: Side,
+        event_id: &str,
+        said: &str,
+    ) -> Result<String, DemoError> {
+        let (person, room_id) = self.person(who);
+        let held = person.held(&room_id, event_id).await?;
+        match held.pointer("/content/ciphertext").and_then(Value::as_str) {
+            Some(ciphertext) if !held.to_string().contains(said) => Ok(ciphertext.to_owned()),
+            _ => Err(DemoError::Exposed(format!("{}'s server holds {held}", person.name()))),
+        }
     }
 
     async fn seen_by(
@@ -204,22 +267,36 @@ impl Stage<'_> {
         event_id: &str,
         begun: Instant,
     ) -> Result<(), DemoError> {
-        let user = match who {
+        let (person, room_id) = self.person(who);
+        let is_it = |event: &Value| event.get("event_id").is_some_and(|id| id == event_id);
+        let find = |_: &Person, sync: &Value| find_event(sync, &room_id, is_it);
+        person.wait_for("for an event", find).await?;
+        let line = format!("{:6} sees it after {} ms", person.name(), begun.elapsed().as_millis());
+        Ok(self.teller.line(&line)?)
+    }
+
+    /// One of the two, and the room.
+    fn person(&mut self, who: Side) -> (&mut Person, OwnedRoomId) {
+        let person = match who {
             Side::Alice => &mut self.alice,
             Side::Bob => &mut self.bob,
         };
-        let is_it = |event: &Value| event.get("event_id").is_some_and(|id| id == event_id);
-        let find = |response: &Value| find_event(response, &self.room_id, is_it);
-        let seen: Result<(), ClientError> = user.wait_for("for an event", find).await;
-        seen?;
-        let line = format!("{:6} sees it after {} ms", user.name(), begun.elapsed().as_millis());
-        Ok(self.teller.line(&line)?)
+        (person, self.room_id.clone())
+    }
+}
+
+/// The two ends of a ciphertext.
+fn shortened(ciphertext: &str) -> String {
+    let end = ciphertext.len().saturating_sub(SHOWN.1);
+    match (ciphertext.get(..SHOWN.0), ciphertext.get(end..)) {
+        (Some(first), Some(last)) if SHOWN.0 < end => format!("{first}…{last}"),
+        _ => ciphertext.to_owned(),
     }
 }
 
 /// Is there such an event in this room's timeline of a sync response?
-fn find_event(response: &Value, room_id: &str, is_it: impl Fn(&Value) -> bool) -> Option<()> {
-    let timeline = format!("/rooms/join/{}/timeline/events", escaped(room_id));
+fn find_event(response: &Value, room_id: &RoomId, is_it: impl Fn(&Value) -> bool) -> Option<()> {
+    let timeline = format!("/rooms/join/{}/timeline/events", escaped(room_id.as_str()));
     let events = response.pointer(&timeline)?.as_array()?;
     events.iter().any(is_it).then_some(())
 }
