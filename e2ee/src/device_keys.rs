@@ -175,7 +175,7 @@ impl E2ee {
         user_id: &UserId,
     ) -> Result<Vec<(OwnedDeviceId, Bytes)>, E2eeError> {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        Ok(self.page_all(&DEVICE_KEYS, &user_id.to_owned(), all).await?)
+        Ok(self.store().page_all(&DEVICE_KEYS, &user_id.to_owned(), all).await?)
     }
 
     /// Can this user of this server be sent something on this device? True for devices with a session

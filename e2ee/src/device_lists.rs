@@ -12,7 +12,7 @@ use ruma::{DeviceId, OwnedRoomId, OwnedUserId, UserId};
 use crate::{
     DeviceListLog, E2ee, E2eeError, LogKind,
     log::Before,
-    schema::{DEVICE_LIST_CHANGES, DEVICE_LISTS, ListChangeRow},
+    schema::{DEVICE_LIST_CHANGES, DEVICE_LISTS, DEVICE_VERSIONS, ListChangeRow},
 };
 
 /// Rooms that are woken when a list changed. Who shares only others learns of it with their next sync.
@@ -55,7 +55,8 @@ impl E2ee {
         }
         let owner = user_id.to_owned();
         let previous = self.store().get(&DEVICE_LISTS, &owner, &()).await?;
-        let mut before = previous.map_or(Before::Nothing, |position| Before::At(position.get()));
+        let version = self.store().get(&DEVICE_VERSIONS, &owner, &()).await?;
+        let mut before = version.map_or(Before::Nothing, |position| Before::At(position.get()));
         let mut position = commit.next_position();
         for (number, device_id) in changes.iter().enumerate() {
             if number > 0 {
@@ -63,8 +64,15 @@ impl E2ee {
             }
             if self.identity().is_local(user_id) {
                 log_change(commit, position, user_id, *device_id, before)?;
+                if device_id.is_some() {
+                    commit.put(&DEVICE_VERSIONS, &owner, &(), &position);
+                }
             }
-            before = Before::Back(1);
+            before = match (device_id, before) {
+                (Some(_), _) => Before::Back(1),
+                (None, Before::Back(distance)) => Before::Back(distance + 1),
+                (None, before) => before,
+            };
         }
         if let Some(previous) = previous {
             commit.effect_delete(&DEVICE_LIST_CHANGES, &(), &previous);
@@ -113,7 +121,7 @@ impl E2ee {
             return Ok(Vec::new());
         }
         let range = (Bound::Excluded(since), Bound::Included(until));
-        let rows = self.page_all(&DEVICE_LIST_CHANGES, &(), range).await?;
+        let rows = self.store().page_all(&DEVICE_LIST_CHANGES, &(), range).await?;
         Ok(rows.into_iter().map(|(_, row)| row.0).collect())
     }
 }
@@ -196,9 +204,13 @@ mod tests {
         let first = change(&bench, alice, &[Some(one)]).await.get();
         change(&bench, bob, &[None]).await;
         let last = change(&bench, alice, &[Some(one), Some(two), None]).await.get();
+        // Cross-signing keys have no version that a device could follow.
+        change(&bench, alice, &[None]).await;
+        let after = change(&bench, alice, &[Some(one), None, Some(two)]).await.get();
         let logged = logged(&bench, start).await;
         let seen: Vec<_> = logged
             .iter()
+            .filter(|(_, log)| log.device_id.is_some())
             .map(|(position, log)| {
                 (*position, log.device_id.as_deref(), log.previous(StreamPosition::new(*position)))
             })
@@ -209,7 +221,8 @@ mod tests {
                 (first, Some(one), None),
                 (last - 2, Some(one), Some(first)),
                 (last - 1, Some(two), Some(last - 2)),
-                (last, None, Some(last - 1)),
+                (after - 2, Some(one), Some(last - 1)),
+                (after, Some(two), Some(after - 2)),
             ]
         );
     }

@@ -15,7 +15,7 @@ use crate::{
     one_time_keys::CountsCache,
     remote_lists::{RemoteLists, follow},
     removal::Keeper,
-    to_device::{QueueLengths, sweep},
+    to_device::{QueueLengths, ReceivedCounts, sweep},
 };
 
 /// What the crate stands on.
@@ -49,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) claims: ClaimDesk,
     pub(crate) remote_lists: RemoteLists,
     pub(crate) queue_lengths: QueueLengths,
+    pub(crate) received: ReceivedCounts,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -71,6 +72,7 @@ impl E2ee {
             claims: ClaimDesk::default(),
             remote_lists: RemoteLists::default(),
             queue_lengths: QueueLengths::default(),
+            received: ReceivedCounts::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };

@@ -31,7 +31,6 @@ mod query;
 mod remote;
 mod remote_lists;
 mod removal;
-mod rows;
 mod schema;
 mod signatures;
 mod signed;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum LogKind {
     /// A user of this server changed, renamed or lost a device, or changed cross-signing keys. Topic:
     /// the user; payload: [`DeviceListLog`] in JSON. The entry's position is the `stream_id` that other
-    /// servers are told.
+    /// servers are told of a changed device.
     DeviceList = 64,
     /// A message to devices waits for another server ([`crate::E2ee::outgoing`]). Topic: the server; no
     /// payload.
@@ -25,7 +25,7 @@ pub struct DeviceListLog {
     before: Before,
 }
 
-/// The change before a change.
+/// The change of a device before a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Before {
@@ -42,8 +42,8 @@ impl DeviceListLog {
         Self { device_id, before }
     }
 
-    /// The `stream_id` of the change before the one that was logged at `position`, if there was one:
-    /// other servers' `prev_id`.
+    /// The `stream_id` of the change of a device before the one that was logged at `position`, if there
+    /// was one: other servers' `prev_id`.
     #[must_use]
     pub fn previous(&self, position: StreamPosition) -> Option<u64> {
         match self.before {

@@ -2,10 +2,11 @@
 //! "One-time and fallback keys").
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
+use bytes::Bytes;
 use hearth_storage::Commit;
 use hearth_types::{StreamPosition, limits::MAX_ID_BYTES};
 use quick_cache::sync::Cache;
@@ -183,6 +184,19 @@ fn named(key_id: &OwnedOneTimeKeyId, error: E2eeError) -> E2eeError {
     }
 }
 
+/// The key itself in a key's JSON: what makes it another one, however it is signed.
+pub(crate) fn public_part(json: &str) -> Bytes {
+    let key = match serde_json::from_str(json) {
+        Ok(Value::String(key)) => Some(key),
+        Ok(Value::Object(mut object)) => match object.remove("key") {
+            Some(Value::String(key)) => Some(key),
+            _ => None,
+        },
+        _ => None,
+    };
+    key.unwrap_or_else(|| json.to_owned()).into()
+}
+
 /// Are these the same JSON, however it is written?
 fn same_json(one: &str, other: &str) -> bool {
     one == other
@@ -194,7 +208,8 @@ fn same_json(one: &str, other: &str) -> bool {
 
 impl E2ee {
     /// In the user's turn: adds uploaded one-time keys to a commit. Keys that are there or were claimed
-    /// lately are passed over. Returns how many are left then.
+    /// lately are passed over; another key under the ID of a claimed one is new, for the ID is free then.
+    /// Returns how many are left then.
     pub(crate) async fn add_one_time_keys(
         &self,
         commit: &mut Commit,
@@ -202,7 +217,7 @@ impl E2ee {
         device_id: &OwnedDeviceId,
         keys: &[CheckedKey],
     ) -> Result<BTreeMap<OneTimeKeyAlgorithm, u64>, E2eeError> {
-        let rows = self.page_all_under(&ONE_TIME_KEYS, user_id, device_id).await?;
+        let rows = self.store().page_all_under(&ONE_TIME_KEYS, user_id, device_id).await?;
         let mut counts = BTreeMap::new();
         let mut known = HashMap::new();
         for ((_, algorithm, ..), row) in &rows {
@@ -229,8 +244,8 @@ impl E2ee {
         if new.is_empty() {
             return Ok(counts);
         }
-        let claimed = self.claimed_ids(commit, user_id, device_id).await?;
-        new.retain(|key| !claimed.contains(&key.full_id()));
+        let claimed = self.claimed_keys(commit, user_id, device_id).await?;
+        new.retain(|key| claimed.get(&key.full_id()) != Some(&public_part(&key.row.json)));
         if rows.len() + new.len() > MAX_KEYS_PER_DEVICE {
             return Err(E2eeError::TooLarge("the device has too many one-time keys".to_owned()));
         }
@@ -243,22 +258,22 @@ impl E2ee {
         Ok(counts)
     }
 
-    /// The IDs of keys that were claimed lately; adds to the commit that the oldest ones are forgotten.
-    async fn claimed_ids(
+    /// Keys that were claimed lately, by their IDs; adds to the commit that the oldest ones are forgotten.
+    async fn claimed_keys(
         &self,
         commit: &mut Commit,
         user_id: &OwnedUserId,
         device_id: &OwnedDeviceId,
-    ) -> Result<HashSet<String>, E2eeError> {
-        let mut rows = self.page_all_under(&CLAIMED_KEYS, user_id, device_id).await?;
+    ) -> Result<HashMap<String, Bytes>, E2eeError> {
+        let mut rows = self.store().page_all_under(&CLAIMED_KEYS, user_id, device_id).await?;
         let surplus = rows.len().saturating_sub(MAX_CLAIMED_REMEMBERED).min(MAX_CLAIMED_FORGOTTEN);
         if surplus > 0 {
-            rows.sort_unstable_by_key(|(_, claimed)| *claimed);
+            rows.sort_unstable_by_key(|(_, claimed)| claimed.position);
             for (place, _) in rows.drain(..surplus) {
                 commit.delete(&CLAIMED_KEYS, user_id, &place);
             }
         }
-        Ok(rows.into_iter().map(|((_, id), _)| id).collect())
+        Ok(rows.into_iter().map(|((_, id), claimed)| (id, claimed.record)).collect())
     }
 
     /// In the user's turn: adds uploaded fallback keys to a commit. Returns the algorithms that have an
@@ -270,7 +285,7 @@ impl E2ee {
         device_id: &OwnedDeviceId,
         keys: &[CheckedKey],
     ) -> Result<Vec<OneTimeKeyAlgorithm>, E2eeError> {
-        let rows = self.page_all_under(&FALLBACK_KEYS, user_id, device_id).await?;
+        let rows = self.store().page_all_under(&FALLBACK_KEYS, user_id, device_id).await?;
         let mut fallback: BTreeMap<_, _> =
             rows.into_iter().map(|((_, algorithm), row)| (algorithm, row)).collect();
         for key in keys {

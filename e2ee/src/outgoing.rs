@@ -14,11 +14,15 @@ use ruma::{
 
 use crate::{
     E2ee, E2eeError,
-    schema::{CROSS_SIGNING_KEYS, DEVICE_LIST_CHANGES, DEVICE_LISTS, OUTGOING},
+    schema::{CROSS_SIGNING_KEYS, DEVICE_LIST_CHANGES, DEVICE_LISTS, OUTGOING, OutgoingRow},
 };
 
 /// Rows that one commit deletes.
 const DELETED_AT_ONCE: usize = 500;
+/// The longest that a message waits for its server, in milliseconds: thirty days, for which servers know
+/// what they have received. After that a repetition would be shown to a device again, and whoever was
+/// away so long has lost the sessions that most messages are about.
+pub(crate) const MAX_AGE_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// A message on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,16 +47,33 @@ impl E2ee {
         Ok(read.await?.into_iter().collect())
     }
 
-    /// The first messages that wait for a server; a hundred at most.
+    /// The first messages that wait for a server; a hundred at most. Those that have waited for too long are
+    /// forgotten: whoever is not reached is tried again and again, which is when their age is seen.
     pub async fn outgoing(
         &self,
         server: &ServerName,
         limit: usize,
     ) -> Result<Vec<OutgoingMessage>, E2eeError> {
-        let (server, limit) = (server.to_owned(), limit.min(100));
-        let rows = self.store().page(&OUTGOING, &server, .., Direction::Forward, limit).await?;
-        let message = |(position, content)| OutgoingMessage { position, content };
-        Ok(rows.into_iter().map(message).collect())
+        let (owner, limit) = (server.to_owned(), limit.min(100));
+        let oldest_ms = self.now_ms().saturating_sub(MAX_AGE_MS);
+        loop {
+            let rows = self.store().page(&OUTGOING, &owner, .., Direction::Forward, limit).await?;
+            let old: Vec<_> = rows
+                .iter()
+                .take_while(|(_, row)| row.queued_ms < oldest_ms)
+                .map(|(position, _)| *position)
+                .collect();
+            if old.is_empty() {
+                let message = |(position, row): (_, OutgoingRow)| OutgoingMessage {
+                    position,
+                    content: row.content.into(),
+                };
+                return Ok(rows.into_iter().map(message).collect());
+            }
+            let count = old.len();
+            tracing::warn!(%server, count, "messages to devices have waited for too long: dropped");
+            self.outgoing_done(server, &old).await?;
+        }
     }
 
     /// The server has taken these, or never will. Lazily durable: a server knows by its ID what comes a

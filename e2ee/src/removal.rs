@@ -214,7 +214,7 @@ impl E2ee {
     /// The devices of a user whose rest is still to go, the whole account among them.
     async fn unswept(&self, user_id: &UserId) -> Result<Vec<OwnedDeviceId>, E2eeError> {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let rows = self.page_all(&SWEEPS, &user_id.to_owned(), all).await?;
+        let rows = self.store().page_all(&SWEEPS, &user_id.to_owned(), all).await?;
         Ok(rows.into_iter().map(|(device_id, ())| device_id).collect())
     }
 

@@ -19,9 +19,10 @@ pub(crate) const ONE_TIME_KEYS: Keyspace<
     KeyRow,
 > = Keyspace::new("e2ee_one_time_keys");
 
-/// IDs (`algorithm:key`) of one-time keys that were claimed lately, by device: an upload that is
-/// repeated because its answer was lost must not bring them back. The value is when they were claimed.
-pub(crate) const CLAIMED_KEYS: Keyspace<OwnedUserId, (OwnedDeviceId, String), StreamPosition> =
+/// One-time keys that were claimed lately, by device and ID (`algorithm:key`): an upload that is repeated
+/// because its answer was lost must not bring them back. The value is the key itself, without its
+/// signatures, behind the position at which it was claimed.
+pub(crate) const CLAIMED_KEYS: Keyspace<OwnedUserId, (OwnedDeviceId, String), Positioned<Bytes>> =
     Keyspace::new("e2ee_claimed_keys");
 
 /// Fallback keys, one for each device and algorithm.
@@ -43,6 +44,11 @@ pub(crate) const USER_SIGNATURES: Keyspace<OwnedUserId, (OwnedUserId, String), P
 /// other servers whose lists are kept. The position is that of the row in [`DEVICE_LIST_CHANGES`].
 pub(crate) const DEVICE_LISTS: Keyspace<OwnedUserId, (), StreamPosition> =
     Keyspace::new("e2ee_device_lists");
+
+/// When devices of a user of this server last changed: the version of the list that other servers are
+/// told. Changes of cross-signing keys have no part in it, for nothing that tells of them names a version.
+pub(crate) const DEVICE_VERSIONS: Keyspace<OwnedUserId, (), StreamPosition> =
+    Keyspace::new("e2ee_device_versions");
 
 /// Whose list changed when: one row for each user, at their last change. The server's.
 pub(crate) const DEVICE_LIST_CHANGES: Keyspace<(), StreamPosition, ListChangeRow> =
@@ -74,9 +80,17 @@ pub(crate) const SENT_TRANSACTIONS: Keyspace<
 pub(crate) const RECEIVED_MESSAGES: Keyspace<OwnedServerName, (OwnedUserId, String), Timestamp> =
     Keyspace::new("e2ee_received_messages");
 
-/// Messages to devices that wait for another server, in order: the content of `m.direct_to_device` as
-/// JSON. The destination's; anybody's commit may add a row, as an effect, at a position of its own.
-pub(crate) const OUTGOING: Keyspace<OwnedServerName, StreamPosition, Bytes> =
+/// The same in the order in which they came.
+pub(crate) const RECEIVED_ORDER: Keyspace<OwnedServerName, StreamPosition, ReceivedRow> =
+    Keyspace::new("e2ee_received_order");
+
+/// The servers that have rows there, and when the last one came. The server's.
+pub(crate) const RECEIVED_FROM: Keyspace<(), OwnedServerName, StreamPosition> =
+    Keyspace::new("e2ee_received_from");
+
+/// Messages to devices that wait for another server, in order. The destination's; anybody's commit may
+/// add a row, as an effect, at a position of its own.
+pub(crate) const OUTGOING: Keyspace<OwnedServerName, StreamPosition, OutgoingRow> =
     Keyspace::new("e2ee_outgoing");
 
 /// Versions of a user's key backup. Deleted ones stay, so that no number is used twice.
@@ -103,12 +117,15 @@ pub const KEYSPACES: &[&str] = &[
     CROSS_SIGNING_KEYS.name(),
     USER_SIGNATURES.name(),
     DEVICE_LISTS.name(),
+    DEVICE_VERSIONS.name(),
     DEVICE_LIST_CHANGES.name(),
     REMOTE_LISTS.name(),
     REMOTE_DEVICES.name(),
     TO_DEVICE.name(),
     SENT_TRANSACTIONS.name(),
     RECEIVED_MESSAGES.name(),
+    RECEIVED_ORDER.name(),
+    RECEIVED_FROM.name(),
     OUTGOING.name(),
     BACKUP_VERSIONS.name(),
     BACKUP_KEYS.name(),
@@ -169,6 +186,26 @@ postcard_record!(RemoteDeviceRow, version = 1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Timestamp(pub(crate) u64);
 postcard_record!(Timestamp, version = 1);
+
+/// A message that another server has sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReceivedRow {
+    pub(crate) sender: OwnedUserId,
+    pub(crate) message_id: String,
+    /// When, in milliseconds.
+    pub(crate) received_ms: u64,
+}
+postcard_record!(ReceivedRow, version = 1);
+
+/// A message that waits for another server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OutgoingRow {
+    /// Since when, in milliseconds.
+    pub(crate) queued_ms: u64,
+    /// The content of `m.direct_to_device`, as JSON.
+    pub(crate) content: String,
+}
+postcard_record!(OutgoingRow, version = 1);
 
 /// A version of a key backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -130,7 +130,7 @@ impl E2ee {
         signer: &UserId,
     ) -> Result<Vec<((OwnedUserId, String), Positioned<Bytes>)>, StoreError> {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        self.page_all(&USER_SIGNATURES, &signer.to_owned(), all).await
+        self.store().page_all(&USER_SIGNATURES, &signer.to_owned(), all).await
     }
 
     /// The users whose master keys this user signed after `since` and up to `until`: for the other

@@ -8,6 +8,7 @@
 
 mod lengths;
 mod letters;
+mod received;
 mod send;
 mod sweep;
 
@@ -24,7 +25,7 @@ use ruma::{
     events::AnyToDeviceEventContent, serde::Raw, to_device::DeviceIdOrAllDevices,
 };
 
-pub(crate) use self::{lengths::QueueLengths, sweep::sweep};
+pub(crate) use self::{lengths::QueueLengths, received::ReceivedCounts, sweep::sweep};
 use crate::{E2ee, E2eeError, schema::TO_DEVICE, user_topic};
 
 /// Messages of one response.

@@ -19,17 +19,7 @@ _server = None
 
 def setUpModule():
     global _server
-    _server = harness.server_under_test()
-    _server.start()
-
-
-def tearDownModule():
-    faults = _server.faults()
-    try:
-        _server.stop()
-    finally:
-        _server.close()
-    assert not faults, "logged as an error:\n" + "\n".join(faults)
+    _server = harness.server_of_module()
 
 
 class BadInput(unittest.TestCase):

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import unittest
 import urllib.parse
 
 START_TIMEOUT_S = 30
@@ -164,6 +165,25 @@ def server_under_test():
     if not binary:
         raise ServerFailed("set HEARTH_BINARY or HEARTH_URL, or use scripts/acceptance")
     return Server(binary)
+
+
+def server_of_module():
+    """Starts the server that the environment asks for, for all tests of a module: to be called by its setUpModule. When
+    the tests have run it is stopped, and must not have logged an error."""
+    server = server_under_test()
+    server.start()
+    unittest.addModuleCleanup(finish, server)
+    return server
+
+
+def finish(server):
+    """Stops a server, which must not have logged an error."""
+    faults = server.faults()
+    try:
+        server.stop()
+    finally:
+        server.close()
+    assert not faults, "logged as an error:\n" + "\n".join(faults)
 
 
 def free_port():

@@ -25,19 +25,7 @@ def setUpModule():
     global _server
     if os.environ.get("HEARTH_URL"):
         raise unittest.SkipTest("the transport is Hearth's own")
-    _server = harness.server_under_test()
-    _server.start()
-
-
-def tearDownModule():
-    if _server is None:
-        return
-    faults = _server.faults()
-    try:
-        _server.stop()
-    finally:
-        _server.close()
-    assert not faults, "logged as an error:\n" + "\n".join(faults)
+    _server = harness.server_of_module()
 
 
 def bodies(update, room):

@@ -12,6 +12,7 @@ use ruma::api::client::keys::{
 };
 use serde_json::json;
 
+use super::keys::failure;
 use crate::{ApiError, ClientApi, LocalUser, uia::confirm_password};
 
 /// How long other servers are waited for if the client does not say.
@@ -31,9 +32,7 @@ pub(crate) async fn query(
     answer.self_signing_keys = found.self_signing_keys;
     answer.user_signing_keys = found.user_signing_keys;
     let failures = found.failures.into_iter();
-    // What Synapse tells in this place, and some clients show.
-    let failure = |why: String| json!({ "status": 503, "message": why });
-    answer.failures = failures.map(|(server, why)| (server.to_string(), failure(why))).collect();
+    answer.failures = failures.map(|(server, why)| (server.to_string(), failure(&why))).collect();
     Ok(answer)
 }
 

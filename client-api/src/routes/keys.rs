@@ -58,9 +58,10 @@ pub(crate) async fn changes(
     Ok(get_key_changes::v3::Response::new(changed, left))
 }
 
-/// What is told about a server that did not answer.
+/// What is told about a server that did not answer, which the specification leaves open: what Synapse
+/// tells in this place, and some clients show.
 pub(crate) fn failure(why: &str) -> Value {
-    json!({ "errcode": "M_UNKNOWN", "error": why })
+    json!({ "status": 503, "message": why })
 }
 
 /// How long other servers may take if the client does not say.

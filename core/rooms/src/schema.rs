@@ -182,6 +182,9 @@ pub enum Forwarding {
     Here,
     /// The server that it came from.
     Elsewhere,
+    /// The same; a user of this server comes to the room by it, of whose devices this server tells the
+    /// others (SS "Device Management").
+    Arrival,
 }
 
 /// The payload of a [`LOG_ROOM_EVENT`] entry: the event's ordinal, then a byte if the event came from
@@ -189,8 +192,10 @@ pub enum Forwarding {
 #[must_use]
 pub fn log_payload(ordinal: EventOrdinal, forwarding: Forwarding) -> Bytes {
     let mut payload = ordinal.to_be_bytes().to_vec();
-    if forwarding == Forwarding::Elsewhere {
-        payload.push(1);
+    match forwarding {
+        Forwarding::Here => {}
+        Forwarding::Elsewhere => payload.push(1),
+        Forwarding::Arrival => payload.push(2),
     }
     payload.into()
 }
@@ -206,6 +211,7 @@ pub fn log_ordinal(payload: &[u8]) -> Option<EventOrdinal> {
 pub fn log_forwarding(payload: &[u8]) -> Forwarding {
     match payload.get(4) {
         None => Forwarding::Here,
+        Some(2) => Forwarding::Arrival,
         Some(_) => Forwarding::Elsewhere,
     }
 }

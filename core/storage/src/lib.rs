@@ -30,6 +30,7 @@ mod notifier;
 mod open;
 mod owners;
 mod queue;
+mod ranges;
 mod reads;
 mod record;
 mod store;

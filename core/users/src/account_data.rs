@@ -232,7 +232,7 @@ impl Users {
             Bound::Included((scope.to_owned(), String::new())),
             Bound::Excluded((format!("{scope}\0"), String::new())),
         );
-        let rows = self.page_all(&ACCOUNT_DATA, &user_id.to_owned(), range).await?;
+        let rows = self.store().page_all(&ACCOUNT_DATA, &user_id.to_owned(), range).await?;
         rows.into_iter().map(|(key, row)| AccountDataEntry::from_row(key, row)).collect()
     }
 
@@ -250,7 +250,7 @@ impl Users {
         }
         let owner = user_id.to_owned();
         let range = (Bound::Excluded(since), Bound::Included(until));
-        let changes = self.page_all(&ACCOUNT_DATA_CHANGES, &owner, range).await?;
+        let changes = self.store().page_all(&ACCOUNT_DATA_CHANGES, &owner, range).await?;
         let mut entries = Vec::with_capacity(changes.len());
         let keys: Vec<_> =
             changes.into_iter().map(|(_, change)| (change.scope, change.event_type)).collect();
@@ -282,7 +282,7 @@ impl Users {
         user_id: &OwnedUserId,
     ) -> Result<(), UsersError> {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let rows = self.page_all(&ACCOUNT_DATA, user_id, all).await?;
+        let rows = self.store().page_all(&ACCOUNT_DATA, user_id, all).await?;
         for chunk in rows.chunks(BATCH) {
             let mut commit = Commit::new(user_id);
             for (key, row) in chunk {

@@ -90,9 +90,9 @@ impl Users {
     pub async fn devices(&self, user_id: &UserId) -> Result<Vec<Device>, UsersError> {
         let owner = user_id.to_owned();
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let rows = self.page_all(&DEVICES, &owner, all.clone()).await?;
+        let rows = self.store().page_all(&DEVICES, &owner, all.clone()).await?;
         let mut seen: HashMap<_, _> =
-            self.page_all(&DEVICES_SEEN, &owner, all).await?.into_iter().collect();
+            self.store().page_all(&DEVICES_SEEN, &owner, all).await?.into_iter().collect();
         let devices = rows.into_iter().map(|(device_id, row)| {
             let seen = seen.remove(&device_id);
             self.device_of(&owner, device_id, row, seen)
@@ -174,7 +174,7 @@ impl Users {
         user_id: &OwnedUserId,
     ) -> Result<(), UsersError> {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let count = self.page_all(&DEVICES, user_id, all).await?.len();
+        let count = self.store().page_all(&DEVICES, user_id, all).await?.len();
         let surplus = (count + 1).saturating_sub(MAX_DEVICES);
         if surplus == 0 {
             return Ok(());
@@ -194,7 +194,7 @@ impl Users {
         keep: Option<&DeviceId>,
     ) -> Result<Vec<OwnedDeviceId>, UsersError> {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let rows = self.page_all(&DEVICES, user_id, all).await?;
+        let rows = self.store().page_all(&DEVICES, user_id, all).await?;
         let device_ids: Vec<_> = rows
             .into_iter()
             .map(|(device_id, _)| device_id)

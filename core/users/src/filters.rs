@@ -119,7 +119,7 @@ impl Users {
     /// Under the user's lock: all filters of a deactivated user.
     pub(crate) async fn delete_filters_now(&self, user_id: &OwnedUserId) -> Result<(), UsersError> {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let rows = self.page_all(&FILTERS, user_id, all).await?;
+        let rows = self.store().page_all(&FILTERS, user_id, all).await?;
         for chunk in rows.chunks(BATCH) {
             let mut commit = Commit::new(user_id);
             for (number, row) in chunk {

@@ -233,7 +233,7 @@ impl Users {
         until: StreamPosition,
     ) -> Result<Vec<ReceiptEntry>, UsersError> {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let rows = self.page_all(&RECEIPTS, &room_id.to_owned(), all).await?;
+        let rows = self.store().page_all(&RECEIPTS, &room_id.to_owned(), all).await?;
         let seen = rows.into_iter().filter(|(key, row)| {
             since < row.position && row.position <= until && is_visible(key, viewer)
         });

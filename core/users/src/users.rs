@@ -1,8 +1,8 @@
 //! [`Users`]: what all modules of this crate share.
 
-use std::{collections::HashMap, fmt, future::Future, ops::Bound, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, future::Future, sync::Arc, time::Duration};
 
-use hearth_storage::{Direction, KeyPart, Keyspace, OwnerLocks, Record, Store, StoreError, Topic};
+use hearth_storage::{OwnerLocks, Store, Topic};
 use hearth_types::{Clock, ServerIdentity};
 use parking_lot::{Mutex, RwLock};
 use ruma::{OwnedUserId, UserId};
@@ -30,10 +30,6 @@ use crate::{
 
 /// How often timers are moved.
 const TICK: Duration = Duration::from_secs(1);
-/// Rows that are read inline, on the async threads.
-const INLINE_ROWS: usize = 100;
-/// Rows of one partition that one question may read.
-const MAX_ROWS: usize = 100_000;
 
 /// Everything about this server's users. Cheap to clone.
 #[derive(Clone)]
@@ -241,30 +237,6 @@ impl Users {
             work(users, user_id.clone()).await
         })
         .await
-    }
-
-    /// All rows of a range: the first ones inline, more as one blocking job.
-    pub(crate) async fn page_all<P, C, V>(
-        &self,
-        keyspace: &'static Keyspace<P, C, V>,
-        partition: &P,
-        range: (Bound<C>, Bound<C>),
-    ) -> Result<Vec<(C, V)>, StoreError>
-    where
-        P: KeyPart + Clone + Send + 'static,
-        C: KeyPart + Clone + Send + Sync + 'static,
-        V: Record + Send + 'static,
-    {
-        let store = self.store();
-        let first =
-            store.page(keyspace, partition, range.clone(), Direction::Forward, INLINE_ROWS).await?;
-        if first.len() < INLINE_ROWS {
-            return Ok(first);
-        }
-        let partition = partition.clone();
-        store
-            .bulk(move |view| view.page(keyspace, &partition, range, Direction::Forward, MAX_ROWS))
-            .await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use hearth_storage::{Commit, Direction};
+use hearth_storage::{Commit, Direction, Positioned};
 use hearth_types::{StreamPosition, limits::MAX_ID_BYTES};
 use ruma::{
     OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, OwnedUserId, encryption::OneTimeKey,
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::desk::{UserKeys, Waiting};
 use crate::{
     E2ee, E2eeError, KeyCounts,
-    one_time_keys::full_id,
+    one_time_keys::{full_id, public_part},
     schema::{CLAIMED_KEYS, FALLBACK_KEYS, KeyRow, ONE_TIME_KEYS},
 };
 
@@ -116,7 +116,8 @@ impl E2ee {
             work.given.push(given(to, device_id, algorithm, &row)?);
             work.commit.delete(&ONE_TIME_KEYS, user_id, &place);
             let claimed = (device_id.clone(), full_id(algorithm, &row));
-            work.commit.put(&CLAIMED_KEYS, user_id, &claimed, &position);
+            let record = public_part(&row.json);
+            work.commit.put(&CLAIMED_KEYS, user_id, &claimed, &Positioned { position, record });
         }
         Ok(claims.collect())
     }

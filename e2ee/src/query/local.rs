@@ -7,7 +7,7 @@ use ruma::{OwnedDeviceId, UserId, encryption::KeyUsage};
 use super::{Budget, DeviceListForServer, KeysWanted, ServerKeys, TOO_MUCH, UserKeys};
 use crate::{
     E2ee, E2eeError,
-    schema::{DEHYDRATED, DEVICE_LISTS},
+    schema::{DEHYDRATED, DEVICE_VERSIONS},
     signed::{shown, shown_device},
 };
 
@@ -51,7 +51,7 @@ impl E2ee {
         }
         // Before the list itself: what comes between them is told again, as an update, and nothing is
         // left out.
-        let changed = self.store().get(&DEVICE_LISTS, &user_id.to_owned(), &()).await?;
+        let changed = self.store().get(&DEVICE_VERSIONS, &user_id.to_owned(), &()).await?;
         let mut names = self.device_names(user_id).await?;
         let mut devices = Vec::new();
         for (device_id, json) in self.all_device_keys(user_id).await? {

@@ -37,11 +37,11 @@ async fn rows_of(bench: &Bench, olm: &Olm) -> usize {
     let (user_id, device_id) = (&olm.user_id, &olm.device_id);
     let e2ee = &bench.e2ee;
     let keys = usize::from(e2ee.device_keys(user_id, device_id).await.unwrap().is_some());
-    keys + e2ee.page_all_under(&ONE_TIME_KEYS, user_id, device_id).await.unwrap().len()
-        + e2ee.page_all_under(&CLAIMED_KEYS, user_id, device_id).await.unwrap().len()
-        + e2ee.page_all_under(&FALLBACK_KEYS, user_id, device_id).await.unwrap().len()
-        + e2ee.page_all_under(&TO_DEVICE, user_id, device_id).await.unwrap().len()
-        + e2ee.page_all_under(&SENT_TRANSACTIONS, user_id, device_id).await.unwrap().len()
+    keys + e2ee.store().page_all_under(&ONE_TIME_KEYS, user_id, device_id).await.unwrap().len()
+        + e2ee.store().page_all_under(&CLAIMED_KEYS, user_id, device_id).await.unwrap().len()
+        + e2ee.store().page_all_under(&FALLBACK_KEYS, user_id, device_id).await.unwrap().len()
+        + e2ee.store().page_all_under(&TO_DEVICE, user_id, device_id).await.unwrap().len()
+        + e2ee.store().page_all_under(&SENT_TRANSACTIONS, user_id, device_id).await.unwrap().len()
 }
 
 async fn sweeps(bench: &Bench, user_id: &UserId) -> usize {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hearth_storage::{Direction, KeyPart, Keyspace, Store, StoreError};
+use hearth_storage::{Direction, KeyPart, Keyspace, Record, Store, StoreError};
 use hearth_types::StreamPosition;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
@@ -141,9 +141,9 @@ impl E2ee {
 }
 
 /// Counts rows between these, and no more than `max`: the first ones at once, many in a job of their own.
-async fn count<P, C>(
+async fn count<P, C, V>(
     store: &Store,
-    keyspace: &'static Keyspace<P, C, bytes::Bytes>,
+    keyspace: &'static Keyspace<P, C, V>,
     partition: &P,
     first: C,
     last: C,
@@ -152,6 +152,7 @@ async fn count<P, C>(
 where
     P: KeyPart + Clone + Send + 'static,
     C: KeyPart + Clone + Send + 'static,
+    V: Record + Send + 'static,
 {
     use std::ops::Bound::{Excluded, Included};
     let range = (Included(first), Included(last.clone()));
@@ -184,7 +185,7 @@ mod tests {
     use ruma::owned_server_name;
 
     use super::*;
-    use crate::testing::Bench;
+    use crate::{schema::OutgoingRow, testing::Bench};
 
     #[test]
     fn a_full_queue_takes_nothing_until_it_is_counted_again() {
@@ -215,7 +216,8 @@ mod tests {
         let mut commit = Commit::new(&server);
         for _ in 0..350 {
             let position = commit.next_position();
-            commit.put(&OUTGOING, &server, &position, &bytes::Bytes::from_static(b"{}"));
+            let row = OutgoingRow { queued_ms: 0, content: "{}".to_owned() };
+            commit.put(&OUTGOING, &server, &position, &row);
         }
         bench.store.commit(commit).await.unwrap();
         assert_eq!(counted(1_000).await, 350);

@@ -5,16 +5,19 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use hearth_storage::{Commit, CommitError, KeyPart, Keyspace, LogEntry, Record, Topic};
 use ruma::{
-    OwnedDeviceId, OwnedServerName, OwnedUserId, TransactionId, UserId,
-    events::AnyToDeviceEventContent, serde::Raw, to_device::DeviceIdOrAllDevices,
+    OwnedDeviceId, OwnedServerName, OwnedTransactionId, OwnedUserId, ServerName, UserId,
+    events::AnyToDeviceEventContent,
+    serde::{Base64, Raw, base64::UrlSafe},
+    to_device::DeviceIdOrAllDevices,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
 use super::lengths::Queue;
 use crate::{
     E2ee, E2eeError, LogKind,
-    schema::{OUTGOING, TO_DEVICE},
+    schema::{OUTGOING, OutgoingRow, TO_DEVICE},
     user_topic,
 };
 
@@ -32,6 +35,8 @@ const MAX_COMMIT_BYTES: usize = 3 << 20;
 /// Bytes of a row's key, and what is around a content, at most.
 const AROUND: usize = 16 << 10;
 
+/// What a request to send is known by: device, event type and transaction ID.
+pub(super) type RequestKey = (OwnedDeviceId, String, OwnedTransactionId);
 /// Contents by user and device.
 pub(super) type Contents =
     BTreeMap<OwnedUserId, BTreeMap<DeviceIdOrAllDevices, Raw<AnyToDeviceEventContent>>>;
@@ -51,7 +56,7 @@ struct DirectToDevice<'a> {
     sender: &'a UserId,
     #[serde(rename = "type")]
     event_type: &'a str,
-    message_id: &'a TransactionId,
+    message_id: &'a str,
     messages: &'a BTreeMap<OwnedUserId, BTreeMap<String, &'a RawValue>>,
 }
 
@@ -101,9 +106,11 @@ impl<'a, P: KeyPart> Letters<'a, P> {
         Ok(())
     }
 
-    /// Messages for users of another server, in as many rows as it takes; dropped if its queue is full.
+    /// Messages for users of another server that a request (`key`) has, in as many rows as it takes;
+    /// dropped if its queue is full.
     pub(super) async fn add_remote(
         &mut self,
+        key: &RequestKey,
         server: &OwnedServerName,
         contents: Contents,
     ) -> Result<(), E2eeError> {
@@ -113,18 +120,19 @@ impl<'a, P: KeyPart> Letters<'a, P> {
                 let content = content.json();
                 let size = content.get().len() + user_id.as_str().len() + MAX_NAME_BYTES;
                 if bytes > 0 && bytes + size > MAX_OUTGOING_BYTES {
-                    self.add_row(server, &std::mem::take(&mut row)).await?;
+                    self.add_row(key, server, &std::mem::take(&mut row)).await?;
                     bytes = 0;
                 }
                 bytes += size;
                 row.entry(user_id.clone()).or_default().insert(device_id.to_string(), content);
             }
         }
-        if row.is_empty() { Ok(()) } else { self.add_row(server, &row).await }
+        if row.is_empty() { Ok(()) } else { self.add_row(key, server, &row).await }
     }
 
     async fn add_row(
         &mut self,
+        key: &RequestKey,
         server: &OwnedServerName,
         messages: &BTreeMap<OwnedUserId, BTreeMap<String, &RawValue>>,
     ) -> Result<(), E2eeError> {
@@ -134,17 +142,23 @@ impl<'a, P: KeyPart> Letters<'a, P> {
         };
         self.places.push(place);
         let (sender, event_type) = (self.sender, self.event_type);
-        let message_id = TransactionId::new();
+        let message_id = message_id(sender, key, server, messages)?;
         let content = DirectToDevice { sender, event_type, message_id: &message_id, messages };
-        let content = to_bytes(&content)?;
-        if let Some(commit) = self.room_for(content.len()) {
+        let content = serde_json::to_string(&content).map_err(not_json)?;
+        let row = OutgoingRow { queued_ms: self.e2ee.now_ms(), content };
+        if let Some(commit) = self.room_for(row.content.len()) {
             let position = commit.next_position();
-            commit.effect_put(&OUTGOING, server, &position, &content);
+            commit.effect_put(&OUTGOING, server, &position, &row);
             let topic = Topic::new(server.as_str());
             let kind = LogKind::Outgoing as u8;
             commit.log(position, LogEntry { kind, topic, payload: Bytes::new() });
         }
         Ok(())
+    }
+
+    /// The last commit.
+    pub(super) fn last(&mut self) -> Option<&mut Commit> {
+        self.commits.last_mut()
     }
 
     /// The commit that has room for a row of about this size.
@@ -196,9 +210,27 @@ impl<'a, P: KeyPart> Letters<'a, P> {
     }
 }
 
+/// The ID of a message for another server. A request that is repeated has the same ones again: what the
+/// server got of it before a crash cut it short comes once.
+fn message_id(
+    sender: &UserId,
+    key: &RequestKey,
+    server: &ServerName,
+    messages: &impl Serialize,
+) -> Result<String, E2eeError> {
+    let digest = Sha256::digest(to_bytes(&(sender, key, server, messages))?);
+    // The specification allows 32 characters.
+    let some = digest.iter().copied().take(24).collect();
+    Ok(Base64::<UrlSafe>::new(some).encode())
+}
+
 fn to_bytes(value: &impl Serialize) -> Result<Bytes, E2eeError> {
-    let json = serde_json::to_vec(value).map_err(|error| E2eeError::Internal(error.to_string()))?;
-    Ok(json.into())
+    Ok(serde_json::to_vec(value).map_err(not_json)?.into())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn not_json(error: serde_json::Error) -> E2eeError {
+    E2eeError::Internal(error.to_string())
 }
 
 /// Can this be part of a key?

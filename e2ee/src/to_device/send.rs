@@ -47,7 +47,7 @@ impl E2ee {
         let mut letters = Letters::new(self, sender.clone(), &sender, &key.1);
         self.address(&mut letters, here).await?;
         for (server, contents) in elsewhere {
-            letters.add_remote(&server, contents).await?;
+            letters.add_remote(&key, &server, contents).await?;
         }
         let now = Timestamp(self.now_ms());
         letters.post(&SENT_TRANSACTIONS, &sender, &key, &now).await
@@ -143,7 +143,9 @@ impl E2ee {
             Err(error) => return Err(error),
         }
         let now = Timestamp(self.now_ms());
-        letters.post(&RECEIVED_MESSAGES, origin, &key, &now).await
+        self.note_received(&mut letters, origin, &key, now.0);
+        letters.post(&RECEIVED_MESSAGES, origin, &key, &now).await?;
+        self.count_received(origin).await
     }
 }
 

@@ -8,15 +8,13 @@ use tokio::time::sleep;
 use crate::{
     E2ee, E2eeError,
     e2ee::Inner,
-    schema::{RECEIVED_MESSAGES, SENT_TRANSACTIONS, Timestamp},
+    schema::{SENT_TRANSACTIONS, Timestamp},
 };
 
 /// How often is looked for what is old.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// A client repeats a request within this time, in milliseconds: a day.
 const KEEP_SENT_MS: u64 = 24 * 60 * 60 * 1_000;
-/// A server repeats a transaction within this time, in milliseconds: thirty days.
-const KEEP_RECEIVED_MS: u64 = 30 * KEEP_SENT_MS;
 /// Rows that are gathered at a time.
 const SWEPT_AT_ONCE: usize = 10_000;
 /// Rows that one commit deletes.
@@ -38,7 +36,7 @@ impl E2ee {
     pub(super) async fn forget_repetitions(&self) -> Result<(), E2eeError> {
         let now_ms = self.now_ms();
         self.sweep_keyspace(&SENT_TRANSACTIONS, now_ms.saturating_sub(KEEP_SENT_MS)).await?;
-        self.sweep_keyspace(&RECEIVED_MESSAGES, now_ms.saturating_sub(KEEP_RECEIVED_MS)).await
+        self.forget_old_received(now_ms).await
     }
 
     /// Deletes the rows that are older than this.

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     LogKind,
-    schema::{OUTGOING, RECEIVED_MESSAGES, SENT_TRANSACTIONS},
+    schema::{
+        OUTGOING, RECEIVED_FROM, RECEIVED_MESSAGES, RECEIVED_ORDER, SENT_TRANSACTIONS, TO_DEVICE,
+    },
     testing::Bench,
 };
 
@@ -289,6 +291,55 @@ async fn repetitions_are_known_for_some_time() {
     assert_eq!(known().await, (0, 0));
     bench.e2ee.receive_to_device(&there, message).await.unwrap();
     assert_eq!(waiting(&bench, &alice, &device).await.len(), 3);
+}
+
+#[tokio::test]
+async fn of_one_server_a_bounded_number_of_messages_is_remembered() {
+    let bench = Bench::new().await;
+    let (alice, _) = bench.user_with_device("alice").await;
+    let there = owned_server_name!("there.test");
+    let to_alice = json!({ alice.as_str(): { "*": { "n": 1 } } });
+    let messages =
+        |from: &str, count| (0..count).map(|n| received(from, &n.to_string(), &to_alice)).collect();
+    bench.e2ee.receive_to_device(&there, messages("@bob:there.test", 950)).await.unwrap();
+    let other = owned_server_name!("other.test");
+    bench.e2ee.receive_to_device(&other, messages("@eve:other.test", 10)).await.unwrap();
+    let remembered = rows(&bench, &RECEIVED_MESSAGES);
+    assert!((310..=411).contains(&remembered), "{remembered}");
+    assert_eq!(rows(&bench, &RECEIVED_ORDER), remembered);
+    // What came last is known again, what came first is not.
+    let repeated = async |n: usize| {
+        let before = rows(&bench, &TO_DEVICE);
+        let message = received("@bob:there.test", &n.to_string(), &to_alice);
+        bench.e2ee.receive_to_device(&there, vec![message]).await.unwrap();
+        rows(&bench, &TO_DEVICE) == before
+    };
+    assert!(repeated(949).await && repeated(660).await && !repeated(0).await);
+    bench.advance(DAY * 31);
+    bench.e2ee.forget_repetitions().await.unwrap();
+    assert_eq!(rows(&bench, &RECEIVED_MESSAGES), 0);
+    assert_eq!((rows(&bench, &RECEIVED_ORDER), rows(&bench, &RECEIVED_FROM)), (0, 0));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_server_for_too_long_is_forgotten() {
+    let bench = Bench::new().await;
+    let (alice, _) = bench.user_with_device("alice").await;
+    let there = owned_server_name!("there.test");
+    let to_bob = |n: u64| json!({ "@bob:there.test": { "*": { "n": n } } });
+    for n in 0..150 {
+        send(&bench, &alice, &n.to_string(), to_bob(n)).await;
+    }
+    bench.advance(DAY * 30);
+    send(&bench, &alice, "young", to_bob(150)).await;
+    assert_eq!(
+        bench.e2ee.outgoing(&there, 100).await.unwrap().len(),
+        100,
+        "they may be sent still"
+    );
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(bench.e2ee.outgoing(&there, 100).await.unwrap().len(), 1);
+    assert_eq!(rows(&bench, &OUTGOING), 1);
 }
 
 #[tokio::test]

@@ -1,3 +1,4 @@
+use hearth_storage::Positioned;
 use hearth_users::{NewSession, UsersError};
 use ruma::{DeviceId, OneTimeKeyAlgorithm::SignedCurve25519, serde::Raw};
 use serde_json::{Map, Value, json};
@@ -301,6 +302,36 @@ async fn a_repeated_upload_does_not_bring_back_claimed_keys() {
 }
 
 #[tokio::test]
+async fn another_key_under_the_id_of_a_claimed_one_is_new() {
+    let bench = Bench::new().await;
+    let alice = olm(&bench, "alice").await;
+    upload(&bench, &alice, alice.first_upload(["A"])).await.unwrap();
+    let claim = async || {
+        let wanted = [(alice.device_id.clone(), SignedCurve25519)].into();
+        let claims = [(alice.user_id.clone(), wanted)].into();
+        let mut keys = bench.e2ee.claim_local_keys(claims).await.unwrap();
+        let keys = keys.remove(&alice.user_id).and_then(|mut keys| keys.remove(&alice.device_id));
+        let (id, key) = keys.and_then(|keys| keys.into_iter().next()).unwrap();
+        let key = key.deserialize_as::<Value>().unwrap()["key"].as_str().unwrap().to_owned();
+        (id.to_string(), key)
+    };
+    let first = claim().await;
+    assert_eq!(first.0, "signed_curve25519:A");
+    let other = base64_encode([9; 32]);
+    let object = Map::from_iter([("key".to_owned(), json!(other))]);
+    let id = "signed_curve25519:A".try_into().unwrap();
+    let again = KeyUpload {
+        one_time_keys: [(id, raw(&alice.sign(object)))].into(),
+        ..KeyUpload::default()
+    };
+    let counts = upload(&bench, &alice, again.clone()).await.unwrap();
+    assert_eq!(counts.one_time_keys, [(SignedCurve25519, 1)].into());
+    assert_eq!(claim().await, ("signed_curve25519:A".to_owned(), other));
+    let counts = upload(&bench, &alice, again).await.unwrap();
+    assert_eq!(counts.one_time_keys, [(SignedCurve25519, 0)].into(), "it was claimed, too");
+}
+
+#[tokio::test]
 async fn claimed_ids_are_forgotten_in_time() {
     let bench = Bench::new().await;
     let alice = olm(&bench, "alice").await;
@@ -311,13 +342,14 @@ async fn claimed_ids_are_forgotten_in_time() {
         for number in 0..100 {
             let id = format!("signed_curve25519:{}", 9_000 - chunk * 100 - number);
             let place = (alice.device_id.clone(), id);
-            commit.put(&CLAIMED_KEYS, &alice.user_id, &place, &position);
+            let row = Positioned { position, record: bytes::Bytes::new() };
+            commit.put(&CLAIMED_KEYS, &alice.user_id, &place, &row);
         }
         bench.store.commit(commit).await.unwrap();
     }
     let keys = KeyUpload { one_time_keys: alice.one_time_keys(["A"]), ..KeyUpload::default() };
     upload(&bench, &alice, keys).await.unwrap();
-    let rows = bench.e2ee.page_all_under(&CLAIMED_KEYS, &alice.user_id, &alice.device_id);
+    let rows = bench.e2ee.store().page_all_under(&CLAIMED_KEYS, &alice.user_id, &alice.device_id);
     let rows = rows.await.unwrap();
     assert_eq!(rows.len(), 500);
     let oldest = |id: &str| rows.iter().any(|((_, known), _)| known.ends_with(id));

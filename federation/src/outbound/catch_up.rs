@@ -13,7 +13,7 @@ use super::{
     is_lasting,
     lanes::{Absence, Item},
     lists::ListChange,
-    router::{LOG_PAGE, item_of},
+    router::{LOG_PAGE, arrival_of, item_of},
 };
 
 /// Log entries that are read again for one destination. Who missed more was long away.
@@ -142,6 +142,11 @@ impl Inner {
             && self.was_for(server, &item).await?
         {
             missed.items.push(item.clone());
+            missed.lists.extend(self.list_of_newcomer_by(&item).await?);
+        }
+        if let Some(item) = arrival_of(record)
+            && self.rooms.has_joined_server(&item.room_id, server).await?
+        {
             missed.lists.extend(self.list_of_newcomer_by(&item).await?);
         }
         if let Some(receipt) = self.receipt_of(record)

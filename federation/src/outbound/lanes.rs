@@ -362,6 +362,28 @@ impl Lanes {
         lane.edus.gather(now)
     }
 
+    /// Adds a change whose place is before what was routed; it is found in the log again where it cannot
+    /// wait. Whether somebody must come back for it, as with the other EDUs.
+    pub(super) fn push_earlier_list(
+        &mut self,
+        server: &ServerName,
+        change: ListChange,
+        now: Instant,
+    ) -> bool {
+        self.changed = true;
+        let Some(lane) = self.lane(server) else { return false };
+        // Who was long away is told to fetch the lists that changed since.
+        if lane.absence.is_some() {
+            return false;
+        }
+        let before = change.position.previous();
+        if lane.behind.is_some() || !lane.edus.add_list_change(change) {
+            lane.behind = Some(lane.behind.map_or(before, |behind| behind.min(before)));
+            return false;
+        }
+        lane.edus.gather(now)
+    }
+
     /// Adds changes that were read for a destination that is behind. There is a place for all: what is
     /// read at a time is less than what may wait.
     pub(super) fn add_list_changes(&mut self, server: &ServerName, changes: Vec<ListChange>) {

@@ -138,25 +138,28 @@ impl Inner {
     /// What a log entry tells other servers, and which, if it tells any.
     async fn delivery(&self, record: &LogRecord) -> Result<Option<Delivery>, RoomError> {
         let found = match (item_of(record), self.receipt_of(record)) {
-            (Some(item), _) => self.event_delivery(item).await,
+            (Some(item), _) => self.event_delivery(item).await.map(Some),
             (None, Some(receipt)) => {
                 let servers = self.receipt_servers(&receipt).await;
-                servers.map(|servers| Delivery { what: News::Receipt(receipt), servers })
+                servers.map(|servers| Some(Delivery { what: News::Receipt(receipt), servers }))
             }
             (None, None) => match (self.list_change_of(record), message_server_of(record)) {
                 (Some(change), _) => {
                     let servers = self.list_servers(&change.user_id).await;
-                    servers.map(|servers| Delivery { what: News::List(change), servers })
+                    servers.map(|servers| Some(Delivery { what: News::List(change), servers }))
                 }
                 (None, Some(server)) => {
                     let servers = Arc::new(BTreeSet::from([server]));
-                    Ok(Delivery { what: News::Messages, servers })
+                    Ok(Some(Delivery { what: News::Messages, servers }))
                 }
-                (None, None) => return Ok(None),
+                (None, None) => match arrival_of(record) {
+                    Some(item) => self.arrival_delivery(&item).await,
+                    None => return Ok(None),
+                },
             },
         };
         match found {
-            Ok(delivery) => Ok((!delivery.servers.is_empty()).then_some(delivery)),
+            Ok(delivery) => Ok(delivery.filter(|delivery| !delivery.servers.is_empty())),
             Err(error) if is_lasting(&error) => {
                 let LogRecord { position, entry } = record;
                 tracing::error!(%error, %position, topic = entry.topic.as_str(), "is not sent");
@@ -182,6 +185,16 @@ impl Inner {
         Ok((!servers.is_empty()).then(|| Delivery { what, servers: Arc::new(servers) }))
     }
 
+    /// Somebody of this server came to a room by way of another one, which tells of that: its servers that
+    /// shared none with them so far are told of their devices.
+    async fn arrival_delivery(&self, item: &Item) -> Result<Option<Delivery>, RoomError> {
+        let Some(change) = self.list_of_newcomer_by(item).await? else { return Ok(None) };
+        let servers = self.admitted(self.rooms.remote_servers(&item.room_id).await?);
+        let before = self.servers_sharing_other_rooms(&change.user_id, &item.room_id).await?;
+        let servers = Arc::new(servers.difference(&before).cloned().collect());
+        Ok(Some(Delivery { what: News::List(change), servers }))
+    }
+
     /// The list of the user of this server who comes to a room by this event, if it is one's coming.
     pub(super) async fn list_of_newcomer_by(
         &self,
@@ -189,7 +202,7 @@ impl Inner {
     ) -> Result<Option<ListChange>, RoomError> {
         let event = self.rooms.event(&item.room_id, item.ordinal).await?;
         let came = MemberChange::of(&event)
-            .filter(|change| change.membership == MembershipState::Join)
+            .filter(|change| change.membership == MembershipState::Join && may_be_sent(&event))
             .filter(|change| self.identity.is_local(&change.user_id));
         match came {
             Some(change) => self.list_of_newcomer(item.position, &change.user_id).await,
@@ -294,8 +307,18 @@ impl Inner {
 
 /// The event that a log entry announces, if this server passes it on.
 pub(super) fn item_of(record: &LogRecord) -> Option<Item> {
+    event_of(record, Forwarding::Here)
+}
+
+/// The event that a log entry announces, if a user of this server comes to a room by it and another
+/// server passes it on.
+pub(super) fn arrival_of(record: &LogRecord) -> Option<Item> {
+    event_of(record, Forwarding::Arrival)
+}
+
+fn event_of(record: &LogRecord, forwarding: Forwarding) -> Option<Item> {
     let LogRecord { position, entry } = record;
-    if entry.kind != LOG_ROOM_EVENT || log_forwarding(&entry.payload) != Forwarding::Here {
+    if entry.kind != LOG_ROOM_EVENT || log_forwarding(&entry.payload) != forwarding {
         return None;
     }
     let room_id = room_of(entry)?;

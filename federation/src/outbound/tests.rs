@@ -512,7 +512,11 @@ async fn who_is_turned_away_hears_of_it() {
 
 /// The contents of the EDUs of a type that the other server got.
 fn edus(world: &World, kind: &str) -> Vec<Value> {
-    let arrived = world.network().arrived_at(there());
+    edus_at(world, there(), kind)
+}
+
+fn edus_at(world: &World, server: &ServerName, kind: &str) -> Vec<Value> {
+    let arrived = world.network().arrived_at(server);
     let edus = arrived.iter().flat_map(|one| one.body["edus"].as_array().into_iter().flatten());
     edus.filter(|edu| edu["edu_type"] == kind).map(|edu| edu["content"].clone()).collect()
 }

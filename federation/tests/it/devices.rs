@@ -1,16 +1,18 @@
 //! Devices of other servers' users: whose lists are kept, followed, fetched again and forgotten.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use axum::{Json, Router, routing::put};
 use hearth_testkit::ClientKey;
 use http::{Method, StatusCode};
-use ruma::{OwnedUserId, RoomVersionId, UserId};
+use parking_lot::Mutex;
+use ruma::{OwnedUserId, RoomVersionId, ServerName, UserId};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::{
     inbound::{Place, Room, Scene},
-    support::{PATIENCE, World},
+    support::{PATIENCE, World, via_path},
 };
 
 const LIST: &str = "/_matrix/federation/v1/user/devices/";
@@ -170,7 +172,7 @@ async fn servers_tell_each_other_of_devices_and_cross_signing_keys() {
         assert_eq!(answer["self_signing_keys"][id], self_signing_key);
         assert!(answer.get("failures").is_none(), "{answer}");
         let room_id = bob.create_public_room().await;
-        let path = crate::support::via_path("join", room_id.as_str(), &["b.test"]);
+        let path = via_path("join", room_id.as_str(), &["b.test"]);
         let (status, answer) = ann.json(Method::POST, &path, Some(json!({}))).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         // Members who were left out of the join's answer come behind it.
@@ -180,4 +182,43 @@ async fn servers_tell_each_other_of_devices_and_cross_signing_keys() {
     query(&ann, &bob.user_id).await;
     assert_eq!(asked, 1);
     assert_eq!(world.count_requests("a.test", &format!("{LIST}{id}")), 1);
+}
+
+/// Takes the transactions that come to a server from now on, in its place: their EDUs.
+fn intercept(world: &World, name: &str) -> Arc<Mutex<Vec<Value>>> {
+    let edus = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&edus);
+    let take = move |Json(transaction): Json<Value>| async move {
+        taken.lock().extend(transaction["edus"].as_array().cloned().unwrap_or_default());
+        Json(json!({ "pdus": {} }))
+    };
+    let router = Router::new().route("/_matrix/federation/v1/send/{txn}", put(take));
+    world.network().put_before(&ServerName::parse(name).unwrap(), router);
+    edus
+}
+
+#[tokio::test]
+async fn all_servers_of_a_room_are_told_of_the_devices_of_who_joins_by_way_of_one() {
+    let world = World::start(&["a.test", "b.test", "c.test"]).await;
+    let (ann, cat) = (world.user("a.test", "ann").await, world.user("c.test", "cat").await);
+    let bob = world.user("b.test", "bob").await;
+    let room_id = ann.create_public_room().await;
+    cat.post_ok(&via_path("join", room_id.as_str(), &["a.test"]), json!({})).await;
+    let keys = ClientKey::new().device_keys(&bob.user_id, &bob.device_id);
+    bob.post_ok("/_matrix/client/v3/keys/upload", json!({ "device_keys": keys })).await;
+    let (at_a, at_c) = (intercept(&world, "a.test"), intercept(&world, "c.test"));
+    bob.post_ok(&via_path("join", room_id.as_str(), &["a.test"]), json!({})).await;
+    for edus in [at_a, at_c] {
+        let is_told = |edu: &Value| {
+            edu["edu_type"] == "m.device_list_update"
+                && edu["content"]["user_id"] == bob.user_id.as_str()
+                && edu["content"]["device_id"] == bob.device_id.as_str()
+        };
+        let waiting = async {
+            while !edus.lock().iter().any(is_told) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{:?}", edus.lock()));
+    }
 }

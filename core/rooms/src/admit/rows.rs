@@ -181,7 +181,7 @@ impl LastRows {
         let entry = LogEntry {
             kind: schema::LOG_ROOM_EVENT,
             topic: Topic::new(room_id.as_str()),
-            payload: schema::log_payload(ordinal, Forwarding::Elsewhere),
+            payload: schema::log_payload(ordinal, Forwarding::Arrival),
         };
         commit.log(position, entry);
         commit.touch(Topic::new(room_id.as_str()));

@@ -6,8 +6,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use hearth_types::Pdu;
-use ruma::{EventId, OwnedEventId, OwnedServerName};
+use hearth_types::{Pdu, ServerIdentity};
+use ruma::{
+    EventId, OwnedEventId, OwnedServerName, UserId,
+    events::{TimelineEventType, room::member::MembershipState},
+};
 
 use super::{
     Batch, Context, Facts, Room, StepError,
@@ -77,9 +80,12 @@ impl How {
         }
     }
 
-    /// Who passes the events on?
-    fn forwarding(&self) -> Forwarding {
+    /// Who passes an event on?
+    fn forwarding(&self, identity: &ServerIdentity, pdu: &Pdu) -> Forwarding {
         match self {
+            Self::Live(Forwarding::Elsewhere) if brings_local_user(identity, pdu) => {
+                Forwarding::Arrival
+            }
             Self::Live(forwarding) => *forwarding,
             Self::Own(_) => Forwarding::Here,
             Self::Outliers | Self::WithState(..) | Self::History(_) | Self::Judged => {
@@ -87,6 +93,18 @@ impl How {
             }
         }
     }
+}
+
+/// Does a user of this server join by this event?
+fn brings_local_user(identity: &ServerIdentity, pdu: &Pdu) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        membership: MembershipState,
+    }
+    let user_id = pdu.state_key().and_then(|state_key| UserId::parse(state_key).ok());
+    *pdu.kind() == TimelineEventType::RoomMember
+        && user_id.is_some_and(|user_id| identity.is_local(&user_id))
+        && matches!(pdu.content_as(), Ok(Content { membership: MembershipState::Join }))
 }
 
 impl Receive {
@@ -325,7 +343,7 @@ impl Room {
         let mut event = Arc::unwrap_or_clone(event);
         event.index = Some(TimelineIndex::Live(position));
         self.local.places.insert(event.ordinal, (batch.number, position));
-        let announced = Some((position, how.forwarding()));
+        let announced = Some((position, how.forwarding(view.rooms.identity(), &event.pdu)));
         let event = self.add_stored(batch, event, announced, change.new_key);
         self.head.depth = tips.iter().map(|tip| tip.depth).max().unwrap_or(self.head.depth);
         self.head.extremities = tips.iter().map(|tip| tip.ordinal).collect();

@@ -1,7 +1,10 @@
 //! Messages to devices, and changes of devices.
 
 use hearth_e2ee::{LogKind, ToDeviceMessage};
-use hearth_rooms::MemberProfile;
+use hearth_rooms::{
+    MemberProfile,
+    schema::{Forwarding, LOG_ROOM_EVENT, log_payload},
+};
 use hearth_storage::{Keyspace, LogEntry, Topic};
 use hearth_types::StreamPosition;
 
@@ -120,7 +123,12 @@ async fn a_message_that_is_refused_does_not_hold_up_the_others() {
 }
 
 /// Logs that a device, or the cross-signing keys, of a user changed. Returns the list's version.
-async fn change(world: &World, user_id: &OwnedUserId, device: Option<&str>, before: u64) -> u64 {
+pub(super) async fn change(
+    world: &World,
+    user_id: &OwnedUserId,
+    device: Option<&str>,
+    before: u64,
+) -> u64 {
     let mut commit = Commit::new(user_id);
     let position = commit.next_position();
     let payload = json!({ "device_id": device, "before": { "at": before } });
@@ -171,6 +179,44 @@ async fn servers_are_told_of_the_devices_of_who_comes_to_their_room() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((&told[0]["user_id"], &told[0]["stream_id"]), (&json!(bob), &json!(version)));
     assert!(told[0].get("prev_id").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_are_told_of_the_devices_of_who_came_by_way_of_another_one() {
+    let world = World::new().await;
+    let version = change(&world, &alice(), Some("PHONE"), 1).await;
+    after_s(5).await;
+    let before = edus(&world, "m.device_list_update").len();
+    // As if her join, the room's second event, had come back from another server; once while the others
+    // can be reached, once while they cannot.
+    let arrive = async |world: &World| {
+        let mut commit = Commit::new(&world.room_id);
+        let position = commit.next_position();
+        let entry = LogEntry {
+            kind: LOG_ROOM_EVENT,
+            topic: Topic::new(world.room_id.as_str()),
+            payload: log_payload(1, Forwarding::Arrival),
+        };
+        commit.log(position, entry);
+        world.store.commit(commit).await.unwrap();
+        after_s(5).await;
+    };
+    let told = |world: &World| {
+        let told = edus(world, "m.device_list_update").split_off(before);
+        assert!(told.iter().all(|one| one["stream_id"] == version), "{told:?}");
+        assert!(told.iter().all(|one| one.get("prev_id").is_none()), "{told:?}");
+        told.len()
+    };
+    arrive(&world).await;
+    assert_eq!(told(&world), 1);
+    world.network().set(there(), Some(Mode::Down));
+    world.say_all(0..1).await;
+    after_s(5).await;
+    arrive(&world).await;
+    let world = world.crashed().await;
+    world.network().set(there(), None);
+    after_s(600).await;
+    assert_eq!(told(&world), 2);
 }
 
 #[tokio::test(start_paused = true)]

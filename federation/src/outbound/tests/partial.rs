@@ -82,6 +82,26 @@ async fn who_turns_out_to_be_in_the_room_gets_what_was_made_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_turns_out_to_be_in_the_room_is_told_of_the_devices_of_who_came() {
+    let world = partial_world("shared").await;
+    let version = devices::change(&world, &alice(), Some("PHONE"), 1).await;
+    let late = server_name!("late.test");
+    after_s(5).await;
+    share(&world.store, &world.room_id, late).await;
+    world.network().set(late, Some(Mode::Down));
+    let servers = std::collections::BTreeSet::from([late.to_owned()]);
+    // Her own join is the room's second event.
+    world.outbound.tell_latecomers(&world.room_id, 1, &servers).await.unwrap();
+    let world = world.crashed().await;
+    world.network().set(late, None);
+    after_s(100).await;
+    let told = edus_at(&world, late, "m.device_list_update");
+    let told: Vec<_> = told.iter().filter(|one| one.get("prev_id").is_none()).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["user_id"], &told[0]["stream_id"]), (&json!(alice()), &json!(version)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_than_may_wait_reaches_a_latecomer_too() {
     let world = partial_world("shared").await;
     let join = newest(&world).await;
