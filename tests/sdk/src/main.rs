@@ -4,6 +4,7 @@
 //! that the servers must be is open for registration, with passwords and without rate limits. `RUST_LOG` shows what the
 //! SDK does.
 
+mod attachment;
 mod backup;
 mod conversation;
 mod cross_signing;
@@ -38,6 +39,7 @@ enum Scenario {
     Backup,
     Talk,
     LateKey,
+    Attachment,
 }
 
 /// Where Alice and Bob have their accounts.
@@ -63,6 +65,7 @@ async fn main() -> Result<()> {
         Scenario::Backup => backup::scenario(&servers).await,
         Scenario::Talk => conversation::both_ways(&servers).await,
         Scenario::LateKey => conversation::late_key(&servers).await,
+        Scenario::Attachment => attachment::scenario(&servers).await,
     }
     .context("the scenario failed")
 }

@@ -3,10 +3,12 @@
 use anyhow::{Context as _, Result, ensure};
 use matrix_sdk::{
     Room, RoomMemberships, RoomState,
+    attachment::AttachmentConfig,
     deserialized_responses::{TimelineEvent, TimelineEventKind},
     ruma::{
-        EventId, OwnedEventId, OwnedRoomId, RoomId, api::client::room::get_room_event,
-        events::room::message::RoomMessageEventContent,
+        EventId, OwnedEventId, OwnedRoomId, RoomId,
+        api::client::room::get_room_event,
+        events::room::message::{FileMessageEventContent, MessageType, RoomMessageEventContent},
     },
 };
 
@@ -77,6 +79,35 @@ impl Device {
         Ok(())
     }
 
+    /// Sends a file, encrypted.
+    pub(crate) async fn send_file(
+        &self,
+        room_id: &RoomId,
+        name: &str,
+        bytes: Vec<u8>,
+    ) -> Result<OwnedEventId> {
+        let (room, kind) = (self.room(room_id)?, "text/plain".parse()?);
+        let sending = room.send_attachment(name, &kind, bytes, AttachmentConfig::new());
+        Ok(sending.await.context("the upload")?.event_id)
+    }
+
+    /// Waits until this device has decrypted an event that tells of a file.
+    pub(crate) async fn sees_file(
+        &self,
+        room_id: &RoomId,
+        event_id: &EventId,
+    ) -> Result<FileMessageEventContent> {
+        self.until("the file", async || {
+            let events = self.events(room_id).await?;
+            let seen = events.iter().find(|event| event.event_id().as_deref() == Some(event_id));
+            Ok(seen.and_then(decrypted).and_then(|content| match content.msgtype {
+                MessageType::File(file) => Some(file),
+                _ => None,
+            }))
+        })
+        .await
+    }
+
     /// Pages back to the start of the room.
     pub(crate) async fn loads_history(&self, room_id: &RoomId) -> Result<()> {
         self.until("the room", async || Ok(self.client.get_room(room_id))).await?;
@@ -100,7 +131,11 @@ impl Device {
 }
 
 fn decrypted_text(event: &TimelineEvent) -> Option<String> {
+    decrypted(event).map(|content| content.body().to_owned())
+}
+
+/// The message, if the event was encrypted and is not any more.
+fn decrypted(event: &TimelineEvent) -> Option<RoomMessageEventContent> {
     let TimelineEventKind::Decrypted(decrypted) = &event.kind else { return None };
-    let content = decrypted.event.get_field::<RoomMessageEventContent>("content").ok()??;
-    Some(content.body().to_owned())
+    decrypted.event.get_field("content").ok()?
 }
