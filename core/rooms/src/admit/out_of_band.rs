@@ -65,16 +65,23 @@ impl Rooms {
             // If something before it is missing, it comes again with the room's other events.
             return self.receive(&room_id, vec![event]).await.map(drop);
         }
+        let event_id = event.pdu().id().to_owned();
+        let refused = |reason: &str| Err(RoomError::Forbidden(reason.to_owned()));
         match self.judge(&room_id, event).await? {
-            Verdict::Rejected(reason) => Err(RoomError::Forbidden(reason)),
-            Verdict::SoftFailed => {
-                Err(RoomError::Forbidden("the room does not allow it any more".to_owned()))
+            Verdict::Rejected(reason) => refused(&reason),
+            Verdict::SoftFailed => refused("the room does not allow it any more"),
+            // It may have been pushed first.
+            Verdict::Known => {
+                let known = self.event_by_id(&room_id, &event_id).await?;
+                match known.map(|known| known.header.standing) {
+                    Some(Standing::Rejected | Standing::SoftFailed) => {
+                        refused("the room did not allow it")
+                    }
+                    _ => Ok(()),
+                }
             }
             // What comes before it comes with it.
-            Verdict::Accepted
-            | Verdict::Known
-            | Verdict::MissingPrev(_)
-            | Verdict::MissingAuth(_) => Ok(()),
+            Verdict::Accepted | Verdict::MissingPrev(_) | Verdict::MissingAuth(_) => Ok(()),
         }
     }
 

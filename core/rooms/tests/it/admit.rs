@@ -376,5 +376,12 @@ async fn an_invitation_into_a_room_that_is_here_is_judged_and_not_kept() {
             let refused = admit(event).await;
             assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{why}: {refused:?}");
         }
+        // Nor is one that came before and was not taken.
+        for event in [follows, allowed] {
+            server.rooms.receive(&far.id, vec![event.clone()]).await.unwrap();
+            shape.event = event;
+            let refused = server.rooms.admit_out_of_band(shape.clone()).await;
+            assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{refused:?}");
+        }
     }
 }

@@ -241,11 +241,10 @@ async fn an_invitation_into_a_room_that_is_here_comes_with_the_rooms_events() {
     // Its maker may not have the answer: then there is no such event.
     let id = room.event_id(&event);
     assert!(scene.seen(&room, &id).await.is_none());
-    let invites =
-        async || invitee.sync(None, "").await["rooms"]["invite"][room.id.as_str()].clone();
-    assert_eq!(invites().await, Value::Null);
+    let shown = async || invitee.sync(None, "").await["rooms"]["invite"][room.id.as_str()].clone();
+    assert_eq!(shown().await, Value::Null);
     assert_eq!(scene.peer.send(scene.name(), vec![signed]).await, json!({ id.as_str(): {} }));
-    assert!(invites().await.is_object());
+    assert!(shown().await.is_object());
 }
 
 #[tokio::test]
