@@ -56,7 +56,7 @@ pub trait RemoteKeys: Send + Sync + 'static {
 /// be asked again each time.
 pub(crate) fn patience(deadline: Instant) -> Duration {
     let left = deadline.saturating_duration_since(Instant::now());
-    left - left / 10
+    left.saturating_sub(left / 10)
 }
 
 impl E2ee {
