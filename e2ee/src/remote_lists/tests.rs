@@ -189,6 +189,22 @@ async fn of_a_list_that_is_too_large_the_rest_is_not_kept() {
 }
 
 #[tokio::test]
+async fn servers_that_count_nothing_have_their_lists_fetched_each_time() {
+    let scene = Scene::new().await;
+    scene.tell(5, &["A"]);
+    scene.fetch().await.unwrap();
+    for device_id in ["B", "C"] {
+        let start = scene.published();
+        scene.receive(scene.update("placeholder", 1, &[])).await;
+        assert_eq!(scene.kept().await, None, "there is a device that nobody here knows");
+        assert_eq!(scene.changes(start).await, 1);
+        scene.tell(5, &["A", device_id]);
+        scene.fetch().await.unwrap();
+        assert_eq!(scene.kept().await, Some(ids(&["A", device_id])));
+    }
+}
+
+#[tokio::test]
 async fn updates_that_come_in_another_order_are_not_lost() {
     let scene = Scene::new().await;
     scene.tell(5, &["A"]);

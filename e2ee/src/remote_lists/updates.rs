@@ -43,14 +43,18 @@ impl RemoteListRow {
         if self.stale {
             return Fit::Gap;
         }
+        // One without any predecessor may follow something that was lost: servers forget what they could
+        // not deliver for long. Some count nothing at all, and say so with every update; their stream IDs
+        // mean nothing either.
+        if update.prev_id.is_empty() {
+            return Fit::Gap;
+        }
         if self.has(stream_id) {
             return Fit::Known;
         }
-        // One that comes behind a newer one, or without any predecessor, may follow something that was
-        // lost: servers forget what they could not deliver for long.
+        // So may one that comes behind a newer one.
         let is_newest = self.updates.iter().all(|known| *known < stream_id);
-        let follows = !update.prev_id.is_empty()
-            && update.prev_id.iter().all(|previous| self.has(u64::from(*previous)));
+        let follows = update.prev_id.iter().all(|previous| self.has(u64::from(*previous)));
         if is_newest && follows { Fit::Follows } else { Fit::Gap }
     }
 
