@@ -80,6 +80,8 @@ fn encryption() -> Endpoints<ClientApi> {
 
 /// What belongs to a user: profile, data, filters, tags, push rules, presence, typing, receipts.
 fn personal() -> Endpoints<ClientApi> {
+    // The specification does not limit it, but other servers may have to be told each time.
+    let to_device = Policy::default().class(Class::General).json_body(to_device::MAX_BYTES);
     Endpoints::new()
         .ruma(profile::get)
         .ruma(profile::get_field)
@@ -108,7 +110,7 @@ fn personal() -> Endpoints<ClientApi> {
         .ruma(typing::set)
         .ruma(receipt::create)
         .ruma(receipt::set_markers)
-        .ruma_with(Policy::default().json_body(to_device::MAX_BYTES), to_device::send)
+        .ruma_with(to_device, to_device::send)
         .ruma(user_directory::search)
 }
 

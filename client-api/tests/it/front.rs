@@ -144,3 +144,23 @@ async fn guessing_passwords_is_slowed_down() {
     assert_eq!(outcomes[11], 429, "{outcomes:?}");
     assert!(outcomes.iter().all(|status| [403, 429].contains(status)), "{outcomes:?}");
 }
+
+#[tokio::test]
+async fn messages_to_devices_are_slowed_down() {
+    let few = ClassLimits { user: Rate::new(0.01, 5), address: Rate::new(100.0, 100) };
+    let server = TestServer::builder()
+        .config(|c| {
+            c.http.rate_limits.enabled = true;
+            c.http.rate_limits.general = few;
+        })
+        .start()
+        .await;
+    let alice = server.register("alice").await;
+    let mut outcomes = Vec::new();
+    for n in 0..12 {
+        let path = format!("{V3}/sendToDevice/m.test/{n}");
+        let messages = json!({ "messages": { "@bob:there.test": { "*": { "n": n } } } });
+        outcomes.push(alice.put(&path, messages).await.0.as_u16());
+    }
+    assert_eq!((outcomes[0], outcomes[11]), (200, 429), "{outcomes:?}");
+}

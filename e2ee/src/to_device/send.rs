@@ -18,8 +18,9 @@ use crate::{
 
 /// Messages that one request may become, each device of a `*` counted.
 const MAX_MESSAGES: usize = 10_000;
-/// Users of this server that one message of another server is for.
-const MAX_RECIPIENTS: usize = 100;
+/// Users of this server that one message of another server is for. Servers put all that one request is
+/// for into one message; clients name 250 devices at a time.
+const MAX_RECIPIENTS: usize = MAX_MESSAGES;
 
 impl E2ee {
     /// Sends a message to devices anywhere: durable when this returns, once for each transaction ID.

@@ -271,6 +271,28 @@ async fn messages_of_another_server_count_once_for_who_is_here() {
 }
 
 #[tokio::test]
+async fn one_message_of_another_server_is_for_as_many_users_as_a_request_has() {
+    let bench = Bench::new().await;
+    let mut devices = Vec::new();
+    for n in 0..250 {
+        devices.push(bench.user_with_device(&format!("user{n}")).await);
+    }
+    // Room keys, in bytes.
+    let text = "x".repeat(2_500);
+    let contents = devices.iter().map(|(user_id, device_id)| {
+        (user_id.to_string(), json!({ device_id.as_str(): { "n": 1, "text": text } }))
+    });
+    let messages = Value::Object(contents.collect());
+    let there = owned_server_name!("there.test");
+    let message = vec![received("@bob:there.test", "one", &messages)];
+    bench.e2ee.receive_to_device(&there, message.clone()).await.unwrap();
+    bench.e2ee.receive_to_device(&there, message).await.unwrap();
+    for (user_id, device_id) in &devices {
+        assert_eq!(numbers(&waiting(&bench, user_id, device_id).await), [1], "{user_id}");
+    }
+}
+
+#[tokio::test]
 async fn repetitions_are_known_for_some_time() {
     let bench = Bench::new().await;
     let (alice, device) = bench.user_with_device("alice").await;

@@ -24,7 +24,8 @@ pub(crate) use self::kept::{KEPT_EDU_COUNTS, KEPT_EDUS, hand_over_kept};
 use super::send::store_failed;
 use crate::Federation;
 
-/// The largest EDU in bytes. Those to devices carry a message for each device of many users.
+/// The largest EDU in bytes, but for messages to devices: servers put those for all users of one request
+/// into one EDU, which is as large as its transaction may be.
 const MAX_EDU_BYTES: usize = 512 * 1024;
 /// Receipts of one transaction that are looked at. Each costs a few look-ups.
 const MAX_RECEIPTS: usize = 1_000;
@@ -104,11 +105,12 @@ struct Taking<'a> {
 
 impl Taking<'_> {
     async fn take(&mut self, edu: &Raw<Edu>) -> Result<(), DropReason> {
-        if edu.json().get().len() > MAX_EDU_BYTES {
+        let edu_type = type_of(edu)?;
+        if edu.json().get().len() > MAX_EDU_BYTES && edu_type != "m.direct_to_device" {
             return Err(DropReason::Bad("it is too large"));
         }
-        if let Some(presence) = presence_of(edu) {
-            return self.presence(presence?).await;
+        if edu_type == "m.presence" {
+            return self.presence(presence_of(edu)?).await;
         }
         match edu.deserialize()? {
             Edu::Typing(content) => self.typing(&content).await,
@@ -294,14 +296,19 @@ struct PresenceUpdate {
     currently_active: bool,
 }
 
-/// The updates of an EDU that holds presence; they are read one by one, because what one user's server
-/// says of them must not lose what it says of others.
-fn presence_of(edu: &Raw<Edu>) -> Option<serde_json::Result<Vec<Box<RawValue>>>> {
+/// An EDU's type.
+fn type_of(edu: &Raw<Edu>) -> serde_json::Result<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Outline<'a> {
         #[serde(borrow)]
         edu_type: Cow<'a, str>,
     }
+    serde_json::from_str(edu.json().get()).map(|outline: Outline<'_>| outline.edu_type)
+}
+
+/// The updates of an EDU that holds presence; they are read one by one, because what one user's server
+/// says of them must not lose what it says of others.
+fn presence_of(edu: &Raw<Edu>) -> serde_json::Result<Vec<Box<RawValue>>> {
     #[derive(Deserialize)]
     struct Presence {
         content: Content,
@@ -310,11 +317,7 @@ fn presence_of(edu: &Raw<Edu>) -> Option<serde_json::Result<Vec<Box<RawValue>>>>
     struct Content {
         push: Vec<Box<RawValue>>,
     }
-
-    let json = edu.json().get();
-    let outline: Outline<'_> = serde_json::from_str(json).ok()?;
-    (outline.edu_type == "m.presence")
-        .then(|| serde_json::from_str(json).map(|edu: Presence| edu.content.push))
+    serde_json::from_str(edu.json().get()).map(|edu: Presence| edu.content.push)
 }
 
 #[cfg(test)]

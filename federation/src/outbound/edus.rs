@@ -90,6 +90,11 @@ impl EduQueue {
             && self.lists.is_empty()
     }
 
+    /// Does anything wait that stands in the log?
+    pub(super) fn has_logged(&self) -> bool {
+        !self.receipts.is_empty() || !self.lists.is_empty()
+    }
+
     pub(super) fn is_due(&self, now: Instant) -> bool {
         !self.is_empty() && self.due.is_none_or(|due| due <= now)
     }

@@ -477,8 +477,12 @@ impl Lanes {
             lane.messages_taken = !batch.messages.chosen.is_empty();
             return Some(Task::Send(batch));
         }
-        // EDUs go along with events, or when they have waited for long enough.
-        let edus_go = !lane.queue.is_empty() || lane.messages || lane.edus.is_due(now);
+        // EDUs go along with events, or when they have waited for long enough. What is read again finds a
+        // place because nothing of its kind waits.
+        let edus_go = !lane.queue.is_empty()
+            || lane.messages
+            || lane.edus.is_due(now)
+            || (lane.behind.is_some() && lane.edus.has_logged());
         if !edus_go {
             let Some(behind) = lane.behind else {
                 lane.busy = false;

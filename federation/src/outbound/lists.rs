@@ -75,13 +75,15 @@ impl ListQueue {
         self.by_user.is_empty()
     }
 
-    /// Whether there was a place for it.
+    /// Whether there was a place for it. One that was taken before comes before those that came since:
+    /// each names the one before it.
     pub(super) fn add(&mut self, change: ListChange) -> bool {
         if self.by_user.len() >= MAX_USERS && !self.by_user.contains_key(&change.user_id) {
             return false;
         }
         let changes = self.by_user.entry(change.user_id.clone()).or_default();
-        changes.push(change);
+        let place = changes.partition_point(|known| known.position <= change.position);
+        changes.insert(place, change);
         if changes.len() > MAX_CHANGES {
             let first = changes.iter().map(|change| change.position).min();
             let newest = changes.iter().max_by_key(|change| change.stream_id).cloned();
@@ -325,6 +327,19 @@ mod tests {
         assert_eq!(newest, Some(StreamPosition::new(20)));
         assert_eq!(taken[0].change, Change::List);
         assert!(queue.is_empty() && queue.first().is_none());
+    }
+
+    #[test]
+    fn what_was_taken_and_comes_back_is_told_before_what_came_since() {
+        let mut queue = ListQueue::default();
+        assert!(queue.add(change(0, 10)));
+        let taken = queue.take(false);
+        assert!(queue.add(change(0, 20)));
+        for change in taken {
+            assert!(queue.add(change));
+        }
+        let positions = queue.take(false).into_iter().map(|change| change.position.get());
+        assert_eq!(positions.collect::<Vec<_>>(), [10, 20]);
     }
 
     #[test]

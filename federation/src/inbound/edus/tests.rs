@@ -103,6 +103,31 @@ async fn messages_to_devices_come_once_to_those_who_are_here() {
 }
 
 #[tokio::test]
+async fn messages_to_devices_may_be_as_large_as_their_transaction() {
+    let world = World::new().await;
+    let federation = &world.server.federation;
+    let alice = user_id!("@alice:here.test");
+    let session = federation.users().create_session(alice, NewSession::default()).await.unwrap();
+    let mut large = message("@bob:there.test", "one", "@alice:here.test");
+    large["content"]["messages"]["@alice:here.test"] = json!({ "*": { "secret": 1 } });
+    for n in 0..250 {
+        let content = json!({ "*": { "ciphertext": "x".repeat(3_000) } });
+        large["content"]["messages"][format!("@user{n}:here.test")] = content;
+    }
+    let mut typing = json!({ "edu_type": "m.typing", "content": {
+        "user_id": bob(), "room_id": world.room_id, "typing": true,
+    } });
+    typing["content"]["more"] = json!("x".repeat(MAX_EDU_BYTES));
+    world.take(vec![large, typing]).await;
+    let until = federation.store().notifier().published();
+    let e2ee = federation.e2ee();
+    let page = e2ee.to_device(alice, &session.device_id, StreamPosition::ZERO, until).await;
+    assert_eq!(page.unwrap().events.len(), 1);
+    let typing = federation.users().typing(&world.room_id);
+    assert!(typing.user_ids.is_empty(), "nothing else is as large");
+}
+
+#[tokio::test]
 async fn messages_that_former_versions_kept_are_handed_over_once() {
     let world = World::new().await;
     let federation = &world.server.federation;
