@@ -144,7 +144,8 @@ impl<'a, P: KeyPart> Letters<'a, P> {
         let (sender, event_type) = (self.sender, self.event_type);
         let message_id = message_id(sender, key, server, messages)?;
         let content = DirectToDevice { sender, event_type, message_id: &message_id, messages };
-        let content = serde_json::to_string(&content).map_err(not_json)?;
+        let content = serde_json::to_string(&content)
+            .map_err(|error| E2eeError::Internal(error.to_string()))?;
         let row = OutgoingRow { queued_ms: self.e2ee.now_ms(), content };
         if let Some(commit) = self.room_for(row.content.len()) {
             let position = commit.next_position();
@@ -225,12 +226,8 @@ fn message_id(
 }
 
 fn to_bytes(value: &impl Serialize) -> Result<Bytes, E2eeError> {
-    Ok(serde_json::to_vec(value).map_err(not_json)?.into())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn not_json(error: serde_json::Error) -> E2eeError {
-    E2eeError::Internal(error.to_string())
+    let json = serde_json::to_vec(value).map_err(|error| E2eeError::Internal(error.to_string()))?;
+    Ok(json.into())
 }
 
 /// Can this be part of a key?

@@ -39,23 +39,22 @@ impl Default for ReceivedCounts {
     }
 }
 
-impl E2ee {
-    /// Adds to the commit of a message at which place it came.
-    pub(super) fn note_received(
-        &self,
-        letters: &mut Letters<'_, OwnedServerName>,
-        origin: &OwnedServerName,
-        (sender, message_id): &(OwnedUserId, String),
-        received_ms: u64,
-    ) {
-        let Some(commit) = letters.last() else { return };
-        let (sender, message_id) = (sender.clone(), message_id.clone());
-        let position = commit.next_position();
-        let row = ReceivedRow { sender, message_id, received_ms };
-        commit.put(&RECEIVED_ORDER, origin, &position, &row);
-        commit.effect_put(&RECEIVED_FROM, &(), origin, &position);
-    }
+/// Adds to the commit of a message at which place it came.
+pub(super) fn note_received(
+    letters: &mut Letters<'_, OwnedServerName>,
+    origin: &OwnedServerName,
+    (sender, message_id): &(OwnedUserId, String),
+    received_ms: u64,
+) {
+    let Some(commit) = letters.last() else { return };
+    let (sender, message_id) = (sender.clone(), message_id.clone());
+    let position = commit.next_position();
+    let row = ReceivedRow { sender, message_id, received_ms };
+    commit.put(&RECEIVED_ORDER, origin, &position, &row);
+    commit.effect_put(&RECEIVED_FROM, &(), origin, &position);
+}
 
+impl E2ee {
     /// A message has come: forgets the oldest ones of its server if they have become too many.
     pub(super) async fn count_received(&self, origin: &OwnedServerName) -> Result<(), E2eeError> {
         let counts = &self.inner.received.0;

@@ -10,6 +10,7 @@ use ruma::{
 use super::{
     ToDeviceMessage,
     letters::{Contents, Letters, MAX_CONTENT_BYTES, is_name},
+    received::note_received,
 };
 use crate::{
     E2ee, E2eeError,
@@ -144,7 +145,7 @@ impl E2ee {
             Err(error) => return Err(error),
         }
         let now = Timestamp(self.now_ms());
-        self.note_received(&mut letters, origin, &key, now.0);
+        note_received(&mut letters, origin, &key, now.0);
         letters.post(&RECEIVED_MESSAGES, origin, &key, &now).await?;
         self.count_received(origin).await
     }
