@@ -87,11 +87,12 @@ async fn say_anew(alice: &mut Correspondent, room_id: &RoomId, text: &str) {
 async fn reads_all(bob: &mut Correspondent, texts: &[String]) {
     let mut sessions = Vec::new();
     for text in texts {
-        sessions.push(bob.reads(text).await.event["content"]["session_id"].clone());
+        sessions.push(bob.reads(text).await.event.pointer("/content/session_id").cloned());
     }
     for _ in 0..2 {
         let came: Vec<_> = bob.letters.iter().map(|letter| letter.said.clone()).collect();
-        let came: Vec<_> = came.iter().flatten().map(|said| said.1["session_id"].clone()).collect();
+        let came: Vec<_> =
+            came.iter().flatten().map(|said| said.1.get("session_id").cloned()).collect();
         assert_eq!(came, sessions, "{:?}", bob.letters);
         assert_eq!(came.len(), bob.letters.len(), "{:?}", bob.letters);
         bob.sync().await;

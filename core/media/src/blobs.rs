@@ -179,7 +179,7 @@ impl Staged {
 
     async fn write_part(&mut self) -> Result<(), MediaError> {
         self.part_bytes = 0;
-        let part = PutPayload::from_iter(self.part.drain(..));
+        let part: PutPayload = self.part.drain(..).collect();
         Ok(self.writer.put_part(part).await?)
     }
 }

@@ -65,8 +65,15 @@ impl Correspondent {
     pub async fn with_one_time_keys(user: TestUser, one_time_keys: usize) -> Self {
         let mut device = Device::new(&user.user_id, &user.device_id, one_time_keys);
         device.publish(&*user).await.expect("the keys are uploaded");
-        let (read, letters, changed, left) = <_>::default();
-        let mut new = Self { user, device, read, letters, changed, left, since: None };
+        let mut new = Self {
+            user,
+            device,
+            read: Vec::new(),
+            letters: Vec::new(),
+            changed: Vec::new(),
+            left: Vec::new(),
+            since: None,
+        };
         new.sync().await;
         new
     }
