@@ -19,8 +19,15 @@ impl E2ee {
     /// [`E2eeError::TooLarge`] if the answer would be too large: nobody may be left out, for they would
     /// seem to have no devices.
     pub async fn keys_for_server(&self, wanted: KeysWanted) -> Result<ServerKeys, E2eeError> {
+        self.keys_within(wanted, &Budget::new()).await
+    }
+
+    pub(super) async fn keys_within(
+        &self,
+        wanted: KeysWanted,
+        budget: &Budget,
+    ) -> Result<ServerKeys, E2eeError> {
         let mut answer = ServerKeys::default();
-        let budget = Budget::new();
         for (user_id, devices) in wanted {
             tokio::task::consume_budget().await;
             if !self.is_here(&user_id).await? {

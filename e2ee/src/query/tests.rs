@@ -221,3 +221,17 @@ async fn what_an_answer_has_no_room_for_is_left_out_and_told_of() {
     let found = bench.e2ee.keys_of_server(&server, wanted, &budget, deadline).await.unwrap();
     assert_eq!((found.keys.len(), elsewhere.questions.lock().len()), (0, 0));
 }
+
+#[tokio::test]
+async fn another_server_is_told_of_all_whom_it_asks_for_or_of_none() {
+    let bench = Bench::new().await;
+    let (alice, bob) = (user(&bench, "alice").await, user(&bench, "bob").await);
+    for user_id in [&alice, &bob] {
+        device(&bench, user_id, &Signer::new()).await;
+    }
+    let budget = || Budget(AtomicUsize::new(700));
+    let one = bench.e2ee.keys_within(all(&[&alice]), &budget()).await.unwrap();
+    assert_eq!(one.device_keys.len(), 1);
+    let both = bench.e2ee.keys_within(all(&[&alice, &bob]), &budget()).await;
+    assert!(matches!(both, Err(E2eeError::TooLarge(_))), "{both:?}");
+}
