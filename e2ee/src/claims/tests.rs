@@ -254,14 +254,17 @@ async fn many_devices_are_claimed_some_at_a_time() {
 async fn keys_larger_than_keys_are_are_not_handed_on() {
     let bench = Bench::new().await;
     let bob = Olm::new(&owned_user_id!("@bob:up.test"), <&ruma::DeviceId>::from("BOB"));
-    let mut object = serde_json::Map::from_iter([("key".to_owned(), "A".into())]);
-    object.insert("more".to_owned(), "x".repeat(MAX_KEY_BYTES).into());
-    let large = crate::testing::raw(&bob.sign(object));
-    let keys = BTreeMap::from([("signed_curve25519:A".try_into().unwrap(), large)]);
-    let of_bob = BTreeMap::from([(bob.device_id.clone(), keys)]);
-    elsewhere(&bench, [(bob.user_id.clone(), of_bob)].into());
-    let claimed = bench.e2ee.claim_keys(claim_of(&bob), Duration::from_secs(10)).await.unwrap();
-    assert!(claimed.one_time_keys.is_empty());
+    for (more, handed_on) in [(10, 1), (MAX_KEY_BYTES, 0)] {
+        let key = vodozemac::base64_encode([7; 32]);
+        let mut object = serde_json::Map::from_iter([("key".to_owned(), key.into())]);
+        object.insert("more".to_owned(), "x".repeat(more).into());
+        let key = crate::testing::raw(&bob.sign(object));
+        let keys = BTreeMap::from([("signed_curve25519:A".try_into().unwrap(), key)]);
+        let of_bob = BTreeMap::from([(bob.device_id.clone(), keys)]);
+        elsewhere(&bench, [(bob.user_id.clone(), of_bob)].into());
+        let claimed = bench.e2ee.claim_keys(claim_of(&bob), Duration::from_secs(10)).await.unwrap();
+        assert_eq!(claimed.one_time_keys.len(), handed_on);
+    }
 }
 
 mod interleavings {
