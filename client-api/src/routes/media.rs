@@ -194,9 +194,10 @@ async fn drop_rest(headers: &HeaderMap, mut body: BodyDataStream) {
 
 /// The content as it is served, under this name.
 fn served(content: Content, file_name: Option<String>) -> Result<RawResponse, ApiError> {
-    let disposition = match content.inline {
-        true => ContentDispositionType::Inline,
-        false => ContentDispositionType::Attachment,
+    let disposition = if content.inline {
+        ContentDispositionType::Inline
+    } else {
+        ContentDispositionType::Attachment
     };
     let disposition = ContentDisposition::new(disposition).with_filename(file_name);
     let response = Response::builder()

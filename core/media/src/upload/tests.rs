@@ -143,7 +143,7 @@ async fn many_uploads_of_the_same_at_once_are_all_there() {
         let bench = Arc::clone(&bench);
         async move {
             let user_id = UserId::parse(format!("@u{}:hearth.test", number % 4)).unwrap();
-            bench.upload(&user_id, &[7; 200_000]).await.unwrap()
+            bench.upload(&user_id, &vec![7; 200_000]).await.unwrap()
         }
     });
     let uris: Vec<_> = futures_util::stream::iter(uploads).buffer_unordered(16).collect().await;
