@@ -62,12 +62,12 @@ pub async fn both_are_read_and_the_servers_hold_ciphertext(hers: &Client, his: &
     bob.reads("the third secret").await;
     assert_eq!(bob.texts(), ["the first secret", "the second secret", "the third secret"]);
     for event_id in [first, second] {
-        let (here, there) =
-            (alice.held(&room_id, &event_id).await, bob.held(&room_id, &event_id).await);
-        assert_eq!(here["type"], "m.room.encrypted");
-        assert!(here["content"]["ciphertext"].is_string(), "{here}");
-        assert_eq!(here["content"], there["content"]);
-        assert!(!here.to_string().contains("secret") && !there.to_string().contains("secret"));
+        let one = alice.held(&room_id, &event_id).await;
+        let other = bob.held(&room_id, &event_id).await;
+        assert_eq!(one["type"], "m.room.encrypted");
+        assert!(one["content"]["ciphertext"].is_string(), "{one}");
+        assert_eq!(one["content"], other["content"]);
+        assert!(!one.to_string().contains("secret") && !other.to_string().contains("secret"));
     }
     // One room key each way, and no more: it is shared once.
     assert_eq!((alice.letters.len(), bob.letters.len()), (1, 1));
@@ -159,9 +159,9 @@ pub async fn a_lost_device_is_not_written_to(hers: &Client, his: &Client) {
     let messages = json!({ &bob_id: { lost_id.as_str(): content, kept_id.as_str(): content } });
     stage.alice.user.put_ok(path, json!({ "messages": messages })).await;
     let count = stage.bob.letters.len();
-    let last =
+    let said =
         stage.bob.until("the message", |bob| bob.letters.get(count).map(|it| it.said.clone()));
-    assert!(matches!(last.await, Err(Undecryptable::Malformed(_))));
+    assert!(matches!(said.await, Err(Undecryptable::Malformed(_))));
     let again = TestUser::login_on(&stage.his, "bob", &lost_id).await;
     let first = again.sync(None, "").await;
     assert!(first["to_device"]["events"].as_array().is_none_or(Vec::is_empty), "{first}");

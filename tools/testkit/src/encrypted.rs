@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::{Client, TestUser, encode};
 
 /// How long something that must come may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// One-time keys that a device keeps on its server, unless the test says otherwise.
 const ONE_TIME_KEYS: usize = 5;
 
