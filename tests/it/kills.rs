@@ -44,7 +44,7 @@ const ANSWERED_BETWEEN_KILLS: [u64; 3] = [40, 40, 3];
 /// Then after a while of at most this, in milliseconds.
 const KILLED_WITHIN_MS: u64 = 300;
 /// The longest that progress may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Between attempts at a server that does not answer.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -70,7 +70,7 @@ struct World {
 struct Device {
     world: Arc<World>,
     user_id: OwnedUserId,
-    device_id: OwnedDeviceId,
+    id: OwnedDeviceId,
     token: String,
 }
 
@@ -91,7 +91,7 @@ impl World {
     async fn when_up(&self) -> u64 {
         loop {
             let run = self.run();
-            if run % 2 == 0 {
+            if run.is_multiple_of(2) {
                 return run;
             }
             sleep(PAUSE).await;
@@ -147,7 +147,7 @@ impl Device {
         Self {
             world: Arc::clone(world),
             user_id: text("user_id").try_into().unwrap(),
-            device_id: text("device_id").into(),
+            id: text("device_id").into(),
             token: text("access_token").to_owned(),
         }
     }

@@ -104,10 +104,10 @@ async fn names_and_types_come_back_as_they_may_stand_in_headers() {
     let page = upload(&alice, "", "image/png", b" <html><script>").await;
     assert_eq!(header(&get(&alice, &page).await, "content-disposition"), "attachment");
     let long = format!("?filename={}", "x".repeat(2_000));
-    refused_as(try_upload(&alice, &long, "image/png", PNG).await, 400, "M_INVALID_PARAM");
+    refused_as(&try_upload(&alice, &long, "image/png", PNG).await, 400, "M_INVALID_PARAM");
 }
 
-fn refused_as(answer: Response, status: u16, errcode: &str) {
+fn refused_as(answer: &Response, status: u16, errcode: &str) {
     refused((answer.status, answer.json()), status, errcode);
 }
 
@@ -139,9 +139,9 @@ async fn the_limits_are_told_and_kept() {
     }
     // Above the limit of JSON bodies.
     upload(&alice, "", "a/b", &vec![1; 2_000_000]).await;
-    refused_as(try_upload(&alice, "", "a/b", &vec![2; 2_000_001]).await, 413, "M_TOO_LARGE");
-    refused_as(try_upload(&alice, "", "a/b", &vec![2; 9_000_000]).await, 413, "M_TOO_LARGE");
-    refused_as(try_upload(&alice, "", "a/b", &vec![2; 1_500_000]).await, 403, "M_FORBIDDEN");
+    refused_as(&try_upload(&alice, "", "a/b", &vec![2; 2_000_001]).await, 413, "M_TOO_LARGE");
+    refused_as(&try_upload(&alice, "", "a/b", &vec![2; 9_000_000]).await, 413, "M_TOO_LARGE");
+    refused_as(&try_upload(&alice, "", "a/b", &vec![2; 1_500_000]).await, 403, "M_FORBIDDEN");
     upload(&alice, "", "a/b", &vec![3; 1_000_000]).await;
     assert_eq!((kept(&server, "content"), kept(&server, "incoming")), (2, 0));
 }
@@ -156,7 +156,7 @@ async fn users_upload_so_often_and_no_more() {
     let alice = server.register("alice").await;
     upload(&alice, "", "a/b", b"1").await;
     upload(&alice, "", "a/b", b"2").await;
-    refused_as(try_upload(&alice, "", "a/b", b"3").await, 429, "M_LIMIT_EXCEEDED");
+    refused_as(&try_upload(&alice, "", "a/b", b"3").await, 429, "M_LIMIT_EXCEEDED");
 }
 
 #[tokio::test]

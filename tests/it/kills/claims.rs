@@ -40,7 +40,7 @@ struct Owner {
 impl Owner {
     async fn new(device: Device) -> Self {
         let key = ClientKey::new();
-        let device_keys = key.device_keys(&device.user_id, &device.device_id);
+        let device_keys = key.device_keys(&device.user_id, &device.id);
         device
             .until_answered(Method::POST, UPLOAD, Some(&json!({ "device_keys": device_keys })))
             .await;
@@ -50,7 +50,7 @@ impl Owner {
     }
 
     fn address(&self) -> Address {
-        (self.device.user_id.clone(), self.device.device_id.clone())
+        (self.device.user_id.clone(), self.device.id.clone())
     }
 
     /// Uploads more keys, the same ones until it is answered. They are named in their order.

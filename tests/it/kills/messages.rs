@@ -139,8 +139,8 @@ impl Messages {
             }
         }
         let mut addresses = BTreeMap::<_, Vec<_>>::new();
-        for Device { user_id, device_id, .. } in &receivers {
-            addresses.entry(user_id.clone()).or_default().push(device_id.clone());
+        for Device { user_id, id, .. } in &receivers {
+            addresses.entry(user_id.clone()).or_default().push(id.clone());
         }
         let mut senders = Vec::new();
         for number in 0..SENDERS {
@@ -164,7 +164,7 @@ impl Messages {
         let senders = ended(self.senders).await;
         for mut receiver in ended(self.receivers).await {
             while receiver.sync(0, 0.).await {}
-            let address = (receiver.device.user_id.clone(), receiver.device.device_id.clone());
+            let address = (receiver.device.user_id.clone(), receiver.device.id.clone());
             for sender in &senders {
                 let name = sender.device.user_id.as_str();
                 let from = receiver.received.iter().filter(|(sender, _)| sender == name);
