@@ -163,6 +163,7 @@ async fn what_is_too_large_or_goes_away_leaves_nothing() {
     assert!(matches!(refused, Err(MediaError::TooLarge { max_bytes: 3_000 })));
     let refused = bench.upload(user_id, &[0; 3_001]).await;
     assert!(matches!(refused, Err(MediaError::TooLarge { max_bytes: 3_000 })));
+    eventually(|| bench.files("incoming").is_empty()).await;
     let mut left = media.upload(user_id, About::default(), None).await.unwrap();
     left.write(Bytes::from_static(&[1; 2_000])).await.unwrap();
     assert_eq!(bench.files("incoming").len(), 1);
