@@ -158,7 +158,13 @@ impl From<MediaError> for ApiError {
         Self(match error {
             E::NotFound => MatrixError::not_found(text),
             E::TooLarge { .. } => MatrixError::too_large(text),
-            E::QuotaExceeded { .. } => MatrixError::forbidden(text),
+            E::QuotaExceeded { .. } | E::NotYours => MatrixError::forbidden(text),
+            E::CannotOverwrite => {
+                MatrixError::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", text)
+            }
+            E::NotYetUploaded => {
+                MatrixError::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", text)
+            }
             E::InvalidParam(_) => MatrixError::invalid_param(text),
             E::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
             E::Bytes(_) | E::Store(_) | E::Commit(_) | E::Internal(_) => {

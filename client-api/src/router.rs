@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use hearth_http::{Class, Endpoints, Policy};
 
@@ -119,6 +119,8 @@ fn content() -> Endpoints<ClientApi> {
     Endpoints::new()
         .route("/_matrix/media/v3/upload", post(media::upload))
         .route("/_matrix/media/r0/upload", post(media::upload))
+        .route("/_matrix/media/v3/upload/{server_name}/{media_id}", put(media::upload_to))
+        .ruma_with(Class::Upload, media::create)
         .ruma(media::config)
         .ruma(media::old_config)
         .ruma(media::download)

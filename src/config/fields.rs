@@ -424,6 +424,11 @@ const MEDIA: Section = Section {
             "Bytes that one user may have uploaded altogether; further uploads get 403. What several users uploaded \
              counts for each of them. 0: no limit.",
         ),
+        field(
+            "media.unused_uri_lifetime_s",
+            Kind::Integer,
+            "How long a content URI that a client made for a later upload can be used, in seconds.",
+        ),
     ],
 };
 

@@ -8,17 +8,17 @@ use std::time::Duration;
 use axum::{
     Json,
     body::{Body, BodyDataStream},
-    extract::{Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
 };
 use futures_util::StreamExt as _;
 use hearth_http::{ApiState as _, Caller, Class, Lane, MatrixError, RawResponse, Ruma};
 use hearth_media::{About, Content, ContentUri, Upload};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
 use ruma::{
-    OwnedServerName, UInt,
+    MilliSecondsSinceUnixEpoch, OwnedServerName, UInt,
     api::client::{
         authenticated_media::{get_content, get_content_as_filename, get_media_config},
-        media,
+        media::{self, create_mxc_uri},
     },
     http_headers::{ContentDisposition, ContentDispositionType},
 };
@@ -30,6 +30,9 @@ use crate::{ApiError, ClientApi, LocalUser};
 /// How long the rest of a refused upload is read and dropped. Closing at once would make many clients see a broken
 /// connection instead of the refusal.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// The longest that a download waits for its upload, whatever the client says.
+const MAX_WAIT: Duration = Duration::from_mins(1);
 
 /// What browsers may do with content: the policy that the specification recommends.
 const CONTENT_SECURITY_POLICY: HeaderValue = HeaderValue::from_static(
@@ -44,24 +47,61 @@ pub(crate) async fn upload(
     State(app): State<ClientApi>,
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
+    let uri = take(&app, None, request).await?;
+    Ok(Json(json!({ "content_uri": uri.to_mxc() })))
+}
+
+/// `PUT /_matrix/media/v3/upload/{serverName}/{mediaId}`, streamed as well.
+pub(crate) async fn upload_to(
+    State(app): State<ClientApi>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let Path((server_name, media_id)) =
+        path.map_err(|_| MatrixError::invalid_param("The path cannot be decoded"))?;
+    let server_name = OwnedServerName::try_from(server_name)
+        .map_err(|_| MatrixError::invalid_param("This cannot be a server name"))?;
+    take(&app, Some(uri(server_name, media_id)?), request).await?;
+    Ok(Json(json!({})))
+}
+
+/// `POST /_matrix/media/v1/create`
+pub(crate) async fn create(
+    app: ClientApi,
+    request: Ruma<create_mxc_uri::v1::Request, LocalUser>,
+) -> Result<create_mxc_uri::v1::Response, ApiError> {
+    let user_id = request.identity.may_write()?.user_id();
+    let created = app.media().create(user_id).await?;
+    let mut response = create_mxc_uri::v1::Response::new(created.uri.to_mxc());
+    let expires_at = UInt::new_saturating(created.unused_expires_at_ms);
+    response.unused_expires_at = Some(MilliSecondsSinceUnixEpoch(expires_at));
+    Ok(response)
+}
+
+/// Takes the body of a request as content, to a URI that was made for it or to one of its own.
+async fn take(
+    app: &ClientApi,
+    uri: Option<ContentUri>,
+    request: Request,
+) -> Result<ContentUri, ApiError> {
     let (head, body) = request.into_parts();
     let _place = app.http().admit(Lane::Short)?;
-    let caller: Caller<LocalUser> = Caller::of(&app, &head, Class::Upload).await?;
+    let caller: Caller<LocalUser> = Caller::of(app, &head, Class::Upload).await?;
     let user_id = caller.session.may_write()?.user_id();
     let mut body = body.into_data_stream();
-    let begun = app.media().upload(user_id, about(&head), announced_bytes(&head.headers)).await;
-    let received = match begun {
-        Ok(upload) => receive(&app, &mut body, upload).await,
+    let announced = announced_bytes(&head.headers);
+    let received = match app.media().upload(user_id, uri, about(&head), announced).await {
+        Ok(upload) => receive(app, &mut body, upload).await,
         Err(error) => Err(error.into()),
     };
     match received {
-        Ok(upload) => {
-            let uri = upload.finish().await?;
-            Ok(Json(json!({ "content_uri": uri.to_mxc() })))
-        }
+        Ok(upload) => Ok(upload.finish().await?),
         Err(error) => {
-            drop_rest(&head.headers, body).await;
-            Err(error)
+            let error = MatrixError::from(error);
+            if error.status() != StatusCode::REQUEST_TIMEOUT {
+                drop_rest(&head.headers, body).await;
+            }
+            Err(error.into())
         }
     }
 }
@@ -88,8 +128,9 @@ pub(crate) async fn download(
     app: ClientApi,
     request: Ruma<get_content::v1::Request, LocalUser>,
 ) -> Result<RawResponse, ApiError> {
-    let get_content::v1::Request { server_name, media_id, .. } = request.body;
-    let content = app.media().content(&uri(server_name, media_id)?).await?;
+    let get_content::v1::Request { server_name, media_id, timeout_ms, .. } = request.body;
+    let content =
+        app.media().content(&uri(server_name, media_id)?, timeout_ms.min(MAX_WAIT)).await?;
     let name = content.file_name.clone();
     served(content, name)
 }
@@ -99,8 +140,11 @@ pub(crate) async fn download_as(
     app: ClientApi,
     request: Ruma<get_content_as_filename::v1::Request, LocalUser>,
 ) -> Result<RawResponse, ApiError> {
-    let get_content_as_filename::v1::Request { server_name, media_id, filename, .. } = request.body;
-    let content = app.media().content(&uri(server_name, media_id)?).await?;
+    let get_content_as_filename::v1::Request {
+        server_name, media_id, filename, timeout_ms, ..
+    } = request.body;
+    let content =
+        app.media().content(&uri(server_name, media_id)?, timeout_ms.min(MAX_WAIT)).await?;
     served(content, Some(filename))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hearth_http::Rate;
 use hearth_testkit::{Response, TestServer, TestUser, encode};
+use hearth_types::ManualClock;
 use http::{HeaderMap, Method, StatusCode};
 use ruma::MxcUri;
 use serde_json::json;
@@ -253,4 +254,77 @@ async fn large_uploads_come_back_whole() {
     let body: Vec<u8> = (0..5_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let path = upload(&alice, "", "application/octet-stream", &body).await;
     assert!(get(&alice, &path).await.body == body);
+}
+
+/// Makes a URI; returns its server name and media ID, and when it expires.
+async fn create(user: &TestUser) -> (String, u64) {
+    let answer = user.post_ok("/_matrix/media/v1/create", json!({})).await;
+    let (server, id) = <&MxcUri>::from(text(&answer, "content_uri")).parts().unwrap();
+    (format!("{server}/{id}"), answer["unused_expires_at"].as_u64().unwrap())
+}
+
+fn fill_path(item: &str) -> String {
+    format!("{UPLOAD}/{item}")
+}
+
+fn download_path(item: &str, timeout_ms: u64) -> String {
+    format!("/_matrix/client/v1/media/download/{item}?timeout_ms={timeout_ms}")
+}
+
+#[tokio::test]
+async fn a_uri_is_made_first_and_filled_once_by_its_maker() {
+    let mut server = TestServer::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (item, _) = create(&alice).await;
+    refused(alice.get(&download_path(&item, 0)).await, 504, "M_NOT_YET_UPLOADED");
+    refused(bob.put(&fill_path(&item), json!({})).await, 403, "M_FORBIDDEN");
+    refused(server.client().put(&fill_path(&item), json!({})).await, 401, "M_MISSING_TOKEN");
+    server.restart().await;
+    let body = json!({ "a": "b" });
+    assert_eq!(alice.put_ok(&fill_path(&item), body.clone()).await, json!({}));
+    assert_eq!(bob.get_ok(&download_path(&item, 0)).await, body);
+    let again = alice.put(&fill_path(&item), json!({})).await;
+    refused(again, 409, "M_CANNOT_OVERWRITE_MEDIA");
+    refused(bob.put(&fill_path(&item), json!({})).await, 403, "M_FORBIDDEN");
+    assert_eq!(bob.get_ok(&download_path(&item, 0)).await, body);
+    let uploaded = upload(&alice, "", "a/b", b"x").await;
+    let uploaded = uploaded.strip_prefix("/_matrix/client/v1/media/download/").unwrap();
+    refused(alice.put(&fill_path(uploaded), json!({})).await, 409, "M_CANNOT_OVERWRITE_MEDIA");
+    refused(alice.put(&fill_path("localhost/unknown"), json!({})).await, 404, "M_NOT_FOUND");
+    refused(alice.put(&fill_path("other.test/unknown"), json!({})).await, 404, "M_NOT_FOUND");
+    refused(alice.put(&fill_path("localhost/a%2Fb"), json!({})).await, 400, "M_INVALID_PARAM");
+}
+
+#[tokio::test]
+async fn a_download_waits_for_its_upload() {
+    let server = TestServer::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (item, _) = create(&alice).await;
+    let fill = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        alice.put_ok(&fill_path(&item), json!({ "late": true })).await;
+    };
+    let (path, waited) = (download_path(&item, 20_000), std::time::Instant::now());
+    let (got, ()) = tokio::join!(bob.get_ok(&path), fill);
+    assert_eq!(got, json!({ "late": true }));
+    assert!(waited.elapsed() < Duration::from_secs(15), "woken, not timed out");
+}
+
+#[tokio::test]
+async fn a_uri_that_nobody_fills_expires_and_makes_room() {
+    let clock = std::sync::Arc::new(ManualClock::new(1_000_000));
+    let server = TestServer::builder().clock(clock.clone()).start().await;
+    let alice = server.register("alice").await;
+    let (item, expires_ms) = create(&alice).await;
+    assert_eq!(expires_ms, 1_000_000 + 24 * 60 * 60 * 1_000);
+    for _ in 1..64 {
+        create(&alice).await;
+    }
+    let path = "/_matrix/media/v1/create";
+    refused(alice.post(path, json!({})).await, 429, "M_LIMIT_EXCEEDED");
+    clock.advance(Duration::from_hours(24));
+    refused(alice.put(&fill_path(&item), json!({})).await, 404, "M_NOT_FOUND");
+    refused(alice.get(&download_path(&item, 20_000)).await, 404, "M_NOT_FOUND");
+    let (item, _) = create(&alice).await;
+    alice.put_ok(&fill_path(&item), json!({})).await;
 }

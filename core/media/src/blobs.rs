@@ -224,6 +224,6 @@ fn prepare_folder(folder: &FsPath) -> io::Result<()> {
     for shard in 0..=u8::MAX {
         fs::create_dir_all(whole.join(format!("{shard:02x}")))?;
     }
-    let above = folder.parent().into_iter();
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).into_iter();
     above.chain([folder, whole.as_path()]).try_for_each(|made| fs::File::open(made)?.sync_all())
 }

@@ -14,24 +14,33 @@ pub struct MediaConfig {
     pub upload_timeout_s: u64,
     /// Bytes that one user may have uploaded altogether; 0: no limit.
     pub user_quota_bytes: u64,
+    /// How long a URI that was made for a later upload can be used, in seconds.
+    pub unused_uri_lifetime_s: u64,
 }
 
 impl Default for MediaConfig {
     fn default() -> Self {
-        Self { max_upload_bytes: 100 << 20, upload_timeout_s: 600, user_quota_bytes: 20 << 30 }
+        Self {
+            max_upload_bytes: 100 << 20,
+            upload_timeout_s: 600,
+            user_quota_bytes: 20 << 30,
+            unused_uri_lifetime_s: 24 * 60 * 60,
+        }
     }
 }
 
 impl MediaConfig {
     /// Names the first field whose value cannot be used.
     pub fn validate(&self) -> Result<(), String> {
-        if self.max_upload_bytes == 0 {
-            return Err("media.max_upload_bytes: must be at least 1".to_owned());
+        let positive = [
+            ("max_upload_bytes", self.max_upload_bytes),
+            ("upload_timeout_s", self.upload_timeout_s),
+            ("unused_uri_lifetime_s", self.unused_uri_lifetime_s),
+        ];
+        match positive.iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(format!("media.{name}: must be at least 1")),
+            None => Ok(()),
         }
-        if self.upload_timeout_s == 0 {
-            return Err("media.upload_timeout_s: must be at least 1".to_owned());
-        }
-        Ok(())
     }
 
     /// [`Self::upload_timeout_s`] as a duration.

@@ -1,11 +1,15 @@
 //! Reading content.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use tokio::time::timeout;
 
-use crate::{ContentUri, Media, MediaError, schema::ITEMS};
+use crate::{
+    ContentUri, Media, MediaError,
+    schema::{ContentRow, ITEMS, Origin},
+};
 
 /// Bytes in order, at most [`PART_BYTES`](crate::PART_BYTES) at a time.
 pub type ContentStream = BoxStream<'static, Result<Bytes, io::Error>>;
@@ -34,11 +38,49 @@ impl fmt::Debug for Content {
     }
 }
 
+/// Requests that wait for uploads at once. Further ones are answered at once that there is none yet.
+pub(crate) const MAX_WAITING: usize = 256;
+
 impl Media {
-    /// What is behind a URI.
-    pub async fn content(&self, uri: &ContentUri) -> Result<Content, MediaError> {
-        let row = self.store().get(&ITEMS, &uri.key(), &()).await?;
-        let row = row.ok_or(MediaError::NotFound)?.content;
+    /// What is behind a URI. Waits so long for what is not uploaded yet.
+    pub async fn content(&self, uri: &ContentUri, wait: Duration) -> Result<Content, MediaError> {
+        match self.uploaded(uri).await {
+            Err(MediaError::NotYetUploaded) => {}
+            found => return self.served(uri, found?).await,
+        }
+        let Ok(_place) = self.inner().waiting.try_acquire() else {
+            return Err(MediaError::NotYetUploaded);
+        };
+        let arrives = async {
+            let mut arrivals = self.inner().arrivals.subscribe();
+            loop {
+                match self.uploaded(uri).await {
+                    Err(MediaError::NotYetUploaded) => {}
+                    found => return found,
+                }
+                if arrivals.changed().await.is_err() {
+                    return Err(MediaError::NotYetUploaded);
+                }
+            }
+        };
+        let found = timeout(wait, arrives).await.unwrap_or(Err(MediaError::NotYetUploaded))?;
+        self.served(uri, found).await
+    }
+
+    /// What is known of the content of an item.
+    async fn uploaded(&self, uri: &ContentUri) -> Result<ContentRow, MediaError> {
+        let row = self.store().get(&ITEMS, &uri.key(), &()).await?.ok_or(MediaError::NotFound)?;
+        match (row.content, row.origin) {
+            (Some(content), _) => Ok(content),
+            (None, Origin::Created(_, expires_ms)) if self.now_ms() < expires_ms => {
+                Err(MediaError::NotYetUploaded)
+            }
+            (None, _) => Err(MediaError::NotFound),
+        }
+    }
+
+    /// The bytes that a row tells of.
+    async fn served(&self, uri: &ContentUri, row: ContentRow) -> Result<Content, MediaError> {
         let (bytes, body) = self.blobs().read(row.hash).await?.ok_or_else(|| {
             MediaError::Internal(format!("the bytes of {uri} ({}) are lost", row.hash))
         })?;

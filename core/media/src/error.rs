@@ -8,6 +8,15 @@ pub enum MediaError {
     /// There is no such content (`M_NOT_FOUND`).
     #[error("There is no such content")]
     NotFound,
+    /// Its URI was made, but nothing has been uploaded to it (`M_NOT_YET_UPLOADED`).
+    #[error("The content has not been uploaded yet")]
+    NotYetUploaded,
+    /// Something has been uploaded to this URI before (`M_CANNOT_OVERWRITE_MEDIA`).
+    #[error("Something has been uploaded to this URI already")]
+    CannotOverwrite,
+    /// Somebody else made this URI (`M_FORBIDDEN`).
+    #[error("This URI is for another user's upload")]
+    NotYours,
     /// The upload is larger than uploads may be (`M_TOO_LARGE`).
     #[error("An upload may have at most {max_bytes} bytes")]
     TooLarge {

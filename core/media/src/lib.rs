@@ -28,6 +28,7 @@
 mod blobs;
 mod config;
 mod content;
+mod create;
 mod error;
 mod hash;
 mod kinds;
@@ -42,6 +43,7 @@ pub use self::{
     blobs::{Blobs, PART_BYTES},
     config::MediaConfig,
     content::{Content, ContentStream},
+    create::Created,
     error::MediaError,
     media::{Media, MediaParts},
     schema::KEYSPACES,

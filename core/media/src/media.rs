@@ -4,12 +4,13 @@ use std::{fmt, sync::Arc};
 
 use hearth_storage::{Commit, OwnerLocks, Store};
 use hearth_types::{Clock, ServerIdentity};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{
-    Blobs, MediaConfig, MediaError, blobs::Whole, hash::ContentHash, places::Places,
-    schema::REFERENCES, sweep,
+    Blobs, MediaConfig, MediaError, blobs::Whole, content::MAX_WAITING, hash::ContentHash,
+    places::Places, schema::REFERENCES, sweep,
 };
 
 /// What the crate stands on.
@@ -40,6 +41,10 @@ pub(crate) struct Inner {
     pub(crate) users: OwnerLocks,
     /// Whoever adds or removes references to bytes, or the bytes, holds the lock of their hash.
     contents: OwnerLocks,
+    /// Moves whenever somebody has uploaded something: for those who wait for it.
+    pub(crate) arrivals: watch::Sender<()>,
+    /// Places for those who wait.
+    pub(crate) waiting: Semaphore,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -61,6 +66,8 @@ impl Media {
                 places: Places::default(),
                 users: OwnerLocks::new(),
                 contents: OwnerLocks::new(),
+                arrivals: watch::Sender::new(()),
+                waiting: Semaphore::new(MAX_WAITING),
                 stop: CancellationToken::new(),
                 tasks: TaskTracker::new(),
             }),

@@ -17,16 +17,30 @@ pub(crate) const REFERENCES: Keyspace<ContentHash, (OwnedServerName, String), ()
 /// What a user of this server has uploaded altogether. The user's.
 pub(crate) const USAGE: Keyspace<OwnedUserId, (), UsageRow> = Keyspace::new("media_usage");
 
+/// URIs that a user of this server has made and not used yet, by media ID: until when they can be used, in
+/// milliseconds. The user's.
+pub(crate) const PENDING: Keyspace<OwnedUserId, String, PendingRow> =
+    Keyspace::new("media_pending");
+
 /// The names of this crate's keyspaces, for the store's opening.
-pub const KEYSPACES: &[&str] = &[ITEMS.name(), REFERENCES.name(), USAGE.name()];
+pub const KEYSPACES: &[&str] = &[ITEMS.name(), REFERENCES.name(), USAGE.name(), PENDING.name()];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ItemRow {
-    /// Who uploaded it.
-    pub(crate) uploader: Option<OwnedUserId>,
-    pub(crate) content: ContentRow,
+    pub(crate) origin: Origin,
+    /// `None` until it is uploaded.
+    pub(crate) content: Option<ContentRow>,
 }
 postcard_record!(ItemRow, version = 1);
+
+/// How an item came to be here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Origin {
+    /// A user of this server uploaded it.
+    Uploaded(OwnedUserId),
+    /// A user of this server made its URI; it is there from the upload on, which must end before this time.
+    Created(OwnedUserId, u64),
+}
 
 /// What is known of an item's content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,3 +61,9 @@ pub(crate) struct UsageRow {
     pub(crate) bytes: u64,
 }
 postcard_record!(UsageRow, version = 1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PendingRow {
+    pub(crate) expires_ms: u64,
+}
+postcard_record!(PendingRow, version = 1);

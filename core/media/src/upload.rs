@@ -9,7 +9,7 @@ use crate::{
     blobs::{Staged, Whole},
     kinds::{self, HEAD_BYTES},
     places::Place,
-    schema::{ContentRow, ITEMS, ItemRow, REFERENCES, USAGE, UsageRow},
+    schema::{ContentRow, ITEMS, ItemRow, Origin, PENDING, REFERENCES, USAGE, UsageRow},
 };
 
 /// The longest file name that is kept, in bytes: 255 characters of any script.
@@ -29,6 +29,8 @@ pub struct About {
 pub struct Upload {
     media: Media,
     user_id: OwnedUserId,
+    /// The URI that was made for it, if one was.
+    uri: Option<ContentUri>,
     about: About,
     staged: Staged,
     head: Vec<u8>,
@@ -36,14 +38,19 @@ pub struct Upload {
 }
 
 impl Media {
-    /// Begins an upload of a user of this server. `announced_bytes` is what the client says that it will send; what
+    /// Begins an upload of a user of this server, to a URI that they have made, or to one of its own.
+    /// `announced_bytes` is what the client says that it will send; what
     /// cannot be kept is refused before it is sent.
     pub async fn upload(
         &self,
         user_id: &UserId,
+        uri: Option<ContentUri>,
         about: About,
         announced_bytes: Option<u64>,
     ) -> Result<Upload, MediaError> {
+        if let Some(uri) = &uri {
+            self.may_fill(user_id, uri).await?;
+        }
         if about.file_name.as_ref().is_some_and(|name| name.len() > MAX_NAME_BYTES) {
             return Err(MediaError::InvalidParam("The file name is too long"));
         }
@@ -55,6 +62,7 @@ impl Media {
         Ok(Upload {
             media: self.clone(),
             user_id: user_id.to_owned(),
+            uri,
             about,
             staged,
             head: Vec::new(),
@@ -84,34 +92,50 @@ impl Media {
     async fn add(
         &self,
         user_id: OwnedUserId,
+        made: Option<ContentUri>,
         whole: Whole,
         content: ContentRow,
     ) -> Result<ContentUri, MediaError> {
         let _turn = self.inner().users.lock(user_id.as_str()).await;
-        let room = async {
-            let usage = self.usage(&user_id).await?;
-            self.has_room(usage, whole.bytes)?;
-            let uri = ContentUri::random(self.identity().server_name())?;
-            Ok::<_, MediaError>((usage, uri))
-        };
-        let (usage, uri) = match room.await {
-            Ok(room) => room,
+        let (uri, commit) = match self.addition(&user_id, made, content).await {
+            Ok(addition) => addition,
             Err(error) => {
                 self.blobs().discard(&whole).await;
                 return Err(error);
             }
         };
-        let mut commit = Commit::new(&user_id);
+        self.keep(whole, commit).await?;
+        self.inner().arrivals.send_replace(());
+        Ok(uri)
+    }
+
+    /// The rows of a new item, if its user may have it still.
+    async fn addition(
+        &self,
+        user_id: &OwnedUserId,
+        made: Option<ContentUri>,
+        content: ContentRow,
+    ) -> Result<(ContentUri, Commit), MediaError> {
+        let usage = self.usage(user_id).await?;
+        self.has_room(usage, content.bytes)?;
+        let mut commit = Commit::new(user_id);
         let usage = UsageRow {
             items: usage.items.saturating_add(1),
-            bytes: usage.bytes.saturating_add(whole.bytes),
+            bytes: usage.bytes.saturating_add(content.bytes),
         };
-        commit.put(&USAGE, &user_id, &(), &usage);
-        commit.effect_put(&REFERENCES, &whole.hash, &uri.key(), &());
-        let row = ItemRow { uploader: Some(user_id.clone()), content };
+        commit.put(&USAGE, user_id, &(), &usage);
+        let uri = match made {
+            Some(uri) => {
+                self.may_fill(user_id, &uri).await?;
+                commit.delete(&PENDING, user_id, &uri.media_id().to_owned());
+                uri
+            }
+            None => ContentUri::random(self.identity().server_name())?,
+        };
+        commit.effect_put(&REFERENCES, &content.hash, &uri.key(), &());
+        let row = ItemRow { origin: Origin::Uploaded(user_id.clone()), content: Some(content) };
         commit.effect_put(&ITEMS, &uri.key(), &(), &row);
-        self.keep(whole, commit).await?;
-        Ok(uri)
+        Ok((uri, commit))
     }
 }
 
@@ -143,7 +167,7 @@ impl Upload {
             file_name: self.about.file_name,
             stored_ms: self.media.now_ms(),
         };
-        self.media.add(self.user_id, whole, content).await
+        self.media.add(self.user_id, self.uri, whole, content).await
     }
 }
 

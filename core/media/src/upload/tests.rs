@@ -1,4 +1,4 @@
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_storage::Store;
@@ -32,7 +32,7 @@ impl Bench {
     }
 
     async fn upload(&self, user_id: &UserId, body: &[u8]) -> Result<ContentUri, MediaError> {
-        let mut upload = self.media.upload(user_id, About::default(), None).await?;
+        let mut upload = self.media.upload(user_id, None, About::default(), None).await?;
         for chunk in body.chunks(1_000) {
             upload.write(Bytes::copy_from_slice(chunk)).await?;
         }
@@ -40,7 +40,7 @@ impl Bench {
     }
 
     async fn read(&self, uri: &ContentUri) -> Vec<u8> {
-        let content = self.media.content(uri).await.unwrap();
+        let content = self.media.content(uri, Duration::ZERO).await.unwrap();
         let body: Vec<Bytes> = content.body.try_collect().await.unwrap();
         assert!(body.iter().all(|chunk| chunk.len() <= PART_BYTES));
         body.concat()
@@ -84,7 +84,7 @@ async fn eventually(mut holds: impl FnMut() -> bool) {
         if holds() {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("it does not come about");
 }
@@ -159,12 +159,12 @@ async fn what_is_too_large_or_goes_away_leaves_nothing() {
     let bench = Bench::new(MediaConfig { max_upload_bytes: 3_000, ..Default::default() }).await;
     let user_id = user_id!("@a:hearth.test");
     let media = &bench.media;
-    let refused = media.upload(user_id, About::default(), Some(3_001)).await;
+    let refused = media.upload(user_id, None, About::default(), Some(3_001)).await;
     assert!(matches!(refused, Err(MediaError::TooLarge { max_bytes: 3_000 })));
     let refused = bench.upload(user_id, &[0; 3_001]).await;
     assert!(matches!(refused, Err(MediaError::TooLarge { max_bytes: 3_000 })));
     eventually(|| bench.files("incoming").is_empty()).await;
-    let mut left = media.upload(user_id, About::default(), None).await.unwrap();
+    let mut left = media.upload(user_id, None, About::default(), None).await.unwrap();
     left.write(Bytes::from_static(&[1; 2_000])).await.unwrap();
     assert_eq!(bench.files("incoming").len(), 1);
     drop(left);
@@ -182,7 +182,7 @@ async fn a_user_has_so_much_room_and_no_more() {
     bench.upload(a, &[1; 2_000]).await.unwrap();
     let refused = bench.upload(a, &[2; 1_001]).await;
     assert!(matches!(refused, Err(MediaError::QuotaExceeded { max_bytes: 5_000 })));
-    let refused = bench.media.upload(a, About::default(), Some(1_001)).await;
+    let refused = bench.media.upload(a, None, About::default(), Some(1_001)).await;
     assert!(matches!(refused, Err(MediaError::QuotaExceeded { .. })));
     assert!(bench.files("incoming").is_empty());
     assert_eq!(bench.files("content").len(), 1, "the refused bytes are gone");
@@ -226,11 +226,20 @@ async fn bytes_that_are_lost_or_cut_are_an_error_and_not_an_answer() {
     let file = files_named(&bench, b"12345");
     let file = bench.folder.path().join("content").join(&file[..2]).join(&file);
     std::fs::write(&file, "123").unwrap();
-    assert!(matches!(bench.media.content(&uri).await, Err(MediaError::Internal(_))));
+    assert!(matches!(
+        bench.media.content(&uri, Duration::ZERO).await,
+        Err(MediaError::Internal(_))
+    ));
     std::fs::remove_file(&file).unwrap();
-    assert!(matches!(bench.media.content(&uri).await, Err(MediaError::Internal(_))));
+    assert!(matches!(
+        bench.media.content(&uri, Duration::ZERO).await,
+        Err(MediaError::Internal(_))
+    ));
     let unknown = ContentUri::new(owned_server_name!("hearth.test"), "abc".to_owned()).unwrap();
-    assert!(matches!(bench.media.content(&unknown).await, Err(MediaError::NotFound)));
+    assert!(matches!(
+        bench.media.content(&unknown, Duration::ZERO).await,
+        Err(MediaError::NotFound)
+    ));
 }
 
 #[tokio::test]
@@ -241,16 +250,19 @@ async fn types_and_names_are_kept() {
         content_type: Some(kind.to_owned()),
         file_name: Some(name.to_owned()),
     };
-    let upload = bench.media.upload(user_id, about("image/png", "../ä.png"), None).await.unwrap();
-    let content = bench.media.content(&upload.finish().await.unwrap()).await.unwrap();
+    let upload =
+        bench.media.upload(user_id, None, about("image/png", "../ä.png"), None).await.unwrap();
+    let content =
+        bench.media.content(&upload.finish().await.unwrap(), Duration::ZERO).await.unwrap();
     assert_eq!((content.content_type.as_str(), content.inline), ("image/png", true));
     assert_eq!(content.file_name.as_deref(), Some("../ä.png"));
-    let mut upload = bench.media.upload(user_id, about("image/png", ""), None).await.unwrap();
+    let mut upload = bench.media.upload(user_id, None, about("image/png", ""), None).await.unwrap();
     upload.write(Bytes::from_static(b"<")).await.unwrap();
     upload.write(Bytes::from_static(b"svg>")).await.unwrap();
-    let content = bench.media.content(&upload.finish().await.unwrap()).await.unwrap();
+    let content =
+        bench.media.content(&upload.finish().await.unwrap(), Duration::ZERO).await.unwrap();
     assert!(!content.inline);
     let long = about("image/png", &"x".repeat(MAX_NAME_BYTES + 1));
-    let refused = bench.media.upload(user_id, long, None).await;
+    let refused = bench.media.upload(user_id, None, long, None).await;
     assert!(matches!(refused, Err(MediaError::InvalidParam(_))));
 }
