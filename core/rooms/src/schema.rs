@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use hearth_storage::{
     KeyDecoder, KeyEncoder, KeyError, KeyPart, Keyspace, Record, RecordError, postcard_record,
+    record_decode, record_encode,
 };
 use hearth_types::{Pdu, PduError, StreamPosition};
 use ruma::{
@@ -621,13 +622,31 @@ pub struct MentionRow {
 postcard_record!(MentionRow, version = 1);
 
 /// The row of [`ROOM_SERVERS`] and [`SERVER_ROOMS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerRow {
     /// Joined members now; zero when the last has left. In [`SERVER_ROOMS`] it says only whether there
     /// are any: the row is not written again for each of them.
     pub joined: u64,
+    /// The event that brought the first of them; events of lower numbers are none of the server's. Zero
+    /// if it was in the room when this server came to it.
+    pub since: EventOrdinal,
 }
-postcard_record!(ServerRow, version = 1);
+
+impl Record for ServerRow {
+    fn encode(&self, out: &mut KeyEncoder) -> Result<(), RecordError> {
+        record_encode(SERVER_ROW_VERSION, self, out)
+    }
+
+    /// Rows of the first version do not know since when.
+    fn decode(bytes: &Bytes) -> Result<Self, RecordError> {
+        if bytes.first() == Some(&1) {
+            return Ok(Self { joined: record_decode(1, bytes)?, since: 0 });
+        }
+        record_decode(SERVER_ROW_VERSION, bytes)
+    }
+}
+
+const SERVER_ROW_VERSION: u8 = 2;
 
 /// The row of [`ALIASES`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

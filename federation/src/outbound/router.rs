@@ -250,8 +250,9 @@ impl Inner {
         Arc::new(admitted.cloned().collect())
     }
 
-    /// Whom an event of this server goes to: the room's servers, and the server of somebody who is
-    /// turned away, who has nobody else there.
+    /// Whom an event of this server goes to: the servers that were in the room before it, also when it is
+    /// read from the log long after, and the server of somebody who is turned away, who has nobody else
+    /// there.
     async fn destinations_of(
         &self,
         item: &Item,
@@ -261,7 +262,7 @@ impl Inner {
         if !may_be_sent(event) {
             return Ok(BTreeSet::new());
         }
-        let room_servers = self.rooms.remote_servers(&item.room_id).await?;
+        let room_servers = self.rooms.remote_servers_before(&item.room_id, item.ordinal).await?;
         let mut servers: BTreeSet<_> = room_servers.iter().cloned().collect();
         servers.extend(change.and_then(MemberChange::turned_away));
         servers.retain(|server| self.is_destination(server, event));

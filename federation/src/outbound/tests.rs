@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hearth_e2ee::{E2eeConfig, E2eeParts};
 use hearth_rooms::{
     CreateRoomOptions, Draft, RoomsConfig,
-    schema::{ROOM_SERVERS, SERVER_ROOMS, ServerRow},
+    schema::{EventOrdinal, ROOM_SERVERS, SERVER_ROOMS, ServerRow},
 };
 use hearth_storage::{Commit, Engine, EngineKind, StoreOptions, engine::memory::MemoryEngine};
 use hearth_users::UsersConfig;
@@ -310,9 +310,20 @@ impl World {
 
 /// As if a user of that server had joined.
 async fn share(store: &Store, room_id: &OwnedRoomId, server: &ServerName) {
+    share_since(store, room_id, server, 0).await;
+}
+
+/// As if a user of that server had joined by this event.
+async fn share_since(
+    store: &Store,
+    room_id: &OwnedRoomId,
+    server: &ServerName,
+    since: EventOrdinal,
+) {
+    let (server, row) = (server.to_owned(), ServerRow { joined: 1, since });
     let mut commit = Commit::new(room_id);
-    commit.put(&ROOM_SERVERS, room_id, &server.to_owned(), &ServerRow { joined: 1 });
-    commit.effect_put(&SERVER_ROOMS, &server.to_owned(), room_id, &ServerRow { joined: 1 });
+    commit.put(&ROOM_SERVERS, room_id, &server, &row);
+    commit.effect_put(&SERVER_ROOMS, &server, room_id, &row);
     store.commit(commit).await.unwrap();
 }
 
@@ -414,6 +425,23 @@ async fn a_crash_in_the_middle_of_sending_repeats_but_loses_nothing() {
     let ids: std::collections::BTreeSet<_> =
         arrived.iter().map(|one| one.transaction_id.clone()).collect();
     assert_eq!(ids.len(), arrived.len(), "no name is used twice, over restarts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_again_after_a_crash_is_not_for_who_came_since() {
+    let world = World::new().await;
+    let mut texts = world.say_all(0..3).await;
+    let newest = world.rooms.newest_events(&world.room_id).await.unwrap();
+    let late = server_name!("late.test");
+    share_since(&world.store, &world.room_id, late, newest[0].ordinal).await;
+    let world = world.crashed().await;
+    let after = world.say_all(3..5).await;
+    after_s(60).await;
+    assert_eq!(world.network().texts(late), after);
+    texts.extend(after);
+    let arrived: std::collections::BTreeSet<_> =
+        world.network().texts(there()).into_iter().collect();
+    assert_eq!(arrived, texts.into_iter().collect(), "others miss nothing");
 }
 
 #[tokio::test(start_paused = true)]

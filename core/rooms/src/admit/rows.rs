@@ -106,7 +106,7 @@ impl Rows {
         } else if let Some(user_id) = self.gone.next() {
             commit.delete(&schema::MEMBERS, room_id, &user_id);
         } else if let Some((server, joined)) = self.servers.next() {
-            let row = ServerRow { joined };
+            let row = ServerRow { joined, since: 0 };
             commit.put(&schema::ROOM_SERVERS, room_id, &server, &row);
             commit.effect_put(&schema::SERVER_ROOMS, &server, room_id, &row);
         } else if let Some(server) = self.partial.next() {

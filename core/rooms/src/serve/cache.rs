@@ -40,6 +40,10 @@ pub(super) fn members_of(head: &RoomHead) -> Members {
 pub(super) struct CachedServers {
     pub(super) members: Members,
     pub(super) servers: Arc<BTreeSet<OwnedServerName>>,
+    /// The events since which they are in the room, in the same order.
+    pub(super) since: Arc<[EventOrdinal]>,
+    /// The last of these.
+    pub(super) last_since: EventOrdinal,
 }
 
 /// A server, in a room.

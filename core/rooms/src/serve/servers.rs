@@ -38,28 +38,58 @@ impl Rooms {
         &self,
         room_id: &RoomId,
     ) -> Result<Arc<BTreeSet<OwnedServerName>>, RoomError> {
+        Ok(self.cached_servers(room_id).await?.servers)
+    }
+
+    /// Those of them that were in the room before this event, which therefore concerns them. Whoever
+    /// came later, and learned the state by joining, must not be sent what was said before.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::UnknownRoom`] if the room is not here.
+    pub async fn remote_servers_before(
+        &self,
+        room_id: &RoomId,
+        event: EventOrdinal,
+    ) -> Result<Arc<BTreeSet<OwnedServerName>>, RoomError> {
+        let CachedServers { servers, since, last_since, .. } = self.cached_servers(room_id).await?;
+        if last_since < event {
+            return Ok(servers);
+        }
+        let before = servers.iter().zip(&*since).filter(|(_, since)| **since < event);
+        Ok(Arc::new(before.map(|(server, _)| server.clone()).collect()))
+    }
+
+    async fn cached_servers(&self, room_id: &RoomId) -> Result<CachedServers, RoomError> {
         let head = self.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
         let members = members_of(&head);
         if let Some(cached) = self.served().servers.get(room_id)
             && cached.members == members
         {
-            return Ok(cached.servers);
+            return Ok(cached);
         }
         // The rows are at least as new as the head. If they are newer, they are read again with the
         // next head.
         let mut servers = self.read_servers(room_id).await?;
-        servers.extend(self.partial_servers(room_id).await?);
+        let named = self.partial_servers(room_id).await?;
+        servers.extend(named.into_iter().map(|server| (server, 0)));
         servers.remove(self.identity().server_name());
-        let servers = Arc::new(servers);
-        let cached = CachedServers { members, servers: Arc::clone(&servers) };
-        self.served().servers.insert(room_id.to_owned(), cached);
-        Ok(servers)
+        let last_since = servers.values().copied().max().unwrap_or_default();
+        let since = servers.values().copied().collect();
+        let servers = Arc::new(servers.into_keys().collect());
+        let cached = CachedServers { members, servers, since, last_since };
+        self.served().servers.insert(room_id.to_owned(), cached.clone());
+        Ok(cached)
     }
 
-    async fn read_servers(&self, room_id: &RoomId) -> Result<BTreeSet<OwnedServerName>, RoomError> {
+    async fn read_servers(
+        &self,
+        room_id: &RoomId,
+    ) -> Result<BTreeMap<OwnedServerName, EventOrdinal>, RoomError> {
         let room_id = room_id.to_owned();
         let joined = |rows: Vec<(OwnedServerName, ServerRow)>| {
-            rows.into_iter().filter(|(_, row)| row.joined > 0).map(|(server, _)| server).collect()
+            let joined = rows.into_iter().filter(|(_, row)| row.joined > 0);
+            joined.map(|(server, row)| (server, row.since)).collect()
         };
         let keyspace = &schema::ROOM_SERVERS;
         let rows =

@@ -10,7 +10,7 @@ use super::{Batch, Context, NewEvent, Room, StepError};
 use crate::{
     error::RoomError,
     schema::{
-        self, EventOrdinal, MemberLag, MemberRow, Membership, ServerRow, StoredEvent,
+        self, EventOrdinal, MemberLag, MemberRow, Membership, StoredEvent, TimelineIndex,
         UserRoomDetails, UserRoomRow,
     },
     state::{Change, NodeId, diff},
@@ -94,7 +94,7 @@ impl MemberChange {
             count(&mut head.joined_local_members, &self, Membership::Join);
             self.apply_local(room, batch, stored, position);
         } else {
-            room.count_joined(batch, &self);
+            room.count_joined(batch, &self, stored);
         }
     }
 
@@ -144,7 +144,7 @@ impl Room {
     ) -> Result<(), RoomError> {
         if !self.local.servers.contains_key(server) {
             let row = view.snapshot.get(&schema::ROOM_SERVERS, &self.id, &server.to_owned())?;
-            self.local.servers.insert(server.to_owned(), row.map_or(0, |row| row.joined));
+            self.local.servers.insert(server.to_owned(), row.unwrap_or_default());
         }
         Ok(())
     }
@@ -156,22 +156,27 @@ impl Room {
         server: &ServerName,
     ) -> Result<u64, RoomError> {
         self.remember_joined(view, server)?;
-        Ok(self.local.servers.get(server).copied().unwrap_or_default())
+        Ok(self.local.servers.get(server).map_or(0, |row| row.joined))
     }
 
     /// Counts a change of a remote user's membership for their server.
-    fn count_joined(&mut self, batch: &mut Batch, change: &MemberChange) {
+    fn count_joined(&mut self, batch: &mut Batch, change: &MemberChange, stored: &StoredEvent) {
         let server = change.user_id.server_name().to_owned();
         // Without an entry the change was none of joining or leaving.
-        let Some(joined) = self.local.servers.get_mut(&server) else {
+        let Some(row) = self.local.servers.get_mut(&server) else {
             return;
         };
-        let before = *joined;
-        count(joined, change, Membership::Join);
-        let row = ServerRow { joined: *joined };
+        let before = row.joined;
+        count(&mut row.joined, change, Membership::Join);
         if row.joined == before {
             return;
         }
+        if before == 0 {
+            // What is known from others' states happened before this server heard of it.
+            let live = matches!(stored.index, Some(TimelineIndex::Live(_)));
+            row.since = if live { stored.ordinal } else { 0 };
+        }
+        let row = *row;
         batch.commit.put(&schema::ROOM_SERVERS, &self.id, &server, &row);
         if (before == 0) != (row.joined == 0) {
             batch.commit.effect_put(&schema::SERVER_ROOMS, &server, &self.id, &row);

@@ -21,8 +21,8 @@ use crate::{
     policy::POLICY,
     rooms::{lookup, parse_row, state_key_ordinal},
     schema::{
-        self, EventOrdinal, EventOrdinalRow, GapRow, MemberRow, Membership, RoomHead, StoredEvent,
-        ThreadRow, TimelineIndex, TransactionKey, UserRoomRow,
+        self, EventOrdinal, EventOrdinalRow, GapRow, MemberRow, Membership, RoomHead, ServerRow,
+        StoredEvent, ThreadRow, TimelineIndex, TransactionKey, UserRoomRow,
     },
     state::{Node, NodeError, NodeId, NodeSource, StateKeyOrdinal, StateRoot},
 };
@@ -83,7 +83,7 @@ pub(crate) struct Local {
     /// Edges of the auth graph, (parent, child).
     pub(crate) auth_children: BTreeSet<(EventOrdinal, EventOrdinal)>,
     /// Joined members of other servers.
-    pub(crate) servers: HashMap<OwnedServerName, u64>,
+    pub(crate) servers: HashMap<OwnedServerName, ServerRow>,
     /// Redactions that wait for their targets; by target.
     pub(crate) pending_redactions: HashMap<OwnedEventId, Vec<EventOrdinal>>,
     /// Previous events that are not here; without a row, those that have just come or were given up.

@@ -50,6 +50,47 @@ async fn a_server_sees_what_was_said_during_each_of_its_stays() {
     }
 }
 
+/// The servers that an event concerns.
+async fn concerned(server: &Server, far: &FarRoom, event: &CheckedPdu) -> Vec<String> {
+    let event = server.event(&far.id, &event.pdu().id().to_owned()).await;
+    let servers = server.rooms.remote_servers_before(&far.id, event.ordinal).await.unwrap();
+    servers.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn events_concern_the_servers_that_were_there_before_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::in_folder(folder.path()).await;
+    let mut far = FarRoom::new(RoomVersionId::V11);
+    server.rooms.admit_join(far.answer_join(user("alice").as_str())).await.unwrap();
+    let before = far.say(FAR_ADMIN, "before");
+    let join = far.join(EVE);
+    let during = far.say(FAR_ADMIN, "during");
+    // Another user of the same server changes nothing.
+    let second = far.join("@zoe:other.test");
+    let left = far.member(EVE, EVE, "leave");
+    let later = far.say(FAR_ADMIN, "later");
+    for event in [&before, &join, &during, &second, &left, &later] {
+        take(&server, &far, event).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(concerned(&server, &far, &before).await, ["far.test"]);
+        assert_eq!(concerned(&server, &far, &join).await, ["far.test"]);
+        for event in [&during, &second, &left, &later] {
+            assert_eq!(concerned(&server, &far, event).await, ["far.test", "other.test"]);
+        }
+        server = server.reopened(folder.path()).await;
+    }
+    let gone = far.member("@zoe:other.test", "@zoe:other.test", "leave");
+    let again = far.join(EVE);
+    let last = far.say(FAR_ADMIN, "last");
+    for event in [&gone, &again, &last] {
+        take(&server, &far, event).await;
+    }
+    assert_eq!(concerned(&server, &far, &gone).await, ["far.test"]);
+    assert_eq!(concerned(&server, &far, &last).await, ["far.test", "other.test"]);
+}
+
 #[tokio::test]
 async fn a_server_s_users_are_looked_for_once_while_no_member_changes() {
     for visibility in ["shared", "joined"] {

@@ -37,9 +37,9 @@ impl World {
         let mut commit = Commit::new(&room_id);
         let there = owned_server_name!("there.test");
         let joined = MemberRow { membership: Membership::Join, event: newest.ordinal };
-        commit.put(&ROOM_SERVERS, &room_id, &there, &ServerRow { joined: 1 });
+        commit.put(&ROOM_SERVERS, &room_id, &there, &ServerRow { joined: 1, since: 0 });
         commit.put(&MEMBERS, &room_id, &bob().to_owned(), &joined);
-        commit.effect_put(&SERVER_ROOMS, &there, &room_id, &ServerRow { joined: 1 });
+        commit.effect_put(&SERVER_ROOMS, &there, &room_id, &ServerRow { joined: 1, since: 0 });
         federation.store().commit(commit).await.unwrap();
         Self { server, room_id, newest }
     }

@@ -77,7 +77,7 @@ async fn servers_that_do_not_answer_leave_places_for_what_somebody_waits_for() {
     for number in 0..300 {
         let server = ServerName::parse(format!("s{number}.test")).unwrap();
         world.network().set(&server, Some(Mode::Silent));
-        commit.put(&ROOM_SERVERS, &world.room_id, &server, &ServerRow { joined: 1 });
+        commit.put(&ROOM_SERVERS, &world.room_id, &server, &ServerRow { joined: 1, since: 0 });
     }
     world.store.commit(commit).await.unwrap();
     world.say("hello").await;

@@ -125,7 +125,7 @@ async fn who_was_long_away_hears_that_its_last_user_was_turned_away() {
     let banned = user_id!("@mallory:elsewhere.test");
     world.rooms.ban(&world.room_id, &alice(), banned, None).await.unwrap();
     let mut commit = Commit::new(&world.room_id);
-    let nobody = ServerRow { joined: 0 };
+    let nobody = ServerRow { joined: 0, since: 0 };
     commit.put(&ROOM_SERVERS, &world.room_id, &elsewhere.to_owned(), &nobody);
     world.store.commit(commit).await.unwrap();
     world.say_all(0..50).await;
