@@ -287,8 +287,8 @@ impl Inner {
         Ok(may_go && turns_away(&event, server))
     }
 
-    /// Was this event to be sent to that server? Judged now, for a server that was away; it must not
-    /// learn what happened before it joined.
+    /// Was this event to be sent to that server? Judged now, for a server that was away, or for which
+    /// something of before it joined waits; it must not learn what else happened then.
     pub(super) async fn was_for(
         &self,
         server: &ServerName,
@@ -301,8 +301,9 @@ impl Inner {
         if turns_away(&event, server) {
             return Ok(true);
         }
-        Ok(self.rooms.has_joined_server(&item.room_id, server).await?
-            && self.rooms.visible_to_server(server, &item.room_id, &event).await?)
+        let Item { room_id, ordinal, .. } = item;
+        Ok(self.rooms.has_joined_server_before(room_id, server, *ordinal).await?
+            && self.rooms.visible_to_server(server, room_id, &event).await?)
     }
 }
 

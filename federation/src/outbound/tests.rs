@@ -11,6 +11,7 @@ use hearth_rooms::{
     schema::{EventOrdinal, ROOM_SERVERS, SERVER_ROOMS, ServerRow},
 };
 use hearth_storage::{Commit, Engine, EngineKind, StoreOptions, engine::memory::MemoryEngine};
+use hearth_types::StreamPosition;
 use hearth_users::UsersConfig;
 use http::{Request, Response};
 use ruma::{
@@ -429,19 +430,28 @@ async fn a_crash_in_the_middle_of_sending_repeats_but_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_read_again_after_a_crash_is_not_for_who_came_since() {
-    let world = World::new().await;
-    let mut texts = world.say_all(0..3).await;
-    let newest = world.rooms.newest_events(&world.room_id).await.unwrap();
     let late = server_name!("late.test");
-    share_since(&world.store, &world.room_id, late, newest[0].ordinal).await;
-    let world = world.crashed().await;
-    let after = world.say_all(3..5).await;
-    after_s(60).await;
-    assert_eq!(world.network().texts(late), after);
-    texts.extend(after);
-    let arrived: std::collections::BTreeSet<_> =
-        world.network().texts(there()).into_iter().collect();
-    assert_eq!(arrived, texts.into_iter().collect(), "others miss nothing");
+    // With a cursor of its own, too: something else waits for it since before it came.
+    for lags in [false, true] {
+        let world = World::new().await;
+        let mut texts = world.say_all(0..3).await;
+        let newest = world.rooms.newest_events(&world.room_id).await.unwrap();
+        share_since(&world.store, &world.room_id, late, newest[0].ordinal).await;
+        if lags {
+            let mut commit = Commit::new(&());
+            let cursor = StreamPosition::default();
+            commit.put(&OUTBOUND_CURSORS, &late.to_owned(), &(), &cursor);
+            world.store.commit(commit).await.unwrap();
+        }
+        let world = world.crashed().await;
+        let after = world.say_all(3..5).await;
+        after_s(60).await;
+        assert_eq!(world.network().texts(late), after, "{lags}");
+        texts.extend(after);
+        let arrived: std::collections::BTreeSet<_> =
+            world.network().texts(there()).into_iter().collect();
+        assert_eq!(arrived, texts.into_iter().collect(), "others miss nothing");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -174,7 +174,18 @@ impl Rooms {
         room_id: &RoomId,
         server: &ServerName,
     ) -> Result<bool, RoomError> {
-        if self.server_row(room_id, server).await?.is_some_and(|row| row.joined > 0) {
+        self.has_joined_server_before(room_id, server, EventOrdinal::MAX).await
+    }
+
+    /// Is this other server one of [`Self::remote_servers_before`]? Reads its row alone.
+    pub async fn has_joined_server_before(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+        event: EventOrdinal,
+    ) -> Result<bool, RoomError> {
+        let row = self.server_row(room_id, server).await?;
+        if row.is_some_and(|row| row.joined > 0 && row.since < event) {
             return Ok(true);
         }
         Ok(self.named_since(room_id, server).await?.is_some())
