@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use hearth_storage::Commit;
 use hearth_types::StreamPosition;
+use hearth_users::UsersError;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use serde_json::value::RawValue;
 
@@ -107,26 +108,65 @@ impl E2ee {
                 let text = "device_id: a device that is logged in has it".to_owned();
                 return Err(E2eeError::InvalidParam(text));
             }
-            e2ee.remove_dehydrated_now(&owner).await?;
-            e2ee.add_dehydrated_now(&owner, &device_id, &row, &checked).await
+            e2ee.put_dehydrated_now(&owner, &device_id, &row, &checked).await
         };
         self.users().in_turn(user_id, work).await
     }
 
-    /// In the user's turn.
-    async fn add_dehydrated_now(
+    /// In the user's turn: one commit takes the device before and brings this one. Only if both have one
+    /// ID are there two commits, because their rows are the same; what can be refused is seen before.
+    async fn put_dehydrated_now(
         &self,
         owner: &OwnedUserId,
         device_id: &OwnedDeviceId,
         row: &DehydratedRow,
         keys: &CheckedUpload,
     ) -> Result<(), E2eeError> {
+        let mut before = self.dehydrated_with_rows(owner).await?;
+        if before.as_ref() == Some(device_id) {
+            self.check_others(owner, keys).await?;
+            self.remove_dehydrated_now(owner).await?;
+            before = None;
+        }
+        let gone = Vec::from_iter(before);
         let mut commit = Commit::new(owner);
+        let mut changes = self.add_removal_rows(&mut commit, owner, &gone).await?;
         commit.put(&DEHYDRATED, owner, &(), row);
-        let effect = self.add_upload(&mut commit, owner, device_id, keys).await?;
+        let effect = self.add_upload_rows(&mut commit, owner, device_id, keys).await?;
+        changes.extend(effect.list_changed.then_some(Some(&**device_id)));
+        self.note_list_changes(&mut commit, owner, &changes).await?;
         let committed = self.store().commit(commit).await?;
+        if !gone.is_empty() {
+            self.removed(owner, &gone).await;
+        }
+        // Tells of both.
         self.upload_stored(owner, device_id, effect, committed).await;
         Ok(())
+    }
+
+    /// In the user's turn: nobody logs in with the ID of the dehydrated device, whose keys and queue are not
+    /// theirs. The user's list does not change.
+    pub(crate) async fn refuse_asleep(
+        &self,
+        user_id: &UserId,
+        device_id: &DeviceId,
+    ) -> Result<bool, E2eeError> {
+        let dehydrated = self.dehydrated_device_id(user_id).await?;
+        if dehydrated.is_some_and(|dehydrated| dehydrated == device_id) {
+            return Err(UsersError::InvalidDeviceId.into());
+        }
+        Ok(false)
+    }
+
+    /// The dehydrated device, if its rows are its own: not if somebody has logged in with its ID, as
+    /// was possible once.
+    async fn dehydrated_with_rows(
+        &self,
+        owner: &OwnedUserId,
+    ) -> Result<Option<OwnedDeviceId>, E2eeError> {
+        let Some(device_id) = self.dehydrated_device_id(owner).await? else { return Ok(None) };
+        let is_awake = self.users().device(owner, &device_id).await?.is_some();
+        Ok((!is_awake).then_some(device_id))
     }
 
     /// In the user's turn: the device goes with all that is its. Returns its ID.
@@ -135,16 +175,15 @@ impl E2ee {
         owner: &OwnedUserId,
     ) -> Result<Option<OwnedDeviceId>, E2eeError> {
         let Some(device_id) = self.dehydrated_device_id(owner).await? else { return Ok(None) };
-        let device_ids = [device_id];
+        let gone = Vec::from_iter(self.dehydrated_with_rows(owner).await?);
         let mut commit = Commit::new(owner);
         commit.delete(&DEHYDRATED, owner, &());
-        let list_changed = self.add_removal(&mut commit, owner, &device_ids).await?;
+        let list_changed = self.add_removal(&mut commit, owner, &gone).await?;
         self.store().commit(commit).await?;
-        self.removed(owner, &device_ids).await;
+        self.removed(owner, &gone).await;
         if list_changed {
             self.announce_list(owner).await;
         }
-        let [device_id] = device_ids;
         Ok(Some(device_id))
     }
 

@@ -247,7 +247,7 @@ impl E2ee {
     /// Of the signatures that came with device keys beside the device's own: the one by the user's
     /// self-signing key. Others are left out, because nobody can say whether they are any good; they can
     /// be uploaded when their key is known.
-    async fn verified_others(
+    pub(crate) async fn verified_others(
         &self,
         user_id: &UserId,
         uploaded: &CheckedDeviceKeys,

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use hearth_rooms::Rooms;
 use hearth_storage::Store;
-use hearth_types::{Clock, ServerIdentity};
+use hearth_types::{Clock, ServerIdentity, StreamPosition};
 use hearth_users::Users;
 use parking_lot::RwLock;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -46,6 +46,8 @@ pub(crate) struct Inner {
     /// How other servers are reached, if they are.
     pub(crate) remote: RwLock<Option<Arc<dyn RemoteKeys>>>,
     pub(crate) counts: CountsCache,
+    /// What was published when the server started.
+    pub(crate) opened_at: StreamPosition,
     pub(crate) claims: ClaimDesk,
     pub(crate) remote_lists: RemoteLists,
     pub(crate) queue_lengths: QueueLengths,
@@ -65,8 +67,10 @@ impl E2ee {
     /// devices that went, and starts the tasks that follow rooms and clean up. Must be called inside a
     /// runtime.
     pub async fn open(parts: E2eeParts) -> Result<Self, E2eeError> {
+        let opened_at = parts.store.notifier().published();
         let inner = Inner {
             parts,
+            opened_at,
             remote: RwLock::new(None),
             counts: CountsCache::default(),
             claims: ClaimDesk::default(),
@@ -79,11 +83,11 @@ impl E2ee {
         let e2ee = Self { inner: Arc::new(inner) };
         e2ee.users().set_device_keeper(Arc::new(Keeper::new(&e2ee)));
         e2ee.finish_removals().await?;
-        e2ee.finish_backup_deletions().await?;
         let cursor = follow::Cursor::open(e2ee.store()).await?;
         let publications = e2ee.store().notifier().publications();
         e2ee.spawn(follow::run(Arc::downgrade(&e2ee.inner), publications, cursor));
         e2ee.spawn(sweep(Arc::downgrade(&e2ee.inner)));
+        e2ee.finish_backup_deletions();
         Ok(e2ee)
     }
 

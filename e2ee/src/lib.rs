@@ -43,7 +43,7 @@ mod upload;
 mod verify;
 
 pub use self::{
-    backup::{BackedUpKey, BackupKeys, BackupState, BackupVersion},
+    backup::{BackedUpKey, BackupKeys, BackupPage, BackupState, BackupVersion},
     claims::{ClaimedKeys, Claims, HandedOut},
     config::E2eeConfig,
     cross_signing::{CrossSigningOutcome, CrossSigningUpload},

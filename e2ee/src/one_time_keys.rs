@@ -65,7 +65,8 @@ pub struct KeyCounts {
     pub one_time_keys: BTreeMap<OneTimeKeyAlgorithm, u64>,
     /// Algorithms whose fallback key was not handed out yet.
     pub unused_fallback_keys: Vec<OneTimeKeyAlgorithm>,
-    /// When these last changed, as far as is remembered; zero after a restart.
+    /// When these last changed, as far as is remembered; the start of the server if that is not known:
+    /// what changed before it may never have been told.
     pub changed: StreamPosition,
 }
 
@@ -339,7 +340,7 @@ impl E2ee {
         let one_time_keys = self.add_one_time_keys(&mut nothing, user_id, device_id, &[]).await?;
         let unused_fallback_keys =
             self.add_fallback_keys(&mut nothing, user_id, device_id, &[]).await?;
-        let changed = StreamPosition::ZERO;
+        let changed = self.inner.opened_at;
         let mut counts = KeyCounts { one_time_keys, unused_fallback_keys, changed };
         if self.device_keys(user_id, device_id).await?.is_some() {
             counts.one_time_keys.entry(OneTimeKeyAlgorithm::SignedCurve25519).or_default();

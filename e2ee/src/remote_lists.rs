@@ -10,7 +10,8 @@
 //! Servers tell updates only to those who share a room. So whoever leaves any room ends the trust in what
 //! is kept of them, also if other rooms are shared still: that costs a fetch, when somebody asks next, and
 //! needs no bookkeeping of who shared what since when. `follow` reads that from the log, with a cursor of
-//! its own that outlives restarts.
+//! its own that outlives restarts. Whoever comes to share the first room with this server may have other
+//! devices than when they left: that is noted as a change of their list.
 //!
 //! `updates` takes what servers tell · `fetch` and `keep` get whole lists · `resync` repeats that.
 

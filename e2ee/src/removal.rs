@@ -68,6 +68,7 @@ impl DeviceKeeper for Keeper {
     ) -> Result<(), UsersError> {
         let Some(e2ee) = self.e2ee() else { return Ok(()) };
         let added = match change {
+            DeviceChange::Created(device_id) => e2ee.refuse_asleep(user_id, device_id).await,
             DeviceChange::Renamed(device_id) => e2ee.add_renaming(commit, user_id, device_id).await,
             DeviceChange::Removed(device_ids) => {
                 e2ee.add_removal(commit, user_id, device_ids).await
@@ -92,7 +93,7 @@ impl DeviceKeeper for Keeper {
         let list_changed = self.changing.lock().remove(user_id);
         let Some(e2ee) = self.e2ee() else { return };
         match change {
-            DeviceChange::Renamed(_) | DeviceChange::Deactivating => {}
+            DeviceChange::Created(_) | DeviceChange::Renamed(_) | DeviceChange::Deactivating => {}
             DeviceChange::Removed(device_ids) => e2ee.removed(user_id, device_ids).await,
             DeviceChange::Deactivated => match e2ee.unswept(user_id).await {
                 Ok(rest) => e2ee.removed(user_id, &rest).await,
@@ -134,8 +135,9 @@ impl E2ee {
         Ok(!changes.is_empty())
     }
 
-    /// The devices among these that have keys, which others know.
-    async fn add_removal_rows<'a>(
+    /// The same without the note of a changed list. Returns the devices among these that have keys, which
+    /// others know.
+    pub(crate) async fn add_removal_rows<'a>(
         &self,
         commit: &mut Commit,
         user_id: &UserId,

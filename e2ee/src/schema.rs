@@ -1,7 +1,10 @@
 //! Every row of this crate. A user's rows are that user's; see each keyspace for the exceptions.
 
 use bytes::Bytes;
-use hearth_storage::{Keyspace, Positioned, postcard_record};
+use hearth_storage::{
+    KeyEncoder, Keyspace, Positioned, Record, RecordError, postcard_record, record_decode,
+    record_encode,
+};
 use hearth_types::StreamPosition;
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedServerName, OwnedTransactionId, OwnedUserId};
 use serde::{Deserialize, Serialize};
@@ -41,7 +44,7 @@ pub(crate) const USER_SIGNATURES: Keyspace<OwnedUserId, (OwnedUserId, String), P
     Keyspace::new("e2ee_user_signatures");
 
 /// When a user's devices or cross-signing keys last changed: of this server's users, and of those of
-/// other servers whose lists are kept. The position is that of the row in [`DEVICE_LIST_CHANGES`].
+/// other servers while a room is shared with them. The position is that of the row in [`DEVICE_LIST_CHANGES`].
 pub(crate) const DEVICE_LISTS: Keyspace<OwnedUserId, (), StreamPosition> =
     Keyspace::new("e2ee_device_lists");
 
@@ -93,7 +96,8 @@ pub(crate) const RECEIVED_FROM: Keyspace<(), OwnedServerName, StreamPosition> =
 pub(crate) const OUTGOING: Keyspace<OwnedServerName, StreamPosition, OutgoingRow> =
     Keyspace::new("e2ee_outgoing");
 
-/// Versions of a user's key backup. Deleted ones stay, so that no number is used twice.
+/// Versions of a user's key backup. A deleted one stays for as long as it is the newest, so that no number
+/// is used twice.
 pub(crate) const BACKUP_VERSIONS: Keyspace<OwnedUserId, u64, BackupVersionRow> =
     Keyspace::new("e2ee_backup_versions");
 
@@ -208,7 +212,7 @@ pub(crate) struct OutgoingRow {
 postcard_record!(OutgoingRow, version = 1);
 
 /// A version of a key backup.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BackupVersionRow {
     /// The algorithm's name.
     pub(crate) algorithm: String,
@@ -218,10 +222,36 @@ pub(crate) struct BackupVersionRow {
     pub(crate) etag: u64,
     /// How many keys it has.
     pub(crate) count: u64,
+    /// The bytes of their data; of those that were there before this was counted, nothing.
+    pub(crate) bytes: u64,
     /// Was it deleted? Its keys may be there for a while.
     pub(crate) deleted: bool,
 }
-postcard_record!(BackupVersionRow, version = 1);
+
+/// The same as it was written before bytes were counted.
+#[derive(Deserialize)]
+struct FormerBackupVersionRow {
+    algorithm: String,
+    auth_data: String,
+    etag: u64,
+    count: u64,
+    deleted: bool,
+}
+
+impl Record for BackupVersionRow {
+    fn encode(&self, out: &mut KeyEncoder) -> Result<(), RecordError> {
+        record_encode(2, self, out)
+    }
+
+    fn decode(bytes: &Bytes) -> Result<Self, RecordError> {
+        if bytes.first() != Some(&1) {
+            return record_decode(2, bytes);
+        }
+        let row: FormerBackupVersionRow = record_decode(1, bytes)?;
+        let FormerBackupVersionRow { algorithm, auth_data, etag, count, deleted } = row;
+        Ok(Self { algorithm, auth_data, etag, count, bytes: 0, deleted })
+    }
+}
 
 /// A backed-up key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,7 +31,7 @@ pub(crate) struct CheckedUpload {
 #[derive(Debug)]
 pub(crate) struct UploadEffect {
     counts: KeyCounts,
-    list_changed: bool,
+    pub(crate) list_changed: bool,
 }
 
 impl E2ee {
@@ -101,11 +101,10 @@ impl E2ee {
         if commit.is_empty() {
             return self.key_counts_in_turn(user_id, device_id).await;
         }
-        let committed = self.store().commit(commit).await;
-        if committed.is_err() {
-            self.forget_key_counts(user_id, [device_id]);
-        }
-        Ok(self.upload_stored(user_id, device_id, effect, committed?).await)
+        // Whoever looks when the commit is published waits for the end of this turn.
+        self.forget_key_counts(user_id, [device_id]);
+        let committed = self.store().commit(commit).await?;
+        Ok(self.upload_stored(user_id, device_id, effect, committed).await)
     }
 
     /// In the user's turn: adds to a commit what an upload changes; nothing if all of it is there
@@ -117,13 +116,25 @@ impl E2ee {
         device_id: &OwnedDeviceId,
         upload: &CheckedUpload,
     ) -> Result<UploadEffect, E2eeError> {
+        let effect = self.add_upload_rows(commit, user_id, device_id, upload).await?;
+        if effect.list_changed {
+            self.note_list_change(commit, user_id, Some(device_id)).await?;
+        }
+        Ok(effect)
+    }
+
+    /// The same without the note of a changed list.
+    pub(crate) async fn add_upload_rows(
+        &self,
+        commit: &mut Commit,
+        user_id: &OwnedUserId,
+        device_id: &OwnedDeviceId,
+        upload: &CheckedUpload,
+    ) -> Result<UploadEffect, E2eeError> {
         let list_changed = match &upload.device_keys {
             Some(keys) => self.add_device_keys(commit, user_id, device_id, keys).await?,
             None => false,
         };
-        if list_changed {
-            self.note_list_change(commit, user_id, Some(device_id)).await?;
-        }
         let mut has_device_keys = upload.device_keys.is_some();
         if !has_device_keys {
             let stored = self.device_keys(user_id, device_id).await?;
@@ -146,6 +157,18 @@ impl E2ee {
             counts.one_time_keys.entry(OneTimeKeyAlgorithm::SignedCurve25519).or_default();
         }
         Ok(UploadEffect { counts, list_changed })
+    }
+
+    /// In the user's turn: is there nothing in the user's other keys that speaks against this upload?
+    pub(crate) async fn check_others(
+        &self,
+        user_id: &OwnedUserId,
+        upload: &CheckedUpload,
+    ) -> Result<(), E2eeError> {
+        match &upload.device_keys {
+            Some(keys) => self.verified_others(user_id, keys).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// In the user's turn, after the commit: remembers what is left and wakes who has to know.

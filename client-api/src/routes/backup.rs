@@ -1,13 +1,15 @@
 //! `/room_keys`: a user's key backup (CS "Server-side key backups").
 
+mod stream;
+
 use std::collections::BTreeMap;
 
 use hearth_e2ee::{BackedUpKey, BackupKeys, BackupState, BackupVersion};
-use hearth_http::{MatrixError, Ruma};
+use hearth_http::{MatrixError, RawResponse, Ruma};
 use ruma::{
-    OwnedRoomId, UInt,
+    UInt,
     api::client::backup::{
-        BackupAlgorithm, KeyBackupData, RoomKeyBackup, add_backup_keys, add_backup_keys_for_room,
+        BackupAlgorithm, KeyBackupData, add_backup_keys, add_backup_keys_for_room,
         add_backup_keys_for_session, create_backup_version, delete_backup_keys,
         delete_backup_keys_for_room, delete_backup_keys_for_session, delete_backup_version,
         get_backup_info, get_backup_keys, get_backup_keys_for_room, get_backup_keys_for_session,
@@ -118,26 +120,19 @@ pub(crate) async fn add_session(
 pub(crate) async fn keys(
     app: ClientApi,
     request: Ruma<get_backup_keys::v3::Request, LocalUser>,
-) -> Result<get_backup_keys::v3::Response, ApiError> {
-    let user_id = request.identity.user_id();
-    let keys = app.e2ee().backup_keys(user_id, &request.version, None, None).await?;
-    let mut rooms: BTreeMap<OwnedRoomId, RoomKeyBackup> = BTreeMap::new();
-    for (room_id, sessions) in keys {
-        rooms.insert(room_id, RoomKeyBackup::new(sessions_shown(sessions)?));
-    }
-    Ok(get_backup_keys::v3::Response::new(rooms))
+) -> Result<RawResponse, ApiError> {
+    let user_id = request.identity.user_id().to_owned();
+    stream::answer(&app, user_id, request.body.version, None).await
 }
 
 /// `GET /_matrix/client/*/room_keys/keys/{roomId}`
 pub(crate) async fn room_keys(
     app: ClientApi,
     request: Ruma<get_backup_keys_for_room::v3::Request, LocalUser>,
-) -> Result<get_backup_keys_for_room::v3::Response, ApiError> {
-    let user_id = request.identity.user_id();
-    let room_id = Some(&*request.room_id);
-    let mut keys = app.e2ee().backup_keys(user_id, &request.version, room_id, None).await?;
-    let sessions = keys.remove(&request.room_id).unwrap_or_default();
-    Ok(get_backup_keys_for_room::v3::Response::new(sessions_shown(sessions)?))
+) -> Result<RawResponse, ApiError> {
+    let user_id = request.identity.user_id().to_owned();
+    let get_backup_keys_for_room::v3::Request { version, room_id, .. } = request.body;
+    stream::answer(&app, user_id, version, Some(room_id)).await
 }
 
 /// `GET /_matrix/client/*/room_keys/keys/{roomId}/{sessionId}`
@@ -145,12 +140,10 @@ pub(crate) async fn session_key(
     app: ClientApi,
     request: Ruma<get_backup_keys_for_session::v3::Request, LocalUser>,
 ) -> Result<get_backup_keys_for_session::v3::Response, ApiError> {
-    let (user_id, room_id) = (request.identity.user_id(), Some(&*request.room_id));
-    let session_id = Some(&*request.session_id);
-    let mut keys = app.e2ee().backup_keys(user_id, &request.version, room_id, session_id).await?;
-    let key = keys.remove(&request.room_id).and_then(|mut keys| keys.remove(&request.session_id));
-    let key = key.ok_or_else(|| MatrixError::not_found("No key of this session is backed up"))?;
-    Ok(get_backup_keys_for_session::v3::Response::new(key_shown(&key)?))
+    let (user_id, room_id) = (request.identity.user_id(), &request.room_id);
+    let (version, session_id) = (&request.version, &request.session_id);
+    let key = app.e2ee().backup_key(user_id, version, room_id, session_id).await?;
+    Ok(get_backup_keys_for_session::v3::Response::new(written(&shown(&key))?))
 }
 
 /// `DELETE /_matrix/client/*/room_keys/keys`
@@ -217,12 +210,21 @@ fn algorithm_shown(backup: &BackupVersion) -> Result<Raw<BackupAlgorithm>, ApiEr
 }
 
 /// A key, with the algorithm's data as it came.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Key {
     first_message_index: UInt,
     forwarded_count: UInt,
     is_verified: bool,
     session_data: Box<RawValue>,
+}
+
+/// The same as clients get it.
+#[derive(Serialize)]
+struct ShownKey<'a> {
+    first_message_index: UInt,
+    forwarded_count: UInt,
+    is_verified: bool,
+    session_data: &'a RawValue,
 }
 
 fn sessions_of(
@@ -244,19 +246,13 @@ fn key_of(raw: &Raw<KeyBackupData>) -> Result<BackedUpKey, ApiError> {
     })
 }
 
-fn sessions_shown(
-    sessions: BTreeMap<String, BackedUpKey>,
-) -> Result<BTreeMap<String, Raw<KeyBackupData>>, ApiError> {
-    sessions.into_iter().map(|(session_id, key)| Ok((session_id, key_shown(&key)?))).collect()
-}
-
-fn key_shown(key: &BackedUpKey) -> Result<Raw<KeyBackupData>, ApiError> {
-    written(&Key {
+fn shown(key: &BackedUpKey) -> ShownKey<'_> {
+    ShownKey {
         first_message_index: uint(key.first_message_index),
         forwarded_count: uint(key.forwarded_count),
         is_verified: key.is_verified,
-        session_data: key.session_data.clone(),
-    })
+        session_data: &key.session_data,
+    }
 }
 
 fn parsed<'de, T: Deserialize<'de>>(json: &'de RawValue) -> Result<T, ApiError> {

@@ -28,6 +28,9 @@ pub trait EphemeralWatcher: Send + Sync + 'static {
 /// What happens to a user's devices.
 #[derive(Clone, Copy, Debug)]
 pub enum DeviceChange<'a> {
+    /// There is a device with this ID, which no session has so far. It can be refused, with
+    /// [`UsersError::InvalidDeviceId`].
+    Created(&'a OwnedDeviceId),
     /// A device got another name.
     Renamed(&'a OwnedDeviceId),
     /// Devices go, with their sessions.

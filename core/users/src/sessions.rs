@@ -12,7 +12,7 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AuthError, LogKind, TokenHash, Users, UsersError,
+    AuthError, DeviceChange, LogKind, TokenHash, Users, UsersError,
     devices::{DEVICES, DeviceRow, TokenPair, checked_device_name},
     expiring::Expiring,
     log::user_entry,
@@ -293,6 +293,7 @@ impl Users {
                 users.make_room_for_device(&user_id).await?;
             }
             let mut commit = Commit::new(&user_id);
+            let created = old.is_none().then_some(DeviceChange::Created(&device_id));
             let ended: Vec<_> = old.iter().flat_map(DeviceRow::pairs).cloned().collect();
             for pair in &ended {
                 forget_tokens(&mut commit, pair);
@@ -312,7 +313,10 @@ impl Users {
             for pair in &ended {
                 users.inner.sessions.remove(pair);
             }
-            users.store().commit(commit).await?;
+            match created {
+                Some(created) => users.commit_change(&user_id, created, commit).await?,
+                None => drop(users.store().commit(commit).await?),
+            }
             Ok(issued)
         })
         .await

@@ -1,8 +1,9 @@
 //! Key backup: what a user's clients store of their room keys, encrypted (CS "Server-side key backups").
 //!
 //! `versions` makes, reads and deletes backups · `keys` adds, reads and deletes what is in them. Each
-//! commit that changes keys writes the version's count and etag too, so that a backup is never half
-//! counted, whatever happens in between.
+//! commit that changes keys writes the version's count, bytes and etag too, so that a backup is never half
+//! counted, whatever happens in between. A backup may be large: it is read a page at a time, and deleted
+//! a part at a time, between which others get their turn.
 
 mod keys;
 mod versions;
@@ -53,6 +54,15 @@ pub struct BackedUpKey {
     pub is_verified: bool,
     /// The algorithm's data.
     pub session_data: Box<RawValue>,
+}
+
+/// Some keys of a backup, in order of rooms and sessions.
+#[derive(Clone, Debug)]
+pub struct BackupPage {
+    /// Room, session and key.
+    pub keys: Vec<(OwnedRoomId, String, BackedUpKey)>,
+    /// Are there no more behind these?
+    pub is_last: bool,
 }
 
 /// Backed-up keys by room and session.

@@ -6,7 +6,7 @@ use hearth_storage::{Commit, Direction};
 use ruma::{OwnedUserId, UserId};
 use serde_json::value::RawValue;
 
-use super::{BackupState, BackupVersion, no_such_backup, number_of, stored_json};
+use super::{BackupState, BackupVersion, keys::Selection, no_such_backup, number_of, stored_json};
 use crate::{
     E2ee, E2eeError,
     schema::{BACKUP_VERSIONS, BackupVersionRow},
@@ -16,17 +16,21 @@ use crate::{
 const MAX_AUTH_DATA_BYTES: usize = 64 * 1024;
 /// The longest name of an algorithm in bytes.
 const MAX_ALGORITHM_BYTES: usize = 255;
-/// Versions of one user that are looked at for the current one: those behind it were deleted.
-const PAGE: usize = 20;
-/// Versions that are looked at in all. Each is one that the user made.
-const MAX_VERSIONS: usize = 10_000;
+/// Versions of one user, not counting deleted ones: clients have one, and delete it when they make
+/// another.
+const MAX_VERSIONS: usize = 20;
+/// Versions that are read at a time, the newest first. Deleted ones are among them until they are empty.
+const PAGE: usize = 40;
+/// Versions that are looked at for the current one.
+const MAX_LOOKED_AT: usize = 10_000;
 
 impl E2ee {
     /// Makes a version, which becomes the current one. Returns its number.
     ///
     /// # Errors
     ///
-    /// [`E2eeError::InvalidParam`], [`E2eeError::BadJson`], [`E2eeError::TooLarge`].
+    /// [`E2eeError::InvalidParam`], [`E2eeError::BadJson`], [`E2eeError::TooLarge`], also if there are too
+    /// many.
     pub async fn create_backup(
         &self,
         user_id: &UserId,
@@ -36,11 +40,22 @@ impl E2ee {
         checked(&algorithm, &auth_data)?;
         let (e2ee, owner) = (self.clone(), user_id.to_owned());
         let work = move || async move {
-            let newest = e2ee.store().page(&BACKUP_VERSIONS, &owner, .., Direction::Backward, 1);
-            let number = newest.await?.first().map_or(1, |(number, _)| number.saturating_add(1));
+            let known = e2ee.store().page(&BACKUP_VERSIONS, &owner, .., Direction::Backward, PAGE);
+            let known = known.await?;
+            if known.iter().filter(|(_, row)| !row.deleted).count() >= MAX_VERSIONS {
+                let text = format!("You have {MAX_VERSIONS} backups: delete one first");
+                return Err(E2eeError::TooLarge(text));
+            }
+            let newest = known.first();
+            let number = newest.map_or(1, |(number, _)| number.saturating_add(1));
             let auth_data = auth_data.get().to_owned();
-            let row = BackupVersionRow { algorithm, auth_data, etag: 0, count: 0, deleted: false };
-            e2ee.put_version(&owner, number, &row).await?;
+            let row = BackupVersionRow { algorithm, auth_data, ..BackupVersionRow::default() };
+            let mut commit = Commit::new(&owner);
+            commit.put(&BACKUP_VERSIONS, &owner, &number, &row);
+            if let Some((number, _)) = newest.filter(|(_, row)| row.is_buried()) {
+                commit.delete(&BACKUP_VERSIONS, &owner, number);
+            }
+            e2ee.store().commit(commit).await?;
             Ok(number.to_string())
         };
         self.users().in_turn(user_id, work).await
@@ -100,7 +115,7 @@ impl E2ee {
         self.users().in_turn(user_id, work).await
     }
 
-    /// Deletes a version. From then on it is not there; its keys follow at once, or after a restart.
+    /// Deletes a version. From then on it is not there; its keys go behind this call, or after a restart.
     ///
     /// # Errors
     ///
@@ -111,28 +126,74 @@ impl E2ee {
         let work = move || async move {
             let mut row = e2ee.version_row(&owner, number).await?;
             row.deleted = true;
-            e2ee.put_version(&owner, number, &row).await?;
-            e2ee.empty_version(&owner, number, row).await
+            e2ee.put_version(&owner, number, &row).await
         };
-        self.users().in_turn(user_id, work).await
+        self.users().in_turn(user_id, work).await?;
+        let (e2ee, owner) = (self.clone(), user_id.to_owned());
+        self.spawn(async move {
+            if let Err(error) = e2ee.empty_version(&owner, number).await {
+                tracing::error!(%error, user_id = %owner, "a deleted backup stays for now");
+            }
+        });
+        Ok(())
     }
 
-    /// Deletes the keys of versions that were deleted when a former run ended.
-    pub(crate) async fn finish_backup_deletions(&self) -> Result<(), E2eeError> {
+    /// Deletes, behind this call, the keys of versions that were deleted when a former run ended.
+    pub(crate) fn finish_backup_deletions(&self) {
+        let e2ee = self.clone();
+        self.spawn(async move {
+            if let Err(error) = e2ee.empty_deleted_versions().await {
+                tracing::error!(%error, "deleted backups stay for now");
+            }
+        });
+    }
+
+    async fn empty_deleted_versions(&self) -> Result<(), E2eeError> {
         let read = |snapshot: &hearth_storage::Snapshot| {
             let mut found = Vec::new();
             snapshot.for_each(&BACKUP_VERSIONS, |owner: OwnedUserId, number, row| {
-                if row.deleted && row.count > 0 {
-                    found.push((owner, number, row));
+                if row.deleted && !row.is_buried() {
+                    found.push((owner, number));
                 }
                 ControlFlow::Continue(())
             })?;
             Ok(found)
         };
-        for (owner, number, row) in self.store().bulk(read).await? {
-            self.empty_version(&owner, number, row).await?;
+        for (owner, number) in self.store().bulk(read).await? {
+            self.empty_version(&owner, number).await?;
         }
         Ok(())
+    }
+
+    /// Deletes everything of a deleted version, some at a time.
+    async fn empty_version(&self, owner: &OwnedUserId, number: u64) -> Result<(), E2eeError> {
+        loop {
+            let (e2ee, user_id) = (self.clone(), owner.clone());
+            let work = move || async move { e2ee.empty_some(&user_id, number).await };
+            if self.users().in_turn(owner, work).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// In the user's turn; whether nothing is left.
+    async fn empty_some(&self, owner: &OwnedUserId, number: u64) -> Result<bool, E2eeError> {
+        let row = self.store().get(&BACKUP_VERSIONS, owner, &number).await?;
+        let Some(row) = row.filter(|row| row.deleted) else { return Ok(true) };
+        let (_, last) = self.delete_some(owner, number, row, Selection::All, None).await?;
+        if last.is_some() {
+            return Ok(false);
+        }
+        let newest = self.store().page(&BACKUP_VERSIONS, owner, .., Direction::Backward, 1);
+        let is_newest = newest.await?.first().is_some_and(|(newest, _)| *newest == number);
+        let mut commit = Commit::new(owner);
+        if is_newest {
+            commit.put(&BACKUP_VERSIONS, owner, &number, &BackupVersionRow::buried());
+        } else {
+            commit.delete(&BACKUP_VERSIONS, owner, &number);
+        }
+        self.store().commit(commit).await?;
+        Ok(true)
     }
 
     /// A version that was not deleted.
@@ -151,7 +212,7 @@ impl E2ee {
         owner: &OwnedUserId,
     ) -> Result<Option<(u64, BackupVersionRow)>, E2eeError> {
         let (mut before, mut seen) = (u64::MAX, 0);
-        while seen < MAX_VERSIONS {
+        while seen < MAX_LOOKED_AT {
             let page =
                 self.store().page(&BACKUP_VERSIONS, owner, ..before, Direction::Backward, PAGE);
             let page = page.await?;
@@ -175,6 +236,17 @@ impl E2ee {
         commit.put(&BACKUP_VERSIONS, owner, &number, row);
         self.store().commit(commit).await?;
         Ok(())
+    }
+}
+
+impl BackupVersionRow {
+    /// What stays of the newest version when it is deleted and empty: its number.
+    fn buried() -> Self {
+        Self { deleted: true, ..Self::default() }
+    }
+
+    fn is_buried(&self) -> bool {
+        *self == Self::buried()
     }
 }
 

@@ -79,11 +79,9 @@ impl E2ee {
         if work.commit.is_empty() {
             return Ok(work.given);
         }
-        let committed = self.store().commit(work.commit).await;
-        if committed.is_err() {
-            self.forget_key_counts(user_id, work.counts.keys());
-        }
-        let changed = committed?.last;
+        // Whoever looks when the commit is published waits for the end of this turn.
+        self.forget_key_counts(user_id, work.counts.keys());
+        let changed = self.store().commit(work.commit).await?.last;
         let counts = work.counts.into_iter();
         let counts = counts.map(|(id, counts)| (id, Arc::new(KeyCounts { changed, ..counts })));
         self.set_key_counts(user_id, counts.collect());

@@ -63,6 +63,37 @@ async fn keys_go_in_the_order_of_the_uploads_then_the_fallback_key() {
 }
 
 #[tokio::test]
+async fn who_sees_that_a_claim_is_published_sees_what_is_left() {
+    let bench = Bench::new().await;
+    let names: Vec<_> = (0..200).map(|number| format!("K{number:03}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let alice = olm(&bench, "alice", &names).await;
+    let published = bench.store.notifier().publications();
+    let (e2ee, user_id, device_id) =
+        (bench.e2ee.clone(), alice.user_id.clone(), alice.device_id.clone());
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let looking = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while stopped.try_recv().is_err() {
+            let until = *published.borrow();
+            seen.push((until, e2ee.key_counts(&user_id, &device_id).await.unwrap()));
+            tokio::task::yield_now().await;
+        }
+        seen
+    });
+    let mut left = Vec::new();
+    for _ in &names {
+        claim(&bench, &alice).await;
+        left.push(bench.e2ee.key_counts(&alice.user_id, &alice.device_id).await.unwrap());
+    }
+    stop.send(()).unwrap();
+    for (until, counts) in looking.await.unwrap() {
+        let newest = left.iter().rev().find(|left| left.changed <= until);
+        assert!(newest.is_none_or(|newest| counts.changed >= newest.changed), "{until}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_handed_out_is_gone_after_the_power_was_lost() {
     let mut bench = Bench::new().await;
     let alice = olm(&bench, "alice", &["A", "B"]).await;

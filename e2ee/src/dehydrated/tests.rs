@@ -83,6 +83,68 @@ async fn what_is_no_device_is_refused_and_the_one_before_stays() {
 }
 
 #[tokio::test]
+async fn keys_that_others_contradict_leave_the_device_before() {
+    let bench = Bench::new().await;
+    let (alice, _) = bench.user_with_device("alice").await;
+    let identity = crate::signer::identify(&bench, &alice).await;
+    let e2ee = &bench.e2ee;
+    let good = Olm::new(&alice, device_id!("GOOD"));
+    e2ee.put_dehydrated_device(&alice, upload(&good)).await.unwrap();
+    let before = bench.store.notifier().published();
+    for device_id in [device_id!("GOOD"), device_id!("OTHER")] {
+        let olm = Olm::new(&alice, device_id);
+        let mut keys = olm.device_keys();
+        let wrong = keys["signatures"][alice.as_str()][&format!("ed25519:{device_id}")].clone();
+        keys["signatures"][alice.as_str()][identity.self_signing.key_id()] = wrong;
+        let mut bad = upload(&olm);
+        bad.keys.device_keys = Some(crate::testing::raw(&keys));
+        let refused = e2ee.put_dehydrated_device(&alice, bad).await;
+        assert!(matches!(refused, Err(E2eeError::InvalidSignature(_))), "{refused:?}");
+        assert_eq!(e2ee.dehydrated_device(&alice).await.unwrap().device_id, good.device_id);
+        assert_eq!(rows(&bench, &alice).await, (1, 2, 1));
+    }
+    assert_eq!(bench.store.notifier().published(), before, "nothing was written");
+}
+
+#[tokio::test]
+async fn a_device_takes_the_place_of_another_at_once() {
+    let bench = Bench::new().await;
+    let (alice, _) = bench.user_with_device("alice").await;
+    for device_id in [device_id!("ONE"), device_id!("TWO")] {
+        let olm = Olm::new(&alice, device_id);
+        bench.e2ee.put_dehydrated_device(&alice, upload(&olm)).await.unwrap();
+    }
+    let log = bench.store.log_after(StreamPosition::ZERO, 100).await.unwrap();
+    let lists = log.iter().filter(|one| one.entry.kind == crate::LogKind::DeviceList as u8);
+    let told: Vec<_> = lists
+        .map(|one| {
+            let log: crate::DeviceListLog = serde_json::from_slice(&one.entry.payload).unwrap();
+            (log.device_id.clone().unwrap().to_string(), log.previous(one.position))
+        })
+        .collect();
+    let [(one, None), (gone, Some(_)), (two, Some(_))] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert_eq!((one.as_str(), gone.as_str(), two.as_str()), ("ONE", "ONE", "TWO"));
+}
+
+#[tokio::test]
+async fn nobody_logs_in_as_the_dehydrated_device() {
+    let bench = Bench::new().await;
+    let (alice, _) = bench.user_with_device("alice").await;
+    let olm = Olm::new(&alice, device_id!("ASLEEP"));
+    bench.e2ee.put_dehydrated_device(&alice, upload(&olm)).await.unwrap();
+    let session = |device_id: &str| hearth_users::NewSession {
+        device_id: Some(device_id.into()),
+        ..hearth_users::NewSession::default()
+    };
+    let login = bench.users.create_session(&alice, session("ASLEEP")).await;
+    assert!(matches!(login, Err(UsersError::InvalidDeviceId)));
+    bench.users.create_session(&alice, session("AWAKE")).await.unwrap();
+    assert_eq!(rows(&bench, &alice).await, (1, 2, 1));
+}
+
+#[tokio::test]
 async fn tokens_and_devices_of_others_are_refused() {
     let bench = Bench::new().await;
     let (alice, laptop) = bench.user_with_device("alice").await;

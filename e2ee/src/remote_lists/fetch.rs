@@ -91,7 +91,11 @@ impl E2ee {
         Ok(done)
     }
 
-    async fn run_fetch(&self, user_id: &OwnedUserId, marked: &AtomicBool) -> Result<(), String> {
+    async fn run_fetch(
+        &self,
+        user_id: &OwnedUserId,
+        marked: &Arc<AtomicBool>,
+    ) -> Result<(), String> {
         let told = |error: &dyn fmt::Display| error.to_string();
         let remote = self.remote().ok_or("this server does not federate")?;
         let lists = &self.inner.remote_lists;
@@ -107,12 +111,14 @@ impl E2ee {
             // A thousand signatures take a while.
             let list = run_blocking(move || CheckedList::check(&owner, answer));
             let list = list.await.map_err(|error| told(&error))??;
-            let kept = self.keep_list(user_id, list).await.map_err(|error| {
+            let kept = self.keep_list(user_id, marked, list).await.map_err(|error| {
                 tracing::error!(%error, %user_id, "a device list could not be kept");
                 "it could not be kept".to_owned()
             })?;
-            if kept == Kept::Fresh {
-                return Ok(());
+            match kept {
+                Kept::Fresh => return Ok(()),
+                Kept::Stale => {}
+                Kept::Not => return Err("no room is shared with them any more".to_owned()),
             }
         }
         Err("it changes faster than it can be fetched".to_owned())
@@ -125,17 +131,20 @@ impl E2ee {
         }
     }
 
-    /// Is a fetch under way that was not marked since the server was asked?
-    pub(super) fn is_unmarked(&self, user_id: &UserId) -> bool {
+    /// Was this fetch not marked since the server was asked? `None` if the list was forgotten meanwhile: then
+    /// nobody wants to know any more. In the user's turn.
+    pub(super) fn is_unmarked(&self, user_id: &UserId, marked: &Arc<AtomicBool>) -> Option<bool> {
         let fetches = self.inner.remote_lists.fetches.lock();
-        fetches.get(user_id).is_some_and(|fetch| !fetch.marked.load(Ordering::SeqCst))
+        let current = fetches.get(user_id).filter(|fetch| Arc::ptr_eq(&fetch.marked, marked));
+        current.map(|fetch| !fetch.marked.load(Ordering::SeqCst))
     }
 
     pub(super) fn is_fetching(&self, user_id: &UserId) -> bool {
         self.inner.remote_lists.fetches.lock().contains_key(user_id)
     }
 
-    /// What was fetched is kept: whoever wants to know more begins another fetch. In the user's turn.
+    /// What was fetched is kept, or nobody wants it: whoever wants to know more begins another fetch. In
+    /// the user's turn.
     pub(super) fn end_fetch(&self, user_id: &UserId) {
         self.inner.remote_lists.fetches.lock().remove(user_id);
     }

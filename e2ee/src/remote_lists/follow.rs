@@ -1,12 +1,13 @@
-//! Whoever leaves a room may change devices without this server being told: read from the log.
+//! Whoever leaves a room may change devices without this server being told, and whoever comes may have:
+//! read from the log.
 
 use std::{sync::Weak, time::Duration};
 
 use hearth_rooms::{
     RoomError,
-    schema::{LOG_ROOM_EVENT, Membership, log_ordinal},
+    schema::{EventOrdinal, LOG_ROOM_EVENT, Membership, log_ordinal},
 };
-use hearth_storage::{LogRecord, Store, StoreError};
+use hearth_storage::{Commit, LogRecord, Store, StoreError};
 use hearth_types::StreamPosition;
 use ruma::{
     OwnedUserId, RoomId, UserId,
@@ -28,6 +29,12 @@ const LOG_PAGE: usize = 256;
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// How long to wait after the log could not be read.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// The content of a membership event, as far as it matters.
+#[derive(Deserialize)]
+struct Content {
+    membership: MembershipState,
+}
 
 /// How far the log was read.
 #[derive(Clone, Copy, Debug)]
@@ -120,10 +127,6 @@ impl E2ee {
     }
 
     async fn follow_record(&self, record: &LogRecord) -> Result<(), E2eeError> {
-        #[derive(Deserialize)]
-        struct Content {
-            membership: MembershipState,
-        }
         let entry = &record.entry;
         if entry.kind != LOG_ROOM_EVENT {
             return Ok(());
@@ -142,6 +145,9 @@ impl E2ee {
         let (Some(user_id), Some(Content { membership })) = (user_id, content) else {
             return Ok(());
         };
+        if membership == MembershipState::Join && !self.identity().is_local(&user_id) {
+            return self.follow_join(&room_id, &user_id, event.header.replaces_state).await;
+        }
         if !matches!(membership, MembershipState::Leave | MembershipState::Ban) {
             return Ok(());
         }
@@ -153,6 +159,45 @@ impl E2ee {
                 self.distrust(&user_id).await?;
             }
         }
+        Ok(())
+    }
+
+    /// A user of another server has a join that replaces this event. While no other room was shared, their
+    /// server told nothing of their devices: whoever is in the room looks again, also who was not told that
+    /// they had left it.
+    async fn follow_join(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        replaced: Option<EventOrdinal>,
+    ) -> Result<(), E2eeError> {
+        if let Some(replaced) = replaced {
+            let before = self.rooms().event(room_id, replaced).await?.pdu.content_as::<Content>();
+            if before.is_ok_and(|before| before.membership == MembershipState::Join) {
+                return Ok(());
+            }
+        }
+        let Some(head) = self.rooms().head(room_id).await? else { return Ok(()) };
+        let encryption = self
+            .rooms()
+            .state_ordinal(room_id, head.state.clone(), "m.room.encryption", "")
+            .await?;
+        let others = self.rooms().rooms_of_remote_user(user_id, 2).await?;
+        let was_shared = others.iter().any(|other| other != room_id);
+        let is_trusted = self.remote_list(user_id).await?.is_some_and(|row| !row.stale);
+        if encryption.is_none() || (was_shared && is_trusted) {
+            return Ok(());
+        }
+        self.mark_stale(user_id).await?;
+        let (e2ee, owner) = (self.clone(), user_id.to_owned());
+        let work = move || async move {
+            let mut commit = Commit::new(&owner);
+            e2ee.note_list_change(&mut commit, &owner, None).await?;
+            e2ee.store().commit(commit).await?;
+            Ok::<_, E2eeError>(())
+        };
+        self.users().in_turn(user_id, work).await?;
+        self.announce_list(user_id).await;
         Ok(())
     }
 

@@ -1,6 +1,9 @@
 //! Whole lists as servers tell them, checked and kept.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::Bytes;
 use hearth_storage::{Commit, Snapshot};
@@ -15,7 +18,10 @@ use super::{KeptList, MAX_LIST_BYTES, MAX_REMOTE_DEVICES};
 use crate::{
     E2ee, E2eeError,
     query::{CheckedKeys, check_signing_keys, kept_name},
-    schema::{CROSS_SIGNING_KEYS, REMOTE_DEVICES, REMOTE_LISTS, RemoteDeviceRow, RemoteListRow},
+    schema::{
+        CROSS_SIGNING_KEYS, DEVICE_LIST_CHANGES, DEVICE_LISTS, REMOTE_DEVICES, REMOTE_LISTS,
+        RemoteDeviceRow, RemoteListRow,
+    },
     signed::{checked_device_keys, to_bytes},
 };
 
@@ -35,6 +41,8 @@ pub(super) enum Kept {
     Fresh,
     /// Something happened since its server was asked.
     Stale,
+    /// No room is shared any more: nothing was kept.
+    Not,
 }
 
 /// A change of one row.
@@ -84,14 +92,20 @@ impl CheckedList {
 }
 
 impl E2ee {
-    /// Keeps a list that was fetched, in the place of what was kept.
+    /// Keeps a list that was fetched, in the place of what was kept. `fetch` is the fetch's mark.
     pub(super) async fn keep_list(
         &self,
         user_id: &OwnedUserId,
+        fetch: &Arc<AtomicBool>,
         list: CheckedList,
     ) -> Result<Kept, E2eeError> {
-        let (e2ee, owner) = (self.clone(), user_id.clone());
-        let work = move || async move { e2ee.keep_list_now(&owner, list).await };
+        let (e2ee, owner, fetch) = (self.clone(), user_id.clone(), Arc::clone(fetch));
+        let work = move || async move {
+            match e2ee.is_unmarked(&owner, &fetch) {
+                Some(is_fresh) => e2ee.keep_list_now(&owner, is_fresh, list).await,
+                None => Ok(Kept::Not),
+            }
+        };
         self.users().in_turn(user_id, work).await
     }
 
@@ -99,9 +113,9 @@ impl E2ee {
     async fn keep_list_now(
         &self,
         user_id: &OwnedUserId,
+        is_fresh: bool,
         CheckedList { stream_id, list }: CheckedList,
     ) -> Result<Kept, E2eeError> {
-        let is_fresh = self.is_unmarked(user_id);
         let was_kept = self.remote_list(user_id).await?.is_some();
         let devices = u32::try_from(list.devices.len()).unwrap_or(u32::MAX);
         let row =
@@ -129,11 +143,15 @@ impl E2ee {
     pub(super) async fn forget_list(&self, user_id: &UserId) -> Result<(), E2eeError> {
         let (e2ee, owner) = (self.clone(), user_id.to_owned());
         let work = move || async move {
-            e2ee.mark_fetch(&owner);
+            e2ee.end_fetch(&owner);
             let changes = changes(e2ee.all_rows(&owner).await?, KeptList::default());
             let stale = RemoteListRow { stale: true, ..RemoteListRow::default() };
             let mut commit = e2ee.write(&owner, changes, stale).await?;
             commit.delete(&REMOTE_LISTS, &owner, &());
+            if let Some(changed) = e2ee.store().get(&DEVICE_LISTS, &owner, &()).await? {
+                commit.delete(&DEVICE_LISTS, &owner, &());
+                commit.effect_delete(&DEVICE_LIST_CHANGES, &(), &changed);
+            }
             e2ee.store().commit(commit).await?;
             Ok::<_, E2eeError>(())
         };

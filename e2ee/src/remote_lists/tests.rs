@@ -273,6 +273,27 @@ async fn what_happens_during_a_fetch_has_it_repeated() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_forgotten_while_it_is_fetched_is_not_kept() {
+    let scene = Scene::new().await;
+    scene.tell(5, &["A"]);
+    let hold = scene.elsewhere.hold.lock().await;
+    let fetch = scene.fetch();
+    let meanwhile = async {
+        while scene.asked() == 0 {
+            tokio::task::yield_now().await;
+        }
+        scene.bench.e2ee.forget_list(&scene.bob).await.unwrap();
+        drop(hold);
+    };
+    let (fetched, ()) = futures_util::future::join(fetch, meanwhile).await;
+    assert!(fetched.is_err());
+    assert_eq!(scene.bench.e2ee.kept_list(&scene.bob, false).await.unwrap(), None);
+    // When a room is shared again it is.
+    scene.fetch().await.unwrap();
+    assert_eq!(scene.kept().await, Some(ids(&["A"])));
+}
+
+#[tokio::test]
 async fn all_who_want_a_list_wait_for_one_fetch() {
     let scene = Scene::new().await;
     scene.tell(5, &["A"]);
@@ -353,7 +374,11 @@ async fn who_left_is_not_trusted() {
     assert_eq!(scene.kept().await, None);
     scene.fetch().await.unwrap();
     assert_eq!(scene.kept().await, Some(ids(&["A"])));
+    scene.receive(scene.update("B", 6, &[5])).await;
+    assert_eq!(scene.changes(StreamPosition::ZERO).await, 1);
     scene.bench.e2ee.forget_list(&scene.bob).await.unwrap();
+    assert_eq!(scene.changes(StreamPosition::ZERO).await, 0);
+    assert_eq!(scene.bench.e2ee.list_version(&scene.bob).await.unwrap(), None);
     assert_eq!(scene.bench.e2ee.kept_list(&scene.bob, false).await.unwrap(), None);
     let rest = scene.bench.store.snapshot();
     assert_eq!(KeptList::read(&rest, &scene.bob).unwrap(), KeptList::default());

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use hearth_storage::{Commit, CommitError, KeyPart, Keyspace, LogEntry, Record, Topic};
+use hearth_storage::{Commit, CommitError, KeyPart, Keyspace, LogEntry, Record, Ticket, Topic};
 use ruma::{
     OwnedDeviceId, OwnedServerName, OwnedTransactionId, OwnedUserId, ServerName, UserId,
     events::AnyToDeviceEventContent,
@@ -60,28 +60,27 @@ struct DirectToDevice<'a> {
     messages: &'a BTreeMap<OwnedUserId, BTreeMap<String, &'a RawValue>>,
 }
 
-/// Messages of one sender and type on their way into queues.
+/// Messages of one sender and type on their way into queues. Whoever adds some has seen that they may all
+/// be sent: full commits are handed over at once, so that a large request does not fill memory.
 pub(super) struct Letters<'a, P> {
     e2ee: &'a E2ee,
     /// At home at who sends.
     home: P,
     sender: &'a UserId,
     event_type: &'a str,
-    /// Commits, of which the last one is being filled.
-    commits: Vec<Commit>,
+    /// The commit that is being filled.
+    commit: Commit,
+    /// Those that were full.
+    tickets: Vec<Ticket>,
     /// Places that were taken in queues.
     places: Vec<Arc<Queue>>,
 }
 
 impl<'a, P: KeyPart> Letters<'a, P> {
     pub(super) fn new(e2ee: &'a E2ee, home: P, sender: &'a UserId, event_type: &'a str) -> Self {
-        let commits = vec![Commit::new(&home)];
-        Self { e2ee, home, sender, event_type, commits, places: Vec::new() }
-    }
-
-    /// How many messages there are.
-    pub(super) fn len(&self) -> usize {
-        self.places.len()
+        let commit = Commit::new(&home);
+        let (tickets, places) = (Vec::new(), Vec::new());
+        Self { e2ee, home, sender, event_type, commit, tickets, places }
     }
 
     /// A message for a device of this server; dropped if its queue is full.
@@ -98,11 +97,10 @@ impl<'a, P: KeyPart> Letters<'a, P> {
         self.places.push(place);
         let event = Event { kind: self.event_type, sender: self.sender, content };
         let event = to_bytes(&event)?;
-        if let Some(commit) = self.room_for(event.len()) {
-            let position = commit.next_position();
-            commit.effect_put(&TO_DEVICE, user_id, &(device_id.clone(), position), &event);
-            commit.touch(user_topic(user_id));
-        }
+        let commit = self.room_for(event.len()).await?;
+        let position = commit.next_position();
+        commit.effect_put(&TO_DEVICE, user_id, &(device_id.clone(), position), &event);
+        commit.touch(user_topic(user_id));
         Ok(())
     }
 
@@ -117,14 +115,15 @@ impl<'a, P: KeyPart> Letters<'a, P> {
         let (mut bytes, mut row) = (0, BTreeMap::<_, BTreeMap<_, _>>::new());
         for (user_id, devices) in &contents {
             for (device_id, content) in devices {
-                let content = content.json();
-                let size = content.get().len() + user_id.as_str().len() + MAX_NAME_BYTES;
+                let (content, device_id) = (content.json(), device_id.to_string());
+                let names = written_bytes(user_id.as_str()) + written_bytes(&device_id);
+                let size = content.get().len() + names;
                 if bytes > 0 && bytes + size > MAX_OUTGOING_BYTES {
                     self.add_row(key, server, &std::mem::take(&mut row)).await?;
                     bytes = 0;
                 }
                 bytes += size;
-                row.entry(user_id.clone()).or_default().insert(device_id.to_string(), content);
+                row.entry(user_id.clone()).or_default().insert(device_id, content);
             }
         }
         if row.is_empty() { Ok(()) } else { self.add_row(key, server, &row).await }
@@ -144,33 +143,30 @@ impl<'a, P: KeyPart> Letters<'a, P> {
         let (sender, event_type) = (self.sender, self.event_type);
         let message_id = message_id(sender, key, server, messages)?;
         let content = DirectToDevice { sender, event_type, message_id: &message_id, messages };
-        let content = serde_json::to_string(&content)
-            .map_err(|error| E2eeError::Internal(error.to_string()))?;
+        let content = serde_json::to_string(&content).map_err(not_json)?;
         let row = OutgoingRow { queued_ms: self.e2ee.now_ms(), content };
-        if let Some(commit) = self.room_for(row.content.len()) {
-            let position = commit.next_position();
-            commit.effect_put(&OUTGOING, server, &position, &row);
-            let topic = Topic::new(server.as_str());
-            let kind = LogKind::Outgoing as u8;
-            commit.log(position, LogEntry { kind, topic, payload: Bytes::new() });
-        }
+        let commit = self.room_for(row.content.len()).await?;
+        let position = commit.next_position();
+        commit.effect_put(&OUTGOING, server, &position, &row);
+        let (kind, topic) = (LogKind::Outgoing as u8, Topic::new(server.as_str()));
+        commit.log(position, LogEntry { kind, topic, payload: Bytes::new() });
         Ok(())
     }
 
     /// The last commit.
-    pub(super) fn last(&mut self) -> Option<&mut Commit> {
-        self.commits.last_mut()
+    pub(super) fn last(&mut self) -> &mut Commit {
+        &mut self.commit
     }
 
-    /// The commit that has room for a row of about this size.
-    fn room_for(&mut self, bytes: usize) -> Option<&mut Commit> {
-        let is_full = |commit: &Commit| {
-            commit.len() + 2 > MAX_OPERATIONS || commit.bytes() + bytes + AROUND > MAX_COMMIT_BYTES
-        };
-        if self.commits.last().is_none_or(is_full) {
-            self.commits.push(Commit::new(&self.home));
+    /// The commit, if need be a new one, that has room for a row of about this size.
+    async fn room_for(&mut self, bytes: usize) -> Result<&mut Commit, CommitError> {
+        if self.commit.len() + 2 > MAX_OPERATIONS
+            || self.commit.bytes() + bytes + AROUND > MAX_COMMIT_BYTES
+        {
+            let full = std::mem::replace(&mut self.commit, Commit::new(&self.home));
+            self.tickets.push(self.e2ee.store().submit(full).await?);
         }
-        self.commits.last_mut()
+        Ok(&mut self.commit)
     }
 
     /// Makes them durable, unless there is this row already; then nothing happens, but for what several
@@ -182,10 +178,8 @@ impl<'a, P: KeyPart> Letters<'a, P> {
         clustering: &C,
         value: &V,
     ) -> Result<(), E2eeError> {
-        if let Some(last) = self.commits.last_mut() {
-            last.require_absent(keyspace, partition, clustering);
-            last.put(keyspace, partition, clustering, value);
-        }
+        self.commit.require_absent(keyspace, partition, clustering);
+        self.commit.put(keyspace, partition, clustering, value);
         let done = self.submit().await;
         if done.is_err() {
             // About right: some of several commits may have happened.
@@ -200,11 +194,9 @@ impl<'a, P: KeyPart> Letters<'a, P> {
     }
 
     async fn submit(&mut self) -> Result<(), CommitError> {
-        let mut tickets = Vec::with_capacity(self.commits.len());
-        for commit in self.commits.drain(..) {
-            tickets.push(self.e2ee.store().submit(commit).await?);
-        }
-        for ticket in tickets {
+        let last = std::mem::replace(&mut self.commit, Commit::new(&self.home));
+        self.tickets.push(self.e2ee.store().submit(last).await?);
+        for ticket in self.tickets.drain(..) {
             ticket.done().await?;
         }
         Ok(())
@@ -225,9 +217,22 @@ fn message_id(
     Ok(Base64::<UrlSafe>::new(some).encode())
 }
 
+/// At most so many bytes has this text as JSON, with what is around it in an object.
+fn written_bytes(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' => 2,
+        byte if byte.is_ascii_control() => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum::<usize>() + 8
+}
+
 fn to_bytes(value: &impl Serialize) -> Result<Bytes, E2eeError> {
-    let json = serde_json::to_vec(value).map_err(|error| E2eeError::Internal(error.to_string()))?;
-    Ok(json.into())
+    Ok(serde_json::to_vec(value).map_err(not_json)?.into())
+}
+
+fn not_json(error: serde_json::Error) -> E2eeError {
+    E2eeError::Internal(error.to_string())
 }
 
 /// Can this be part of a key?

@@ -46,7 +46,7 @@ pub(super) fn note_received(
     (sender, message_id): &(OwnedUserId, String),
     received_ms: u64,
 ) {
-    let Some(commit) = letters.last() else { return };
+    let commit = letters.last();
     let (sender, message_id) = (sender.clone(), message_id.clone());
     let position = commit.next_position();
     let row = ReceivedRow { sender, message_id, received_ms };

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    OwnedServerName, OwnedUserId, ServerName,
-    api::federation::transactions::edu::DirectDeviceContent, to_device::DeviceIdOrAllDevices,
+    OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName,
+    api::federation::transactions::edu::DirectDeviceContent, serde::Raw,
+    to_device::DeviceIdOrAllDevices,
 };
+use serde_json::value::RawValue;
 
 use super::{
     ToDeviceMessage,
@@ -19,9 +21,41 @@ use crate::{
 
 /// Messages that one request may become, each device of a `*` counted.
 const MAX_MESSAGES: usize = 10_000;
-/// Users of this server that one message of another server is for. Servers put all that one request is
-/// for into one message; clients name 250 devices at a time.
-const MAX_RECIPIENTS: usize = MAX_MESSAGES;
+/// Bytes of the contents that one request may become, those of a `*` counted for each device.
+const MAX_BYTES: usize = 32 << 20;
+/// Other servers that one request is for: clients name 250 devices at a time. Each has a queue of its own,
+/// which costs this server much more than a message.
+const MAX_SERVERS: usize = 500;
+/// The messages of one transaction of another server: as many as a hundred requests have that its clients
+/// send, and as many bytes as fit it, or several times as many if they are for all devices of somebody.
+const OF_TRANSACTION: Allowance = Allowance { messages: 50_000, bytes: 64 << 20 };
+
+/// What may still be put into queues. Also users without devices count: each is looked up.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Allowance {
+    /// Whether there was enough for this many bytes of a message.
+    fn take(&mut self, bytes: usize) -> bool {
+        match (self.messages.checked_sub(1), self.bytes.checked_sub(bytes)) {
+            (Some(messages), Some(bytes)) => {
+                *self = Self { messages, bytes };
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A message for a device of this server.
+struct Addressed<'a> {
+    user_id: &'a OwnedUserId,
+    device_id: OwnedDeviceId,
+    content: &'a RawValue,
+}
 
 impl E2ee {
     /// Sends a message to devices anywhere: durable when this returns, once for each transaction ID.
@@ -46,8 +80,16 @@ impl E2ee {
             return Ok(());
         }
         let (here, elsewhere) = self.sorted(messages);
+        if elsewhere.len() > MAX_SERVERS {
+            let text = format!("a request for users of more than {MAX_SERVERS} other servers");
+            return Err(E2eeError::TooLarge(text));
+        }
+        let mut allowance = Allowance { messages: MAX_MESSAGES, bytes: MAX_BYTES };
+        let addressed = self.addressed(&here, &mut allowance).await?;
         let mut letters = Letters::new(self, sender.clone(), &sender, &key.1);
-        self.address(&mut letters, here).await?;
+        for Addressed { user_id, device_id, content } in &addressed {
+            letters.add_local(user_id, device_id, content).await?;
+        }
         for (server, contents) in elsewhere {
             letters.add_remote(&key, &server, contents).await?;
         }
@@ -69,33 +111,37 @@ impl E2ee {
         (here, elsewhere)
     }
 
-    /// Puts messages for users of this server into the queues of their devices.
-    async fn address<P: hearth_storage::KeyPart>(
+    /// The devices of this server that messages are for; an error if they are too many.
+    async fn addressed<'a>(
         &self,
-        letters: &mut Letters<'_, P>,
-        messages: Contents,
-    ) -> Result<(), E2eeError> {
+        messages: &'a Contents,
+        allowance: &mut Allowance,
+    ) -> Result<Vec<Addressed<'a>>, E2eeError> {
+        let too_many = || E2eeError::TooLarge("a request of too many or too large messages".into());
+        let mut addressed = Vec::new();
         for (user_id, contents) in messages {
             let to_all = contents.get(&DeviceIdOrAllDevices::AllDevices);
-            for device_id in self.addressable_devices(&user_id).await? {
+            let device_ids = self.addressable_devices(user_id).await?;
+            if device_ids.is_empty() && !allowance.take(0) {
+                return Err(too_many());
+            }
+            for device_id in device_ids {
                 // What is for this device counts before what is for all.
                 let own = contents.get(&DeviceIdOrAllDevices::DeviceId(device_id.clone()));
-                if let Some(content) = own.or(to_all) {
-                    if letters.len() >= MAX_MESSAGES {
-                        return Err(E2eeError::TooLarge(format!(
-                            "a request of more than {MAX_MESSAGES} messages"
-                        )));
+                if let Some(content) = own.or(to_all).map(Raw::json) {
+                    if !allowance.take(content.get().len()) {
+                        return Err(too_many());
                     }
-                    letters.add_local(&user_id, &device_id, content.json()).await?;
+                    addressed.push(Addressed { user_id, device_id, content });
                 }
             }
         }
-        Ok(())
+        Ok(addressed)
     }
 
     /// Takes messages that another server sends for users of this one: durable when this returns, once
-    /// for each message ID. Those of users of other servers than `origin`, for nobody here, or too large
-    /// are passed over.
+    /// for each message ID. Those of users of other servers than `origin`, for nobody here, too large, or
+    /// beyond what one transaction may bring, are passed over.
     pub async fn receive_to_device(
         &self,
         origin: &ServerName,
@@ -103,8 +149,9 @@ impl E2ee {
     ) -> Result<(), E2eeError> {
         let (e2ee, origin) = (self.clone(), origin.to_owned());
         let task = tokio::spawn(async move {
+            let mut allowance = OF_TRANSACTION;
             for message in messages {
-                e2ee.receive(&origin, message).await?;
+                e2ee.receive(&origin, message, &mut allowance).await?;
             }
             Ok(())
         });
@@ -116,6 +163,7 @@ impl E2ee {
         &self,
         origin: &OwnedServerName,
         message: DirectDeviceContent,
+        allowance: &mut Allowance,
     ) -> Result<(), E2eeError> {
         let DirectDeviceContent { sender, ev_type, message_id, mut messages, .. } = message;
         let event_type = ev_type.to_string();
@@ -127,22 +175,25 @@ impl E2ee {
         if self.store().get(&RECEIVED_MESSAGES, origin, &key).await?.is_some() {
             return Ok(());
         }
-        let mut recipients = 0;
         messages.retain(|user_id: &OwnedUserId, contents| {
             contents.retain(|_, content| is_content(content.json().get()).is_ok());
-            let is_here = self.identity().is_local(user_id) && !contents.is_empty();
-            recipients += usize::from(is_here);
-            is_here && recipients <= MAX_RECIPIENTS
+            self.identity().is_local(user_id) && !contents.is_empty()
         });
-        let mut letters = Letters::new(self, origin.clone(), &sender, &event_type);
-        match self.address(&mut letters, messages).await {
-            Ok(()) if letters.len() > 0 => {}
-            Ok(()) => return Ok(()),
+        let left = allowance.bytes;
+        let addressed = match self.addressed(&messages, allowance).await {
+            Ok(addressed) if addressed.is_empty() => return Ok(()),
+            Ok(addressed) => addressed,
             Err(E2eeError::TooLarge(reason)) => {
                 tracing::warn!(%origin, %sender, reason, "a message to devices is dropped");
+                // What it would have become costs the others nothing; looking it up did.
+                allowance.bytes = left;
                 return Ok(());
             }
             Err(error) => return Err(error),
+        };
+        let mut letters = Letters::new(self, origin.clone(), &sender, &event_type);
+        for Addressed { user_id, device_id, content } in &addressed {
+            letters.add_local(user_id, device_id, content).await?;
         }
         let now = Timestamp(self.now_ms());
         note_received(&mut letters, origin, &key, now.0);

@@ -293,6 +293,64 @@ async fn one_message_of_another_server_is_for_as_many_users_as_a_request_has() {
 }
 
 #[tokio::test]
+async fn a_message_for_all_devices_is_bounded_by_what_it_becomes() {
+    let bench = Bench::new().await;
+    let (alice, _) = bench.user_with_device("alice").await;
+    let (bob, device) = bench.user_with_device("bob").await;
+    let (carol, _) = bench.user_with_device("carol").await;
+    for _ in 0..300 {
+        bench.device(&bob).await;
+        bench.device(&carol).await;
+    }
+    let to_all = |bytes| {
+        let content = json!({ "n": 1, "text": "x".repeat(bytes) });
+        json!({ bob.as_str(): { "*": content }, carol.as_str(): { "*": content } })
+    };
+    let refused = bench.e2ee.send_to_device(message(&alice, "one", &to_all(60_000))).await;
+    assert!(matches!(refused, Err(E2eeError::TooLarge(_))), "{refused:?}");
+    let there = owned_server_name!("there.test");
+    // What is too much is dropped; the rest of the transaction is not.
+    let large = |id| received("@eve:there.test", id, &to_all(60_000));
+    let small = received("@bob:there.test", "three", &to_all(10));
+    let received = vec![large("one"), large("two"), small];
+    bench.e2ee.receive_to_device(&there, received).await.unwrap();
+    assert_eq!(waiting(&bench, &bob, &device).await.len(), 2);
+    assert_eq!(rows(&bench, &TO_DEVICE), 2 * 602);
+}
+
+#[tokio::test]
+async fn a_request_is_for_a_few_hundred_servers() {
+    let bench = Bench::new().await;
+    let (alice, _) = bench.user_with_device("alice").await;
+    let to_servers = |count: usize| {
+        let users = (0..count).map(|n| (format!("@x:n{n}.test"), json!({ "*": { "n": n } })));
+        Value::Object(users.collect())
+    };
+    send(&bench, &alice, "one", to_servers(250)).await;
+    assert_eq!(rows(&bench, &OUTGOING), 250);
+    let refused = bench.e2ee.send_to_device(message(&alice, "two", &to_servers(10_000))).await;
+    assert!(matches!(refused, Err(E2eeError::TooLarge(_))), "{refused:?}");
+    assert_eq!(rows(&bench, &OUTGOING), 250);
+}
+
+#[tokio::test]
+async fn names_count_as_they_are_written() {
+    let bench = Bench::new().await;
+    let (alice, _) = bench.user_with_device("alice").await;
+    let name = |n: usize| format!("{n:03}{}", "\u{1}".repeat(250));
+    let contents = |name: &dyn Fn(usize) -> String| {
+        let devices = (0..250).map(|n| (name(n), json!({ "n": n })));
+        json!({ "@bob:there.test": Value::Object(devices.collect()) })
+    };
+    // Escaped, each of these has 1,500 bytes.
+    send(&bench, &alice, "one", contents(&name)).await;
+    let before = rows(&bench, &OUTGOING);
+    // And small ones are not spread over many rows.
+    send(&bench, &alice, "two", contents(&|n| format!("D{n}"))).await;
+    assert_eq!(rows(&bench, &OUTGOING), before + 1);
+}
+
+#[tokio::test]
 async fn repetitions_are_known_for_some_time() {
     let bench = Bench::new().await;
     let (alice, device) = bench.user_with_device("alice").await;

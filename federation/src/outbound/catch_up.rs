@@ -31,12 +31,12 @@ const ROOM_PAGE: usize = 50;
 const MAX_NEWEST: usize = 20;
 
 /// What was read again.
-struct Missed {
-    items: Vec<Item>,
-    receipts: Vec<PublicReceipt>,
-    lists: Vec<ListChange>,
+pub(super) struct Missed {
+    pub(super) items: Vec<Item>,
+    pub(super) receipts: Vec<PublicReceipt>,
+    pub(super) lists: Vec<ListChange>,
     /// The place up to which these are all.
-    until: StreamPosition,
+    pub(super) until: StreamPosition,
 }
 
 impl Inner {
@@ -60,14 +60,12 @@ impl Inner {
             return Ok(());
         }
         *checked = true;
-        let Missed { items, receipts, lists, until } = self.read_log(server, after).await?;
+        let missed = self.read_log(server, after).await?;
         if self.store.log_trimmed() > after {
             self.begin_absence(server, after);
             return Ok(());
         }
-        let mut lanes = self.lanes.lock();
-        lanes.add_list_changes(server, lists);
-        lanes.refill(server, items, receipts, until);
+        self.lanes.lock().refill(server, missed);
         Ok(())
     }
 

@@ -2,7 +2,13 @@
 //!
 //! A lane knows everything that its destination is to be told from its first waiting event up to
 //! [`Lanes::routed`], or it is *behind*: the log must be read again from a place on. Lanes hold places
-//! of events, never events. Messages to devices wait in the store.
+//! of events, never events. Messages to devices wait in the store. Destinations that find no place are
+//! remembered in `left_out`.
+
+mod left_out;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -11,7 +17,9 @@ use hearth_types::StreamPosition;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedTransactionId, RoomId, ServerName, UserId};
 use tokio::time::Instant;
 
+use self::left_out::LeftOut;
 use super::{
+    catch_up::Missed,
     edus::{EduQueue, PublicReceipt, TakenEdus},
     lists::{ListChange, users_among},
     messages::{MESSAGES_AT_ONCE, Messages},
@@ -23,8 +31,11 @@ pub(super) const MAX_PDUS: usize = 50;
 /// (Tests fill it in less time.)
 pub(super) const MAX_WAITING: usize = if cfg!(test) { 100 } else { 1_000 };
 /// Destinations at the same time: more than any server of the public federation has. Each is a server
-/// with members in a room, or was until lately.
-const MAX_LANES: usize = 200_000;
+/// with members in a room, or was until lately. (Tests fill it in less time.)
+const MAX_LANES: usize = if cfg!(test) { 20 } else { 200_000 };
+/// When there are so many, none is made for messages to devices alone: anybody may send those to servers
+/// that do not exist. They wait in the store until there are fewer.
+const MAX_LANES_FOR_MESSAGES: usize = MAX_LANES / 2;
 /// Transactions that are held to be offered again. Of further destinations that do not answer, what was
 /// taken is read from the log again, and goes under another ID.
 const MAX_AGAIN: usize = 2_000;
@@ -256,6 +267,8 @@ pub(super) struct Lanes {
     again: usize,
     /// What is in the log up to here is distributed.
     routed: StreamPosition,
+    /// Those that there was no place for.
+    left_out: LeftOut,
     /// Something happened since the last checkpoint.
     changed: bool,
 }
@@ -271,6 +284,7 @@ impl Lanes {
             by_server: rows.into_iter().map(|(server, cursor)| (server, lane(cursor))).collect(),
             again: 0,
             routed: shared,
+            left_out: LeftOut::default(),
             changed: false,
         }
     }
@@ -281,7 +295,9 @@ impl Lanes {
 
     /// Adds an event to a destination's queue. Must be followed by [`Self::set_routed`].
     pub(super) fn push(&mut self, server: &ServerName, item: Item) {
-        let Some(lane) = self.lane(server) else { return };
+        let Some(lane) = self.lane(server) else {
+            return self.left_out.add(server, item.position);
+        };
         if lane.behind.is_some() {
             // It comes again when the log is read.
         } else if lane.queue.len() >= MAX_WAITING {
@@ -291,16 +307,26 @@ impl Lanes {
         }
     }
 
-    /// A destination's lane, which is made if there is none.
+    /// A destination's lane, which is made if there is none; `None` if there is no place for it.
     fn lane(&mut self, server: &ServerName) -> Option<&mut Lane> {
         if !self.by_server.contains_key(server) {
             if self.by_server.len() >= MAX_LANES {
-                tracing::error!(%server, "too many destinations: something is not sent");
                 return None;
             }
-            self.by_server.insert(server.to_owned(), Lane::default());
+            let lane = Lane { behind: self.left_out.remove(server), ..Lane::default() };
+            self.by_server.insert(server.to_owned(), lane);
         }
         self.by_server.get_mut(server)
+    }
+
+    /// Makes lanes for those that were left out, as far as there are places now.
+    pub(super) fn let_in(&mut self) {
+        while self.by_server.len() < MAX_LANES
+            && let Some(server) = self.left_out.first()
+        {
+            self.changed = true;
+            drop(self.lane(&server));
+        }
     }
 
     /// Adds events from earlier in the log, in its order, that a destination was not told when they were
@@ -308,7 +334,9 @@ impl Lanes {
     pub(super) fn push_earlier(&mut self, server: &ServerName, items: &[Item]) {
         let Some(first) = items.first() else { return };
         self.changed = true;
-        let Some(lane) = self.lane(server) else { return };
+        let Some(lane) = self.lane(server) else {
+            return self.left_out.add(server, first.position);
+        };
         let fit = lane.queue.len() + items.len() <= MAX_WAITING;
         if fit && (lane.behind.is_none() || lane.absence.is_some()) {
             for item in items.iter().rev() {
@@ -332,11 +360,14 @@ impl Lanes {
         receipt: PublicReceipt,
         now: Instant,
     ) -> bool {
-        let Some(lane) = self.lane(server) else { return false };
+        let position = receipt.position;
+        let Some(lane) = self.lane(server) else {
+            self.left_out.add(server, position);
+            return false;
+        };
         if lane.behind.is_some() {
             return false;
         }
-        let position = receipt.position;
         if !lane.edus.add_receipt(receipt) {
             lane.behind = Some(position.previous());
         }
@@ -351,11 +382,14 @@ impl Lanes {
         change: ListChange,
         now: Instant,
     ) -> bool {
-        let Some(lane) = self.lane(server) else { return false };
+        let position = change.position;
+        let Some(lane) = self.lane(server) else {
+            self.left_out.add(server, position);
+            return false;
+        };
         if lane.behind.is_some() {
             return false;
         }
-        let position = change.position;
         if !lane.edus.add_list_change(change) {
             lane.behind = Some(position.previous());
         }
@@ -371,7 +405,10 @@ impl Lanes {
         now: Instant,
     ) -> bool {
         self.changed = true;
-        let Some(lane) = self.lane(server) else { return false };
+        let Some(lane) = self.lane(server) else {
+            self.left_out.add(server, change.position);
+            return false;
+        };
         // Who was long away is told to fetch the lists that changed since.
         if lane.absence.is_some() {
             return false;
@@ -384,20 +421,42 @@ impl Lanes {
         lane.edus.gather(now)
     }
 
-    /// Adds changes that were read for a destination that is behind. There is a place for all: what is
-    /// read at a time is less than what may wait.
-    pub(super) fn add_list_changes(&mut self, server: &ServerName, changes: Vec<ListChange>) {
-        let Some(lane) = self.by_server.get_mut(server) else { return };
-        for change in changes {
-            lane.edus.add_list_change(change);
-        }
+    /// Adds changes that were read for a destination that is behind. Returns the first one that there is
+    /// no place for. There is one for all unless others wait: what is read at a time is less than what may
+    /// wait.
+    pub(super) fn add_list_changes(
+        &mut self,
+        server: &ServerName,
+        changes: Vec<ListChange>,
+    ) -> Option<StreamPosition> {
+        let lane = self.by_server.get_mut(server)?;
+        changes.into_iter().find_map(|change| {
+            let position = change.position;
+            (!lane.edus.add_list_change(change)).then_some(position)
+        })
     }
 
     /// Messages to devices wait in the store.
     pub(super) fn push_messages(&mut self, server: &ServerName) {
-        if let Some(lane) = self.lane(server) {
+        let is_crowded = self.by_server.len() >= MAX_LANES_FOR_MESSAGES;
+        if is_crowded && !self.by_server.contains_key(server) {
+            self.left_out.messages = true;
+        } else if let Some(lane) = self.lane(server) {
             lane.messages = true;
         }
+    }
+
+    /// Messages to devices wait in the store for destinations that are not known here.
+    pub(super) fn messages_left_out(&mut self) {
+        self.left_out.messages = true;
+    }
+
+    /// Are there messages in the store for destinations that were left out, and places for some? To be
+    /// followed by [`Self::push_messages`] for all who have some.
+    pub(super) fn take_messages_left_out(&mut self) -> bool {
+        let wanted = self.left_out.messages && self.by_server.len() < MAX_LANES_FOR_MESSAGES;
+        self.left_out.messages &= !wanted;
+        wanted
     }
 
     /// Adds that somebody began or stopped typing; for nobody who cannot be told now.
@@ -522,22 +581,23 @@ impl Lanes {
         }
     }
 
-    /// What was read for a destination that is behind: everything up to `until`.
-    pub(super) fn refill(
-        &mut self,
-        server: &ServerName,
-        items: Vec<Item>,
-        receipts: Vec<PublicReceipt>,
-        until: StreamPosition,
-    ) {
+    /// What was read for a destination that is behind. What there is no place for is read again.
+    pub(super) fn refill(&mut self, server: &ServerName, missed: Missed) {
+        let Missed { mut items, receipts, lists, mut until } = missed;
         let routed = self.routed;
         self.changed = true;
-        let Some(lane) = self.by_server.get_mut(server) else { return };
-        lane.queue.extend(items);
-        for receipt in receipts {
-            // There is a place for all: what is read at a time is less than what may wait.
-            lane.edus.add_receipt(receipt);
+        if let Some(position) = self.add_list_changes(server, lists) {
+            until = until.min(position.previous());
         }
+        let Some(lane) = self.by_server.get_mut(server) else { return };
+        for receipt in receipts {
+            let position = receipt.position;
+            if !lane.edus.add_receipt(receipt) {
+                until = until.min(position.previous());
+            }
+        }
+        items.retain(|item| item.position <= until);
+        lane.queue.extend(items);
         lane.absence = None;
         lane.behind = (until < routed).then_some(until);
     }
@@ -640,7 +700,8 @@ impl Lanes {
     /// same is to be persisted the next time.
     pub(super) fn checkpoint(&self) -> Checkpoint {
         let routed = self.routed;
-        let (mut rows, mut shared) = (Vec::new(), routed);
+        let mut rows = Vec::new();
+        let mut shared = self.left_out.since().map_or(routed, |since| since.min(routed));
         for (server, lane) in &self.by_server {
             let delivered = lane.delivered(routed);
             let idle = lane.is_idle();

@@ -59,7 +59,11 @@ pub(super) struct ListChange {
 
 impl ListChange {
     /// Makes a server fetch the whole list.
-    fn whole(position: StreamPosition, user_id: OwnedUserId, stream_id: StreamPosition) -> Self {
+    pub(super) fn whole(
+        position: StreamPosition,
+        user_id: OwnedUserId,
+        stream_id: StreamPosition,
+    ) -> Self {
         Self { position, user_id, stream_id, change: Change::List }
     }
 }
@@ -222,8 +226,12 @@ impl Inner {
             yield_now().await;
         }
         let mut lanes = self.lanes.lock();
-        lanes.add_list_changes(server, changes);
-        lanes.refill_absence(server, Vec::new(), Absence { lists_after, ..absence });
+        let absence = match lanes.add_list_changes(server, changes) {
+            None => Absence { lists_after, ..absence },
+            // The same are read again.
+            Some(_) => absence,
+        };
+        lanes.refill_absence(server, Vec::new(), absence);
         Ok(())
     }
 

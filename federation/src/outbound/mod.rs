@@ -47,6 +47,8 @@ use crate::{
 
 /// How often those who rest are looked at, and cursors are persisted.
 const TICK: Duration = Duration::from_secs(1);
+/// How often is looked for messages to devices whose destinations were left out: that reads all of them.
+const LOOK_FOR_MESSAGES: Duration = Duration::from_mins(10);
 
 /// The sender. Cheap to clone.
 #[derive(Clone)]
@@ -184,6 +186,23 @@ impl Inner {
         }
     }
 
+    /// Makes lanes for messages to devices whose destinations were left out, if there are places now.
+    async fn look_for_messages(&self) {
+        if !self.lanes.lock().take_messages_left_out() {
+            return;
+        }
+        match self.e2ee.outgoing_servers().await {
+            Ok(servers) => {
+                let mut lanes = self.lanes.lock();
+                servers.iter().for_each(|server| lanes.push_messages(server));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "messages to devices wait for longer");
+                self.lanes.lock().messages_left_out();
+            }
+        }
+    }
+
     /// Persists how far everybody got. If it is cut off or fails, memory takes nothing for written.
     async fn save(&self) -> Result<(), FederationError> {
         let _turn = self.saving.lock().await;
@@ -216,8 +235,14 @@ fn is_lasting(error: &RoomError) -> bool {
 async fn tick(inner: Arc<Inner>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked = Instant::now();
     loop {
         interval.tick().await;
+        inner.lanes.lock().let_in();
+        if looked.elapsed() >= LOOK_FOR_MESSAGES {
+            looked = Instant::now();
+            inner.look_for_messages().await;
+        }
         let due = inner.lanes.lock().start_due(Instant::now());
         inner.start_senders(due);
         let changed = inner.lanes.lock().take_changed();

@@ -150,6 +150,43 @@ async fn a_list_is_not_trusted_once_its_user_has_left() {
 }
 
 #[tokio::test]
+async fn who_left_and_came_back_between_two_syncs_may_have_other_devices() {
+    let stage = Stage::start().await;
+    let Stage { scene, room, place, bob, .. } = &stage;
+    let algorithm = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
+    let encryption = scene.ann.send_state(&room.id, "m.room.encryption", "", algorithm).await;
+    stage.tell(5, &["A"]);
+    assert_eq!(stage.seen().await, ["A"]);
+    let before = scene.ann.now().await;
+    let member = |membership: &str| {
+        let content = json!({ "membership": membership });
+        json!({ "type": "m.room.member", "state_key": bob, "content": content })
+    };
+    let leave = scene.event(room, place, &[encryption], member("leave"));
+    // His server tells nothing of this while he is away.
+    stage.tell(7, &["B"]);
+    let mut join = member("join");
+    join["depth"] = json!(place.depth() + 2);
+    let is_rules = |event: &&Value| event["type"] == "m.room.join_rules";
+    let rules = place.state.iter().find(is_rules).unwrap();
+    let auth_events = [&leave, rules].map(|event| room.event_id(event));
+    let join = scene.event_with(room, place, &[room.event_id(&leave)], &auth_events, join);
+    let fates = scene.peer.send(scene.name(), vec![leave, join]).await;
+    assert!(fates.as_object().unwrap().values().all(|fate| fate == &json!({})), "{fates}");
+    let told = async {
+        let is_told = |sync: &Value| {
+            let changed = sync["device_lists"]["changed"].as_array();
+            changed.is_some_and(|changed| changed.contains(&json!(bob)))
+        };
+        while !is_told(&scene.ann.sync(Some(&before), "").await) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, told).await.expect("his devices are to be looked at again");
+    assert_eq!(stage.seen().await, ["B"]);
+}
+
+#[tokio::test]
 async fn servers_tell_each_other_of_devices_and_cross_signing_keys() {
     let world = World::start(&["a.test", "b.test"]).await;
     let (ann, bob) = (world.user("a.test", "ann").await, world.user("b.test", "bob").await);

@@ -90,9 +90,22 @@ impl Scene {
         room: &Room,
         place: &Place,
         prev_events: &[OwnedEventId],
+        event: Value,
+    ) -> Value {
+        let own = [event_id(&room.version, &place.join)];
+        self.event_with(room, place, prev_events, &own, event)
+    }
+
+    /// The same, allowed by these beside the room's first events.
+    pub(crate) fn event_with(
+        &self,
+        room: &Room,
+        place: &Place,
+        prev_events: &[OwnedEventId],
+        auth_events: &[OwnedEventId],
         mut event: Value,
     ) -> Value {
-        let mut auth_events = vec![event_id(&room.version, &place.join)];
+        let mut auth_events = auth_events.to_vec();
         for event in &place.state {
             let is_needed = match event["type"].as_str() {
                 Some("m.room.create") => room.version != RoomVersionId::V12,
