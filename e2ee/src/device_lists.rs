@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use hearth_rooms::schema::Membership;
-use hearth_storage::{Commit, LogEntry, Topic};
+use hearth_storage::{Commit, Direction, LogEntry, Snapshot, Topic};
 use hearth_types::StreamPosition;
 use ruma::{DeviceId, OwnedRoomId, OwnedUserId, UserId};
 
@@ -17,6 +17,10 @@ use crate::{
 
 /// Rooms that are woken when a list changed. Who shares only others learns of it with their next sync.
 const MAX_ROOMS_WOKEN: usize = 10_000;
+/// Changes that are read inline, which are all in most cases.
+const INLINE_CHANGES: usize = 100;
+/// Changes that are read at a time when there are more. (Tests go through several in less time.)
+const CHANGES_AT_ONCE: usize = if cfg!(test) { 150 } else { 5_000 };
 
 /// The topic that changes with a user's queues and counts of keys. It is not the user's own topic, whose
 /// changes make sync look at much more.
@@ -110,8 +114,8 @@ impl E2ee {
         Ok(joined.map(|(room_id, _)| room_id).take(MAX_ROOMS_WOKEN).collect())
     }
 
-    /// The users whose lists changed after `since` and up to `until`, whoever they are. Costs nothing if
-    /// none did.
+    /// The users whose lists changed after `since` and up to `until`, whoever they are: each once, at their
+    /// last change. Costs nothing if none did.
     pub async fn changed_lists(
         &self,
         since: StreamPosition,
@@ -120,9 +124,25 @@ impl E2ee {
         if since >= until || !self.store().notifier().changed_since(&lists_topic(), since) {
             return Ok(Vec::new());
         }
-        let range = (Bound::Excluded(since), Bound::Included(until));
-        let rows = self.store().page_all(&DEVICE_LIST_CHANGES, &(), range).await?;
-        Ok(rows.into_iter().map(|(_, row)| row.0).collect())
+        let (mut users, mut after, mut limit) = (Vec::new(), since, INLINE_CHANGES);
+        loop {
+            let range = (Bound::Excluded(after), Bound::Included(until));
+            let page = move |view: &Snapshot| {
+                view.page(&DEVICE_LIST_CHANGES, &(), range, Direction::Forward, limit)
+            };
+            let rows = match limit {
+                INLINE_CHANGES => page(&self.store().snapshot())?,
+                _ => self.store().bulk(page).await?,
+            };
+            let last = rows.last().map(|(position, _)| *position);
+            let is_full = rows.len() >= limit;
+            users.extend(rows.into_iter().map(|(_, row)| row.0));
+            match last {
+                Some(last) if is_full && last < until => after = last,
+                _ => return Ok(users),
+            }
+            limit = CHANGES_AT_ONCE;
+        }
     }
 }
 
@@ -193,6 +213,18 @@ mod tests {
         assert!(changed(&bench, third).await.is_empty());
         assert_eq!(bench.e2ee.changed_lists(first, second).await.unwrap(), [bob]);
         assert!(bench.e2ee.changed_lists(third, first).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn many_changes_are_all_told() {
+        let bench = Bench::new().await;
+        let start = bench.store.notifier().published();
+        let users: Vec<OwnedUserId> =
+            (0..450).map(|n| format!("@u{n}:elsewhere.test").try_into().unwrap()).collect();
+        for user_id in &users {
+            change(&bench, user_id, &[None]).await;
+        }
+        assert_eq!(changed(&bench, start).await, users);
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ const FETCHES_OF_ONE: usize = 100;
 /// Users of one server whose lists are fetched again until it succeeds.
 const RESYNCS_OF_ONE: usize = 50;
 /// Rooms of a user that are looked at to find one that this server is in still.
-const ROOMS_LOOKED_AT: usize = 100;
+const ROOMS_LOOKED_AT: usize = 1_000;
 /// Devices of a list that is read inline; longer ones are read in a blocking job.
 const INLINE_DEVICES: u32 = 100;
 

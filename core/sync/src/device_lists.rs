@@ -4,15 +4,16 @@
 //! Lists that changed are read from one place, whoever's they are; who came to an encrypted room or left
 //! it is the difference of the room's members between two positions, which costs what differs.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use hearth_rooms::{
+    RoomError,
     read::{StatePart, TimelineToken},
     schema::{EventOrdinal, Membership, StoredEvent},
     state::StateRoot,
 };
 use hearth_types::StreamPosition;
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
 
 use crate::{SyncError, SyncService, hub::RoomList, pass::Pass, service::Inner};
 
@@ -127,8 +128,10 @@ struct Question<'a> {
 impl Question<'_> {
     async fn answer(&self, changes: &[RoomChange]) -> Result<DeviceLists, SyncError> {
         let mut lists = DeviceLists::default();
-        for user_id in self.inner.e2ee.changed_lists(self.since, self.until).await? {
-            if user_id == self.user_id || self.shares_room(&user_id).await? {
+        let changed = self.inner.e2ee.changed_lists(self.since, self.until).await?;
+        let shared = self.shared_with_servers(&changed).await?;
+        for user_id in changed {
+            if user_id == self.user_id || self.shares_room(&user_id, &shared).await? {
                 lists.changed.insert(user_id);
             }
         }
@@ -144,14 +147,54 @@ impl Question<'_> {
         Ok(lists)
     }
 
-    async fn shares_room(&self, user_id: &UserId) -> Result<bool, SyncError> {
+    /// The user's rooms, by their places in the list, that the other servers of these users are in: most
+    /// servers are in few of them, so that few have to be looked through for each user.
+    async fn shared_with_servers(
+        &self,
+        users: &[OwnedUserId],
+    ) -> Result<BTreeMap<OwnedServerName, Vec<usize>>, SyncError> {
+        let own_name = self.inner.rooms.identity().server_name();
+        let servers = users.iter().map(|user_id| user_id.server_name());
+        let mut shared: BTreeMap<_, Vec<usize>> = servers
+            .filter(|server| *server != own_name)
+            .map(|server| (server.to_owned(), Vec::new()))
+            .collect();
+        if shared.is_empty() {
+            return Ok(shared);
+        }
+        for (place, room) in self.rooms.joined.iter().enumerate() {
+            if place % LOOKUPS_PER_TURN == LOOKUPS_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            let there = match self.inner.rooms.remote_servers(&room.room_id).await {
+                Ok(there) => there,
+                // It was purged meanwhile.
+                Err(RoomError::UnknownRoom) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            for (server, places) in &mut shared {
+                if there.contains(server) {
+                    places.push(place);
+                }
+            }
+        }
+        Ok(shared)
+    }
+
+    /// `shared` are the user's rooms that the user's server is in.
+    async fn shares_room(
+        &self,
+        user_id: &UserId,
+        shared: &BTreeMap<OwnedServerName, Vec<usize>>,
+    ) -> Result<bool, SyncError> {
         if self.inner.rooms.identity().is_local(user_id) {
             let rows = self.inner.rooms.user_rooms(user_id).await?;
             let mut joined =
                 rows.iter().filter(|(_, row)| row.details.membership == Membership::Join);
             return Ok(joined.any(|(room_id, _)| self.rooms.place_of(room_id).is_some()));
         }
-        for (number, room) in self.rooms.joined.iter().enumerate() {
+        let places = shared.get(user_id.server_name()).into_iter().flatten();
+        for (number, room) in places.filter_map(|place| self.rooms.joined.get(*place)).enumerate() {
             if self.is_member(&room.room_id, user_id, number).await? {
                 return Ok(true);
             }

@@ -102,23 +102,26 @@ impl QueueLengths {
 }
 
 impl E2ee {
-    /// A place in the device's queue, if there is one.
+    /// A place in the device's queue, if there is one. A sender who is from `elsewhere` gets none in its
+    /// second half, so that no other server can keep out this one's users, nor what they send each other.
     pub(super) async fn place_of_device(
         &self,
         user_id: &OwnedUserId,
         device_id: &OwnedDeviceId,
+        elsewhere: bool,
     ) -> Result<Option<Arc<Queue>>, StoreError> {
         let queue = self.inner.queue_lengths.of_device(user_id, device_id);
         let (max, now_ms) = (self.config().max_queued_messages, self.now_ms());
-        if let Some(taken) = queue.take_place(max, now_ms) {
+        let share = if elsewhere { max.div_ceil(2) } else { max };
+        if let Some(taken) = queue.take_place(share, now_ms) {
             return Ok(taken.then_some(queue));
         }
         let device = device_id.clone();
         let first = (device.clone(), StreamPosition::ZERO);
         let last = (device, StreamPosition::MAX);
         let length = count(self.store(), &TO_DEVICE, user_id, first, last, max).await?;
-        queue.counted(length, max, now_ms);
-        let taken = queue.take_place(max, now_ms) == Some(true);
+        queue.counted(length, share, now_ms);
+        let taken = queue.take_place(share, now_ms) == Some(true);
         Ok(taken.then_some(queue))
     }
 
@@ -202,6 +205,17 @@ mod tests {
         queue.counted(2, 3, RECOUNT_MS);
         assert_eq!(queue.take_place(3, RECOUNT_MS), Some(true));
         assert_eq!(queue.take_place(3, RECOUNT_MS), Some(false));
+    }
+
+    #[tokio::test]
+    async fn other_servers_leave_a_half_of_each_queue_to_users_of_this_one() {
+        let bench = Bench::new().await;
+        let (alice, device) = bench.user_with_device("alice").await;
+        let (e2ee, max) = (&bench.e2ee, bench.e2ee.config().max_queued_messages);
+        let queue = e2ee.inner.queue_lengths.of_device(&alice, &device);
+        queue.counted(max / 2, max, e2ee.now_ms());
+        assert!(e2ee.place_of_device(&alice, &device, true).await.unwrap().is_none());
+        assert!(e2ee.place_of_device(&alice, &device, false).await.unwrap().is_some());
     }
 
     #[tokio::test]

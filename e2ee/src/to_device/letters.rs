@@ -90,7 +90,8 @@ impl<'a, P: KeyPart> Letters<'a, P> {
         device_id: &OwnedDeviceId,
         content: &RawValue,
     ) -> Result<(), E2eeError> {
-        let Some(place) = self.e2ee.place_of_device(user_id, device_id).await? else {
+        let elsewhere = !self.e2ee.identity().is_local(self.sender);
+        let Some(place) = self.e2ee.place_of_device(user_id, device_id, elsewhere).await? else {
             tracing::warn!(%user_id, %device_id, "too many messages wait for a device: dropped");
             return Ok(());
         };

@@ -32,6 +32,9 @@ const MAX_RECEIPTS: usize = 1_000;
 /// Users of one transaction whose presence is looked at. Each costs a walk over the rooms that are
 /// shared with their server.
 const MAX_PRESENCE: usize = 200;
+/// Users in no room here that one transaction may tell of. Servers tell of those with whom a room is
+/// shared, but for some who leave meanwhile.
+const MAX_STRANGERS: usize = 20;
 /// How long somebody of another server types if nothing more is heard: their server repeats it.
 const TYPING_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -257,6 +260,11 @@ impl Taking<'_> {
         let known = if let Some(known) = self.known.get(user_id) {
             *known
         } else {
+            // Who is in no room here costs a walk over all rooms that are shared with their server.
+            let strangers = self.known.values().filter(|known| !**known).count();
+            if strangers >= MAX_STRANGERS {
+                return Err(DropReason::Bad("there are too many users who are in no room here"));
+            }
             let rooms = self.federation.rooms().rooms_of_remote_user(user_id, 1).await?;
             self.known.insert(user_id.to_owned(), !rooms.is_empty());
             !rooms.is_empty()
