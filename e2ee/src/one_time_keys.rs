@@ -66,7 +66,7 @@ pub struct KeyCounts {
     /// Algorithms whose fallback key was not handed out yet.
     pub unused_fallback_keys: Vec<OneTimeKeyAlgorithm>,
     /// When these last changed, as far as is remembered; the start of the server if that is not known:
-    /// what changed before it may never have been told.
+    /// what changed before it may never have been told. Zero for a device that has no keys.
     pub changed: StreamPosition,
 }
 
@@ -340,10 +340,13 @@ impl E2ee {
         let one_time_keys = self.add_one_time_keys(&mut nothing, user_id, device_id, &[]).await?;
         let unused_fallback_keys =
             self.add_fallback_keys(&mut nothing, user_id, device_id, &[]).await?;
-        let changed = self.inner.opened_at;
+        let changed = StreamPosition::ZERO;
         let mut counts = KeyCounts { one_time_keys, unused_fallback_keys, changed };
         if self.device_keys(user_id, device_id).await?.is_some() {
             counts.one_time_keys.entry(OneTimeKeyAlgorithm::SignedCurve25519).or_default();
+        }
+        if !counts.one_time_keys.is_empty() {
+            counts.changed = self.inner.opened_at;
         }
         let counts = Arc::new(counts);
         self.inner.counts.0.insert(key, Arc::clone(&counts));
