@@ -664,7 +664,11 @@ impl Lanes {
             lane.queue.push_front(item);
         }
         for change in batch.edus.lists {
-            lane.edus.add_list_change(change);
+            let before = change.position.previous();
+            if !lane.edus.add_list_change(change) {
+                // It is read again, with what came since, which is known by its ID.
+                lane.behind = Some(lane.behind.map_or(before, |behind| behind.min(before)));
+            }
         }
     }
 

@@ -84,6 +84,26 @@ async fn what_was_read_and_finds_no_place_is_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_refused_and_finds_its_place_taken_is_read_again() {
+    let (mut lanes, there, now) = (lanes(), server_name!("there.test"), Instant::now());
+    for position in 11..20 {
+        lanes.push_list_change(there, change(position, position as u64), now);
+    }
+    let now = now + super::super::edus::GATHER;
+    lanes.start(there, now);
+    let Some(Task::Send(batch)) = lanes.next(there, now) else { panic!("nothing is sent") };
+    assert_eq!(batch.edus.lists.len(), 9);
+    let mut position = 20;
+    while lanes.by_server[there].behind.is_none() {
+        lanes.push_list_change(there, change(position, position as u64), now);
+        position += 1;
+        assert!(position < 2_000);
+    }
+    lanes.offer_singly(there, batch);
+    assert_eq!(lanes.by_server[there].behind, Some(at(10)), "before the first of them");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_table_holds_the_cursor_and_lets_in_who_waits() {
     let (mut lanes, now) = (lanes(), Instant::now());
     for number in 0..MAX_LANES + 2 {
