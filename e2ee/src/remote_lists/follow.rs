@@ -19,7 +19,11 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{E2ee, E2eeError, e2ee::Inner, schema::REMOTE_LISTS};
+use crate::{
+    E2ee, E2eeError,
+    e2ee::Inner,
+    schema::{DEVICE_LISTS, REMOTE_LISTS},
+};
 
 /// The consumer of the log whose cursor this is.
 const CONSUMER: &str = "e2ee-remote-lists";
@@ -201,13 +205,15 @@ impl E2ee {
         Ok(())
     }
 
-    /// Members of a room that this server has left, as far as their lists are kept.
+    /// Members of a room that this server has left, as far as something is kept of them.
     async fn kept_members(&self, room_id: &RoomId) -> Result<Vec<OwnedUserId>, E2eeError> {
         let members = self.rooms().members_with(room_id, Membership::Join).await?;
         let read = move |view: &hearth_storage::Snapshot| {
             let mut kept = Vec::new();
             for (user_id, _) in members {
-                if view.get(&REMOTE_LISTS, &user_id, &())?.is_some() {
+                if view.get(&REMOTE_LISTS, &user_id, &())?.is_some()
+                    || view.get(&DEVICE_LISTS, &user_id, &())?.is_some()
+                {
                     kept.push(user_id);
                 }
             }
@@ -217,8 +223,11 @@ impl E2ee {
     }
 
     /// Trusts what is kept of this user no more, or forgets it if no room is shared.
-    async fn distrust(&self, user_id: &UserId) -> Result<(), E2eeError> {
-        if self.remote_list(user_id).await?.is_none() && !self.is_fetching(user_id) {
+    pub(super) async fn distrust(&self, user_id: &UserId) -> Result<(), E2eeError> {
+        let has_changed =
+            self.store().get(&DEVICE_LISTS, &user_id.to_owned(), &()).await?.is_some();
+        if !has_changed && self.remote_list(user_id).await?.is_none() && !self.is_fetching(user_id)
+        {
             return Ok(());
         }
         if self.shares_room_with(user_id).await? {
