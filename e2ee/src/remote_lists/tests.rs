@@ -94,9 +94,15 @@ async fn updates_that_follow_are_applied() {
     assert_eq!(scene.kept().await, Some(ids(&["A", "B"])));
     assert_eq!(scene.changes(start).await, 1);
     let start = scene.published();
-    // Once more, and one that the list had when it was fetched.
+    // Once more, and some that the list had when it was fetched.
     scene.receive(scene.update("B", 7, &[5])).await;
-    scene.receive(scene.update("C", 4, &[3])).await;
+    scene.receive(scene.update("A", 5, &[4])).await;
+    scene.receive(scene.update("A", 4, &[3])).await;
+    for (stream_id, deleted) in [(2, None), (3, Some(true))] {
+        let mut former = scene.update("C", stream_id, &[stream_id - 1]);
+        (former.deleted, former.keys) = (deleted, None);
+        scene.receive(former).await;
+    }
     assert_eq!((scene.published(), scene.changes(start).await), (start, 0));
     let mut gone = scene.update("A", 8, &[7]);
     (gone.deleted, gone.keys) = (Some(true), None);
@@ -131,6 +137,42 @@ async fn a_gap_ends_the_trust_in_a_list() {
         scene.receive(scene.update("D", 11, &[10])).await;
         assert_eq!(scene.kept().await, Some(ids(&["A", "B", "C", "D"])));
     }
+}
+
+#[tokio::test]
+async fn what_a_server_that_counts_anew_tells_is_not_taken_for_old() {
+    for (stream_id, device_id, deleted) in
+        [(4, "B", false), (5, "B", false), (6, "A", true), (7, "C", false)]
+    {
+        let scene = Scene::new().await;
+        scene.tell(5, &["A"]);
+        scene.fetch().await.unwrap();
+        scene.receive(scene.update("C", 7, &[5])).await;
+        // Its store was put back to where it was at 3.
+        let start = scene.published();
+        let mut update = scene.update(device_id, stream_id, &[3]);
+        update.device_display_name = Some("new".to_owned());
+        if deleted {
+            (update.deleted, update.keys) = (Some(true), None);
+        }
+        scene.receive(update).await;
+        assert_eq!(scene.kept().await, None, "{stream_id}");
+        assert_eq!(scene.changes(start).await, 1);
+        scene.tell(stream_id, &["B"]);
+        scene.fetch().await.unwrap();
+        assert_eq!(scene.kept().await, Some(ids(&["B"])));
+        scene.receive(scene.update("D", stream_id + 1, &[stream_id])).await;
+        assert_eq!(scene.kept().await, Some(ids(&["B", "D"])));
+    }
+}
+
+#[tokio::test]
+async fn who_left_leaves_no_change_even_if_no_list_was_kept() {
+    let scene = Scene::new().await;
+    scene.receive(scene.update("B", 6, &[5])).await;
+    assert_eq!(scene.changes(StreamPosition::ZERO).await, 1);
+    scene.bench.e2ee.distrust(&scene.bob).await.unwrap();
+    assert_eq!(scene.changes(StreamPosition::ZERO).await, 0);
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ const MAX_UPDATES: usize = 50;
 enum Fit {
     /// Nothing is kept: there is nothing to change.
     NotKept,
+    /// By its ID the list has it already.
+    Former,
     /// The list has it already.
     Known,
     /// It follows what is known.
@@ -50,7 +52,7 @@ impl RemoteListRow {
             return Fit::Gap;
         }
         if self.has(stream_id) {
-            return Fit::Known;
+            return Fit::Former;
         }
         // So may one that comes behind a newer one.
         let is_newest = self.updates.iter().all(|known| *known < stream_id);
@@ -64,6 +66,20 @@ impl RemoteListRow {
             self.updates.remove(0);
         }
     }
+}
+
+/// What an update tells of a device that is not deleted; `None` if its keys do not verify.
+fn device_row(update: &DeviceListUpdateContent) -> Option<RemoteDeviceRow> {
+    let DeviceListUpdateContent { user_id, device_id, keys, device_display_name, .. } = update;
+    let keys = match keys.as_ref().map(|keys| checked_device_keys(user_id, device_id, keys)) {
+        None => None,
+        Some(Ok(object)) => Some(serde_json::Value::from(object).to_string()),
+        Some(Err(error)) => {
+            tracing::debug!(%user_id, %device_id, %error, "device keys are not taken");
+            return None;
+        }
+    };
+    Some(RemoteDeviceRow { keys, display_name: kept_name(device_display_name.clone()) })
 }
 
 impl E2ee {
@@ -100,12 +116,15 @@ impl E2ee {
         let mut fit = row.as_ref().map_or(Fit::NotKept, |row| row.fit(&update));
         let mut commit = Commit::new(&user_id);
         if let Some(mut row) = row {
+            if fit == Fit::Former && self.agrees(&update).await? {
+                fit = Fit::Known;
+            }
             if fit == Fit::Follows && !self.apply(&mut commit, &mut row, &update).await? {
                 fit = Fit::Gap;
             }
             match fit {
                 Fit::Known => return Ok(fit),
-                Fit::Gap => row.stale = true,
+                Fit::Former | Fit::Gap => (fit, row.stale) = (Fit::Gap, true),
                 Fit::Follows | Fit::NotKept => row.remember(update.stream_id.into()),
             }
             commit.put(&REMOTE_LISTS, &user_id, &(), &row);
@@ -116,6 +135,22 @@ impl E2ee {
         self.store().commit(commit).await?;
         self.announce_list(&user_id).await;
         Ok(fit)
+    }
+
+    /// Says the list what this update says? If not, a former one may have been overtaken by others; or its
+    /// server was put back to an earlier state, and counts from there on.
+    async fn agrees(&self, update: &DeviceListUpdateContent) -> Result<bool, E2eeError> {
+        let DeviceListUpdateContent { user_id, device_id, .. } = update;
+        if check_device_id(device_id).is_err() {
+            return Ok(false);
+        }
+        let kept = self.store().get(&REMOTE_DEVICES, user_id, device_id).await?;
+        let Some(kept) = kept else {
+            // Lists have only devices with keys.
+            return Ok(update.deleted.unwrap_or_default() || update.keys.is_none());
+        };
+        let told = device_row(update).filter(|_| !update.deleted.unwrap_or_default());
+        Ok(told.is_some_and(|told| told == kept))
     }
 
     /// Changes one device. False if the update is not what it should be.
@@ -140,18 +175,7 @@ impl E2ee {
         if !known && row.devices as usize >= MAX_REMOTE_DEVICES {
             return Ok(false);
         }
-        let keys = match &update.keys {
-            None => None,
-            Some(keys) => match checked_device_keys(user_id, device_id, keys) {
-                Ok(object) => Some(serde_json::Value::from(object).to_string()),
-                Err(error) => {
-                    tracing::debug!(%user_id, %device_id, %error, "device keys are not taken");
-                    return Ok(false);
-                }
-            },
-        };
-        let device =
-            RemoteDeviceRow { keys, display_name: kept_name(update.device_display_name.clone()) };
+        let Some(device) = device_row(update) else { return Ok(false) };
         commit.put(&REMOTE_DEVICES, user_id, device_id, &device);
         row.devices += u32::from(!known);
         Ok(true)
