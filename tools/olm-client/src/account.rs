@@ -118,3 +118,33 @@ impl Account {
 fn object<const N: usize>(fields: [(&str, CanonicalJsonValue); N]) -> CanonicalJsonObject {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use ruma::{device_id, user_id};
+    use vodozemac::Ed25519PublicKey;
+
+    use super::*;
+    use crate::signed::verify;
+
+    #[test]
+    fn keys_are_offered_once_and_signed() {
+        let (alice, phone) = (user_id!("@alice:a.test"), device_id!("PHONE"));
+        let mut account = Account::new(alice, phone);
+        let signs = Ed25519PublicKey::from_base64(&account.ed25519()).unwrap();
+        let offered = [account.one_time_keys(3), account.one_time_keys(2), account.fallback_key()];
+        let mut seen = Map::new();
+        for (keys, (count, fallback)) in offered.iter().zip([(3, false), (2, false), (1, true)]) {
+            let keys = keys.as_object().unwrap();
+            assert_eq!(keys.len(), count);
+            for (id, key) in keys {
+                assert!(id.starts_with("signed_curve25519:"));
+                assert_eq!(key.get("fallback").is_some(), fallback);
+                verify(key, alice, phone, &signs).unwrap();
+                // Fallback keys are counted apart.
+                assert_eq!(seen.insert(format!("{id} {fallback}"), key.clone()), None);
+            }
+        }
+        assert_eq!(account.one_time_keys(0), json!({}));
+    }
+}

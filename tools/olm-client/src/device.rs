@@ -16,6 +16,9 @@ use crate::{
     olm::OlmSessions,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Events kept until their room key comes; the oldest one makes room.
 const MAX_UNREAD: usize = 1_000;
 

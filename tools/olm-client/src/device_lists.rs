@@ -9,6 +9,9 @@ use vodozemac::{Curve25519PublicKey, Ed25519PublicKey};
 
 use crate::{Error, Homeserver, homeserver::post, signed::verify};
 
+#[cfg(test)]
+mod tests;
+
 /// A device and the keys that it is known by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PeerDevice {
@@ -117,34 +120,5 @@ impl DeviceLists {
             self.outdated.remove(user_id);
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ruma::{device_id, user_id};
-
-    use super::*;
-    use crate::Account;
-
-    #[test]
-    fn keys_count_only_if_their_device_has_signed_them() {
-        let (alice, phone) = (user_id!("@alice:a.test"), device_id!("PHONE"));
-        let account = Account::new(alice, phone);
-        let keys = account.device_keys();
-        let device = PeerDevice::from_keys(alice, phone, &keys).unwrap();
-        assert_eq!(device.curve25519.to_base64(), account.curve25519());
-        let refused = |keys: &Value| PeerDevice::from_keys(alice, phone, keys).unwrap_err();
-        let mut altered = keys.clone();
-        altered["algorithms"] = json!([]);
-        refused(&altered);
-        let mut exchanged = keys.clone();
-        exchanged["keys"] = Account::new(alice, phone).device_keys()["keys"].clone();
-        refused(&exchanged);
-        let mut unsigned = keys.clone();
-        unsigned["signatures"] = json!({});
-        refused(&unsigned);
-        refused(&Account::new(user_id!("@bob:a.test"), phone).device_keys());
-        refused(&Account::new(alice, device_id!("TABLET")).device_keys());
     }
 }

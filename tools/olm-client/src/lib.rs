@@ -20,6 +20,9 @@ mod rooms;
 mod signed;
 mod to_device;
 
+#[cfg(test)]
+mod testing;
+
 pub use self::{
     account::Account,
     device::{Device, Letter, ReadEvent, Update},

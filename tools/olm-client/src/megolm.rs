@@ -189,4 +189,81 @@ mod tests {
         inbound.put(alice.to_owned(), &outbound.room_key(ROOM)).unwrap();
         assert_eq!(inbound.open(ROOM, &first).unwrap()["content"], "first");
     }
+
+    fn device(user_id: &ruma::UserId, device_id: &ruma::DeviceId) -> PeerDevice {
+        let account = Account::new(user_id, device_id);
+        PeerDevice::from_keys(user_id, device_id, &account.device_keys()).unwrap()
+    }
+
+    #[test]
+    fn a_session_goes_on_while_its_holders_may_read_and_for_a_hundred_messages() {
+        let (alice, bob) = (user_id!("@alice:a.test"), user_id!("@bob:b.test"));
+        let account = Account::new(alice, device_id!("PHONE"));
+        let (one, other) = (device(bob, device_id!("ONE")), device(bob, device_id!("OTHER")));
+        let mut outbound = Outbound::new();
+        assert!(outbound.suits(&[]) && outbound.suits(std::slice::from_ref(&one)));
+        let key = outbound.room_key(ROOM);
+        outbound.note_holder(&one, key.clone());
+        assert_eq!((outbound.held_by(&one), outbound.held_by(&other)), (Some(&key), None));
+        assert!(outbound.suits(&[one.clone(), other.clone()]), "one more may join");
+        assert!(!outbound.suits(&[other]), "a holder is gone");
+        // The same device in name, with other keys.
+        assert!(!outbound.suits(&[device(bob, device_id!("ONE"))]));
+        for number in 0..100 {
+            assert!(outbound.suits(std::slice::from_ref(&one)), "{number}");
+            said(&mut outbound, &account, "again");
+        }
+        assert!(!outbound.suits(&[one]));
+    }
+
+    #[test]
+    fn room_keys_and_messages_that_are_none_are_refused() {
+        let alice = user_id!("@alice:a.test");
+        let account = Account::new(alice, device_id!("PHONE"));
+        let (mut outbound, mut inbound) = (Outbound::new(), InboundSessions::default());
+        let good = outbound.room_key(ROOM);
+        let other = Outbound::new().room_key(ROOM)["session_id"].clone();
+        let mut put = |field: &str, value: Value| {
+            let mut content = good.clone();
+            content[field] = value;
+            inbound.put(alice.to_owned(), &content).unwrap_err()
+        };
+        assert_eq!(
+            put("algorithm", json!(crate::OLM)),
+            Undecryptable::Malformed("another algorithm")
+        );
+        assert_eq!(put("session_key", json!("none")), Undecryptable::Malformed("no session key"));
+        assert_eq!(put("room_id", Value::Null), Undecryptable::Malformed("room_id"));
+        assert!(matches!(put("session_id", other), Undecryptable::Forged(_)));
+        assert_eq!(inbound.0.len(), 0);
+        inbound.put(alice.to_owned(), &good).unwrap();
+        let message = said(&mut outbound, &account, "hello");
+        let mut open = |field: &str, value: Value| {
+            let mut message = message.clone();
+            message["content"][field] = value;
+            inbound.open(ROOM, &message).unwrap_err()
+        };
+        assert_eq!(open("algorithm", json!("m.x")), Undecryptable::Malformed("another algorithm"));
+        assert_eq!(
+            open("ciphertext", json!("none")),
+            Undecryptable::Malformed("no Megolm message")
+        );
+        assert_eq!(open("session_id", Value::Null), Undecryptable::Malformed("a field is missing"));
+        // One that another session has encrypted.
+        let foreign =
+            said(&mut Outbound::new(), &account, "hello")["content"]["ciphertext"].clone();
+        assert!(matches!(open("ciphertext", foreign), Undecryptable::Forged(_)));
+        assert_eq!(inbound.open(ROOM, &message).unwrap()["content"], "hello");
+    }
+
+    #[test]
+    fn what_was_said_in_one_room_is_not_read_in_another() {
+        let alice = user_id!("@alice:a.test");
+        let account = Account::new(alice, device_id!("PHONE"));
+        let (mut outbound, mut inbound) = (Outbound::new(), InboundSessions::default());
+        inbound.put(alice.to_owned(), &outbound.room_key("!other:a.test")).unwrap();
+        let message = said(&mut outbound, &account, "hello");
+        let opened = inbound.open("!other:a.test", &message);
+        assert!(matches!(opened, Err(Undecryptable::Forged(_))), "{opened:?}");
+    }
 }

@@ -241,4 +241,98 @@ mod tests {
         let again = hers.say(&his.as_peer(), "again");
         assert_eq!(his.open(alice, &again), Ok(json!("again")));
     }
+
+    #[test]
+    fn messages_that_are_none_are_refused() {
+        let (alice, bob) = (user_id!("@alice:a.test"), user_id!("@bob:b.test"));
+        let (mut hers, mut his) = (Side::new(alice), Side::new(bob));
+        hers.start_with(&mut his);
+        let good = hers.say(&his.as_peer(), "hello");
+        let key = his.account.curve25519();
+        let mut refused = |pointer: &str, value: Value| {
+            let mut content = good.clone();
+            *content.pointer_mut(pointer).unwrap() = value;
+            his.open(alice, &content).unwrap_err()
+        };
+        let part = |field: &str| format!("/ciphertext/{}/{field}", key.replace('/', "~1"));
+        for (pointer, value, why) in [
+            ("/algorithm".to_owned(), json!(crate::MEGOLM), "another algorithm"),
+            ("/sender_key".to_owned(), json!("none"), "no sender key"),
+            ("/ciphertext".to_owned(), json!({}), "nothing for this device"),
+            (part("type"), json!("0"), "no type"),
+            (part("type"), json!(7), "no Olm message"),
+            (part("body"), json!("?"), "no body"),
+            (part("body"), json!("bm9uZQ"), "no Olm message"),
+        ] {
+            assert_eq!(refused(&pointer, value), Undecryptable::Malformed(why));
+        }
+        assert_eq!(his.open(alice, &good), Ok(json!("hello")));
+    }
+
+    /// What the payload says of who sent it.
+    #[test]
+    fn who_sent_a_message_is_proved_by_the_keys_in_it() {
+        let (alice, bob) = (user_id!("@alice:a.test"), user_id!("@bob:b.test"));
+        let (hers, his, other) = (Side::new(alice), Side::new(bob), Side::new(alice));
+        let sender_key = hers.as_peer().curve25519;
+        let good = json!({
+            "sender": alice,
+            "sender_device_keys": hers.account.device_keys(),
+            "keys": { "ed25519": hers.account.ed25519() },
+            "recipient": bob,
+            "recipient_keys": { "ed25519": his.account.ed25519() },
+        });
+        check(&his.account, alice, sender_key, &good).unwrap();
+        let forged = |field: &str, value: Value| {
+            let mut payload = good.clone();
+            payload[field] = value;
+            match check(&his.account, alice, sender_key, &payload) {
+                Err(Undecryptable::Forged(why)) => why,
+                other => panic!("{field}: {other:?}"),
+            }
+        };
+        let others = json!({ "ed25519": other.account.ed25519() });
+        assert_eq!(forged("sender", json!(bob)), "sent by another user");
+        assert_eq!(forged("recipient", json!(alice)), "meant for another device");
+        assert_eq!(forged("recipient_keys", others.clone()), "meant for another device");
+        assert_eq!(
+            forged("sender_device_keys", Value::Null),
+            "keys of  of @alice:a.test: they name another device"
+        );
+        assert_eq!(
+            forged("sender_device_keys", other.account.device_keys()),
+            "sent by another device"
+        );
+        assert_eq!(forged("keys", others), "sent by another device");
+        let mut unsigned = hers.account.device_keys();
+        unsigned["signatures"] = json!({});
+        assert!(forged("sender_device_keys", unsigned).ends_with("not signed by the device"));
+    }
+
+    #[test]
+    fn few_sessions_are_kept_and_the_one_used_last_is_used_next() {
+        let (alice, bob) = (user_id!("@alice:a.test"), user_id!("@bob:b.test"));
+        let (mut hers, mut his) = (Side::new(alice), Side::new(bob));
+        let (her_peer, his_peer) = (hers.as_peer(), his.as_peer());
+        assert!(!hers.sessions.has(&his_peer));
+        let mut messages = Vec::new();
+        for number in 0..=MAX_SESSIONS {
+            hers.start_with(&mut his);
+            messages.push(hers.say(&his_peer, &number.to_string()));
+        }
+        assert_eq!(hers.sessions.0[&his_peer.curve25519].len(), MAX_SESSIONS);
+        for message in &messages[1..] {
+            his.open(alice, message).unwrap();
+        }
+        let session_of = |side: &Side, peer: &PeerDevice, index: usize| {
+            side.sessions.0[&peer.curve25519][index].session_id()
+        };
+        // What is said in the last but one makes it the one that answers go into.
+        let second = session_of(&hers, &his_peer, 1);
+        let sessions = hers.sessions.0.get_mut(&his_peer.curve25519).unwrap();
+        sessions.swap(0, 1);
+        let message = hers.say(&his_peer, "again");
+        assert_eq!(his.open(alice, &message), Ok(json!("again")));
+        assert_eq!(session_of(&his, &her_peer, 0), second);
+    }
 }

@@ -16,6 +16,9 @@ use crate::{
     signed::verify,
 };
 
+#[cfg(test)]
+mod tests;
+
 impl Device {
     /// Encrypts an event for the devices of a room's members: the content to send as
     /// `m.room.encrypted`. Those that lack the room key are sent it first.

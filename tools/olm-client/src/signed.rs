@@ -37,3 +37,32 @@ pub(crate) fn verify(
     let covered = CanonicalJsonValue::Object(covered).to_string();
     key.verify(covered.as_bytes(), &signature).map_err(|_| refused("the signature is wrong"))
 }
+
+#[cfg(test)]
+mod tests {
+    use ruma::{device_id, user_id};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Account, testing::refusal};
+
+    #[test]
+    fn a_signature_covers_all_but_what_servers_add() {
+        let (alice, phone) = (user_id!("@alice:a.test"), device_id!("PHONE"));
+        let account = Account::new(alice, phone);
+        let key = Ed25519PublicKey::from_base64(&account.ed25519()).unwrap();
+        let signed = account.device_keys();
+        let verified = |field: &str, value: Value| {
+            let mut object = signed.clone();
+            object[field] = value;
+            verify(&object, alice, phone, &key)
+        };
+        verified("unsigned", json!({ "device_display_name": "phone" })).unwrap();
+        assert_eq!(refusal(verified("more", json!(1))), "the signature is wrong");
+        assert_eq!(refusal(verified("more", json!(1.5))), "no canonical form");
+        assert_eq!(refusal(verified("signatures", json!({}))), "not signed by the device");
+        let malformed = json!({ alice: { "ed25519:PHONE": "none" } });
+        assert_eq!(refusal(verified("signatures", malformed)), "the signature is malformed");
+        assert_eq!(refusal(verify(&json!([]), alice, phone, &key)), "not signed by the device");
+    }
+}
