@@ -9,6 +9,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 mod demo;
+mod gateways;
 pub mod keyfile;
 mod parts;
 pub mod password;

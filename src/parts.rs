@@ -6,6 +6,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 use hearth_e2ee::{E2ee, E2eeError, E2eeParts};
 use hearth_federation::{FederationError, keys, transport::Transport};
 use hearth_media::{Blobs, Media, MediaError, MediaParts};
+use hearth_push::{Push, PushError, PushParts};
 use hearth_rooms::{RoomError, Rooms};
 use hearth_storage::{Store, StoreError, StoreOptions};
 use hearth_sync::{SyncError, SyncService};
@@ -31,6 +32,7 @@ pub(crate) struct Parts {
     pub(crate) e2ee: E2ee,
     pub(crate) media: Media,
     pub(crate) sync: SyncService,
+    pub(crate) push: Push,
 }
 
 /// What is not configuration but enters from outside.
@@ -92,6 +94,9 @@ pub enum OpenError {
     /// Sync cannot be opened.
     #[error(transparent)]
     Sync(#[from] SyncError),
+    /// Push cannot be opened.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// Federation cannot be opened.
     #[error(transparent)]
     Federation(#[from] FederationError),
@@ -133,6 +138,7 @@ impl Parts {
                 hearth_rooms::KEYSPACES,
                 hearth_e2ee::KEYSPACES,
                 hearth_media::KEYSPACES,
+                hearth_push::KEYSPACES,
                 hearth_federation::KEYSPACES,
             ]
             .concat(),
@@ -178,12 +184,22 @@ impl Parts {
             Arc::clone(&options.clock),
             config.sync.clone(),
         )?;
-        Ok(Self { identity, store, users, rooms, e2ee, media, sync })
+        let push = Push::open(PushParts {
+            store: store.clone(),
+            clock: Arc::clone(&options.clock),
+            users: users.clone(),
+            rooms: rooms.clone(),
+            sync: sync.clone(),
+            config: config.push.clone(),
+        })
+        .await?;
+        Ok(Self { identity, store, users, rooms, e2ee, media, sync, push })
     }
 
     /// Writes what is only in memory and closes the store, then waits for tasks that still hold it to
     /// end, so that it can be opened again. Nothing may be asked of the parts after it.
     pub(crate) async fn close(self) -> Result<(), OpenError> {
+        self.push.close().await;
         self.e2ee.close().await;
         self.media.close().await;
         self.rooms.close();

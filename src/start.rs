@@ -15,6 +15,7 @@ use hearth_types::SystemClock;
 use crate::{
     Config, ConfigError,
     admin::{AdminSocket, AdminSocketError, Administered},
+    gateways::Gateways,
     parts::{OpenError, Parts, StartOptions},
     serve::{self, ListenError, Listeners},
 };
@@ -105,6 +106,8 @@ async fn surfaces(
     if let Some(federation) = &federation {
         federation.start();
     }
+    let gateways = Gateways::new(config.federation.clone(), config.push.clone());
+    parts.push.start(Arc::new(gateways)).await.map_err(OpenError::from)?;
     let listeners = bound.serve(&config.listen, router.clone());
     Ok(Surfaces { listeners, admin, router, federation })
 }
@@ -146,6 +149,7 @@ fn router(config: &Config, parts: &Parts, federation: Option<&Federation>, http:
         parts.e2ee.clone(),
         parts.media.clone(),
         parts.sync.clone(),
+        parts.push.clone(),
         config.client.clone(),
     );
     let mut router = hearth_client_api::router(client_api);

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use hearth_e2ee::E2eeError;
 use hearth_http::MatrixError;
 use hearth_media::MediaError;
+use hearth_push::PushError;
 use hearth_rooms::RoomError;
 use hearth_sync::SyncError;
 use hearth_users::{PushRuleError, UsersError};
@@ -170,6 +171,21 @@ impl From<MediaError> for ApiError {
             E::Bytes(_) | E::Store(_) | E::Commit(_) | E::Internal(_) => {
                 MatrixError::internal(&text)
             }
+        })
+    }
+}
+
+impl From<PushError> for ApiError {
+    fn from(error: PushError) -> Self {
+        use PushError as E;
+        let text = error.to_string();
+        Self(match error {
+            E::InvalidParam(_) => MatrixError::invalid_param(text),
+            E::TooMany => MatrixError::too_large(text),
+            E::Users(error) => return error.into(),
+            E::Rooms(error) => return error.into(),
+            E::Sync(error) => return error.into(),
+            E::Store(_) | E::Commit(_) => MatrixError::internal(&text),
         })
     }
 }

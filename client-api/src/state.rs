@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use hearth_e2ee::E2ee;
 use hearth_http::{ApiState, Authenticate, Http, MatrixError, Session, TokenError};
 use hearth_media::Media;
+use hearth_push::Push;
 use hearth_rooms::Rooms;
 use hearth_sync::SyncService;
 use hearth_types::{Clock, ServerIdentity};
@@ -27,6 +28,7 @@ struct Parts {
     e2ee: E2ee,
     media: Media,
     sync: SyncService,
+    push: Push,
     config: ClientConfig,
 }
 
@@ -43,9 +45,11 @@ impl ClientApi {
         e2ee: E2ee,
         media: Media,
         sync: SyncService,
+        push: Push,
         config: ClientConfig,
     ) -> Self {
-        Self(Arc::new(Parts { http, identity, clock, users, rooms, e2ee, media, sync, config }))
+        let parts = Parts { http, identity, clock, users, rooms, e2ee, media, sync, push, config };
+        Self(Arc::new(parts))
     }
 
     /// Who this server is.
@@ -88,6 +92,11 @@ impl ClientApi {
     /// What changed for whom.
     pub(crate) fn sync(&self) -> &SyncService {
         &self.0.sync
+    }
+
+    /// Pushers, and what users were notified of.
+    pub(crate) fn push(&self) -> &Push {
+        &self.0.push
     }
 
     /// The section `[client]`.

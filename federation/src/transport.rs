@@ -5,6 +5,7 @@ pub mod connect;
 mod http;
 pub(crate) mod tls;
 mod web;
+mod web_client;
 
 use std::time::Duration;
 
@@ -12,7 +13,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ruma::{OwnedServerName, ServerName};
 
-pub use self::http::HttpTransport;
+pub use self::{
+    http::HttpTransport,
+    web_client::{WebClient, WebError},
+};
 
 /// How long and how large an answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

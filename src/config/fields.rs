@@ -95,6 +95,7 @@ pub const SECTIONS: &[Section] = &[
     ROOMS,
     E2EE,
     MEDIA,
+    PUSH,
     SYNC,
     FEDERATION,
     STORE,
@@ -429,6 +430,37 @@ const MEDIA: Section = Section {
             Kind::Integer,
             "How long a content URI that a client made for a later upload can be used, in seconds.",
         ),
+    ],
+};
+
+const PUSH: Section = Section {
+    name: "push",
+    about: "Notifications for phones and others that are not connected: they go to the push gateways that clients \
+            name. In rooms of more than sync.large_room_members only mentions are pushed.",
+    fields: &[
+        field(
+            "push.allow_networks",
+            Kind::TextList,
+            "Networks in which push gateways may be although they are private or loopback, such as 10.0.0.0/8. \
+             Everywhere else such addresses are refused, so that nobody makes this server speak to services inside \
+             of your network.",
+        ),
+        field(
+            "push.allow_http",
+            Kind::Boolean,
+            "Whether push gateways may be spoken to without TLS. For tests, and for a gateway on this machine.",
+        ),
+        field(
+            "push.request_timeout_s",
+            Kind::Integer,
+            "How long a gateway may take to answer, in seconds.",
+        ),
+        field(
+            "push.backoff_min_s",
+            Kind::Integer,
+            "How long to wait after a gateway failed, in seconds; doubled with each further failure.",
+        ),
+        field("push.backoff_max_s", Kind::Integer, "The longest that it is waited, in seconds."),
     ],
 };
 

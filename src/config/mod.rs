@@ -17,6 +17,7 @@ use hearth_e2ee::E2eeConfig;
 use hearth_federation::FederationConfig;
 use hearth_http::HttpConfig;
 use hearth_media::MediaConfig;
+use hearth_push::PushConfig;
 use hearth_rooms::RoomsConfig;
 use hearth_storage::EngineKind;
 use hearth_sync::SyncConfig;
@@ -47,6 +48,8 @@ pub struct Config {
     pub e2ee: E2eeConfig,
     /// What users may upload.
     pub media: MediaConfig,
+    /// How push gateways are spoken to.
+    pub push: PushConfig,
     /// How clients are told what changed.
     pub sync: SyncConfig,
     /// How it speaks with other servers.
@@ -168,6 +171,7 @@ impl Config {
         self.rooms.validate().map_err(in_rooms)?;
         self.e2ee.validate().map_err(ConfigError::Invalid)?;
         self.media.validate().map_err(ConfigError::Invalid)?;
+        self.push.validate().map_err(ConfigError::Invalid)?;
         let in_sync = |reason| ConfigError::Invalid(format!("sync.{reason}"));
         self.sync.validate().map_err(in_sync)?;
         let in_federation = |reason| ConfigError::Invalid(format!("federation.{reason}"));

@@ -8,6 +8,7 @@ mod encryption;
 mod federation;
 mod kills;
 mod life;
+mod push;
 mod tls;
 mod users;
 mod waiting;

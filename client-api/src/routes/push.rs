@@ -1,13 +1,15 @@
-//! `/pushrules` (CS "Push Rules"). Pushers and `/notifications` come with push delivery.
+//! `/pushrules`, `/pushers` and `/notifications` (CS "Push Notifications").
 
 use hearth_http::{MatrixError, Ruma};
+use hearth_push::{NewPusher, NotificationsRequest, Notified};
 use ruma::{
     api::client::push::{
-        delete_pushrule, get_pushrule, get_pushrule_actions, get_pushrule_enabled,
-        get_pushrules_all, get_pushrules_global_scope, set_pushrule, set_pushrule_actions,
-        set_pushrule_enabled,
+        delete_pushrule, get_notifications, get_pushers, get_pushrule, get_pushrule_actions,
+        get_pushrule_enabled, get_pushrules_all, get_pushrules_global_scope, set_pusher,
+        set_pusher::v3::PusherAction, set_pushrule, set_pushrule_actions, set_pushrule_enabled,
     },
     push::{AnyPushRuleRef, RuleKind, Ruleset},
+    serde::Raw,
 };
 
 use crate::{ApiError, ClientApi, LocalUser};
@@ -102,6 +104,57 @@ pub(crate) async fn set_rule_actions(
     let user_id = request.identity.user_id();
     app.users().set_push_rule_actions(user_id, kind, &rule_id, actions).await?;
     Ok(set_pushrule_actions::v3::Response::new())
+}
+
+/// `GET /_matrix/client/*/pushers`
+pub(crate) async fn pushers(
+    app: ClientApi,
+    request: Ruma<get_pushers::v3::Request, LocalUser>,
+) -> Result<get_pushers::v3::Response, ApiError> {
+    Ok(get_pushers::v3::Response::new(app.push().pushers(request.identity.user_id())))
+}
+
+/// `POST /_matrix/client/*/pushers/set`
+pub(crate) async fn set_pusher(
+    app: ClientApi,
+    request: Ruma<set_pusher::v3::Request, LocalUser>,
+) -> Result<set_pusher::v3::Response, ApiError> {
+    let caller = &request.identity;
+    match request.body.action {
+        PusherAction::Post(wanted) => {
+            let allow_http = app.push().config().allow_http;
+            let (device_id, now_ms) = (caller.device_id(), app.clock().now_ms());
+            let new = NewPusher::check(wanted.pusher, device_id, now_ms, allow_http)?;
+            app.push().set_pusher(caller.user_id(), new, wanted.append).await?;
+        }
+        PusherAction::Delete(ids) => {
+            app.push().delete_pusher(caller.user_id(), &ids.app_id, &ids.pushkey).await?;
+        }
+        _ => return Err(MatrixError::unrecognized("No such action").into()),
+    }
+    Ok(set_pusher::v3::Response::new())
+}
+
+/// `GET /_matrix/client/*/notifications`
+pub(crate) async fn notifications(
+    app: ClientApi,
+    request: Ruma<get_notifications::v3::Request, LocalUser>,
+) -> Result<get_notifications::v3::Response, ApiError> {
+    let wanted = NotificationsRequest {
+        from: request.from.clone(),
+        limit: request.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        only_highlights: request.only.as_deref() == Some("highlight"),
+    };
+    let caller = &request.identity;
+    let page = app.push().notifications(caller.user_id(), caller.device_id(), &wanted).await?;
+    let shown = page.notified.into_iter().map(|notified| {
+        let Notified { room_id, event, actions, read, sent } = notified;
+        let event = Raw::from_json(event);
+        get_notifications::v3::Notification::new(actions, event, read, room_id, sent)
+    });
+    let mut response = get_notifications::v3::Response::new(shown.collect());
+    response.next_token = page.next_token;
+    Ok(response)
 }
 
 fn find<'a>(

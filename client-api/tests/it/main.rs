@@ -16,6 +16,7 @@ mod support;
 mod account;
 mod encryption;
 mod personal;
+mod push;
 mod rooms;
 mod sync;
 

@@ -176,6 +176,10 @@ pub const MAIN_TIMELINE: u32 = 0;
 /// [`log_payload`].
 pub const LOG_ROOM_EVENT: u8 = 1;
 
+/// The kind of the log entries that announce an invitation, a knock or its end in a room that this server is not
+/// in ([`OUT_OF_BAND`]): the topic is the user, the payload the room's ID.
+pub const LOG_OUT_OF_BAND: u8 = 2;
+
 /// Who passes an event of the log on to other servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarding {

@@ -11,21 +11,21 @@ use std::{
 
 use hearth_rooms::{
     read::{LedgerTail, ReadMarks, Stretch, TimelineToken, UnreadCounts, UnreadTotals},
-    schema::{EventOrdinal, RoomHead, StoredEvent, TimelineIndex, UserRoomRow},
+    schema::{EventOrdinal, StoredEvent, TimelineIndex, UserRoomRow},
 };
 use hearth_storage::{Direction, Topic};
 use hearth_types::StreamPosition;
 use quick_cache::sync::Cache;
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
-    events::AnySyncTimelineEvent,
-    push::{PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
-    room_version_rules::RoomPowerLevelsRules,
-    serde::Raw,
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    push::{Action, Ruleset},
 };
-use serde::Deserialize;
 
-use crate::{SyncError, service::Inner};
+use crate::{
+    SyncError,
+    judge::{Judge, thread_of},
+    service::Inner,
+};
 
 /// Unread events of one user in one room that are judged by rules of their own; older ones are not
 /// counted.
@@ -77,18 +77,7 @@ impl Inner {
         row: &UserRoomRow,
         until: StreamPosition,
     ) -> Result<UnreadTotals, SyncError> {
-        let positions = self.users.read_positions(user_id, room_id).await?;
-        let at = |position: Option<u64>| StreamPosition::new(position.unwrap_or_default());
-        let marks = ReadMarks {
-            joined_at: row.joined_at,
-            unthreaded: at(positions.unthreaded),
-            main: at(positions.main),
-            threads: positions
-                .threads
-                .into_iter()
-                .map(|(root, position)| (root, at(Some(position))))
-                .collect(),
-        };
+        let marks = self.read_marks(user_id, room_id, row).await?;
         let ignored = self.users.ignored_users(user_id).await?;
         // The ledger knows nothing of whom somebody ignores.
         if ignored.is_empty() && !self.users.has_own_push_rules(user_id).await? {
@@ -154,9 +143,9 @@ impl Inner {
         );
         let events = self.newest(room_id, judged.until, until).await?;
         if !events.is_empty() {
-            let context = self.push_context(user_id, room_id, row).await?;
-            for event in events.iter().rev().filter(|event| !ignored.contains(event.pdu.sender())) {
-                if let Some(notifying) = judge_event(&rules, &context, event).await {
+            let judge = self.judge_of(user_id, room_id, row, ignored).await?;
+            for event in events.iter().rev() {
+                if let Some(notifying) = judge_event(&judge, event).await {
                     judged.notifying.push_back(notifying);
                 }
             }
@@ -243,111 +232,19 @@ impl Inner {
         }
         Ok(totals)
     }
-
-    /// What conditions of push rules ask about the room, as it is now.
-    async fn push_context(
-        &self,
-        user_id: &UserId,
-        room_id: &RoomId,
-        row: &UserRoomRow,
-    ) -> Result<PushConditionRoomCtx, SyncError> {
-        let member = self.rooms.event(room_id, row.details.event).await?;
-        let display_name = member
-            .pdu
-            .content_as::<hearth_rooms::read::JoinedMember>()
-            .ok()
-            .and_then(|member| member.display_name)
-            .unwrap_or_else(|| user_id.localpart().to_owned());
-        let head = self.rooms.head(room_id).await?;
-        let members = head.as_ref().map_or(0, |head| head.joined_members);
-        let context = PushConditionRoomCtx::new(
-            room_id.to_owned(),
-            UInt::new_saturating(members),
-            user_id.to_owned(),
-            display_name,
-        );
-        match head {
-            Some(head) => Ok(match self.power_levels(room_id, &head).await? {
-                Some(levels) => context.with_power_levels(levels),
-                None => context,
-            }),
-            None => Ok(context),
-        }
-    }
-
-    async fn power_levels(
-        &self,
-        room_id: &RoomId,
-        head: &RoomHead,
-    ) -> Result<Option<PushConditionPowerLevelsCtx>, SyncError> {
-        #[derive(Deserialize)]
-        struct Create {
-            #[serde(default)]
-            additional_creators: Vec<OwnedUserId>,
-        }
-        let Some(rules) = head.version.rules() else { return Ok(None) };
-        let create = self.rooms.state_event(room_id, head.state, "m.room.create", "").await?;
-        let Some(create) = create else { return Ok(None) };
-        let mut creators = vec![create.pdu.sender().to_owned()];
-        if let Ok(content) = create.pdu.content_as::<Create>() {
-            creators.extend(content.additional_creators);
-        }
-        let levels = self.rooms.state_event(room_id, head.state, "m.room.power_levels", "").await?;
-        let content: ruma::events::room::power_levels::RoomPowerLevelsEventContent = match levels {
-            Some(levels) => match levels.pdu.content_as() {
-                Ok(content) => content,
-                Err(_) => return Ok(None),
-            },
-            None => ruma::events::room::power_levels::RoomPowerLevelsEventContent::new(
-                &rules.authorization,
-            ),
-        };
-        Ok(Some(PushConditionPowerLevelsCtx::new(
-            content.users,
-            content.users_default,
-            content.notifications,
-            RoomPowerLevelsRules::new(&rules.authorization, creators),
-        )))
-    }
 }
 
-/// Judges one event. One's own events never notify.
-async fn judge_event(
-    rules: &Ruleset,
-    context: &PushConditionRoomCtx,
-    event: &StoredEvent,
-) -> Option<Notifying> {
+/// Judges one event.
+async fn judge_event(judge: &Judge, event: &StoredEvent) -> Option<Notifying> {
     let Some(TimelineIndex::Live(position)) = event.index else { return None };
-    if event.pdu.sender() == context.user_id || event.header.redacted_by.is_some() {
+    if event.header.redacted_by.is_some() {
         return None;
     }
-    let json = std::str::from_utf8(event.pdu.json()).ok()?;
-    let raw: Raw<AnySyncTimelineEvent> = Raw::from_json_string(json.to_owned()).ok()?;
-    let actions = rules.get_actions(&raw, context).await;
-    if !actions.iter().any(ruma::push::Action::should_notify) {
-        return None;
-    }
+    let actions = judge.actions(&event.pdu).await?;
     Some(Notifying {
         position,
         ordinal: event.ordinal,
         thread: thread_of(event),
-        highlights: actions.iter().any(ruma::push::Action::is_highlight),
+        highlights: actions.iter().any(Action::is_highlight),
     })
-}
-
-/// The thread that an event is a reply in.
-fn thread_of(event: &StoredEvent) -> Option<OwnedEventId> {
-    #[derive(Deserialize)]
-    struct Content {
-        #[serde(rename = "m.relates_to")]
-        relates_to: Option<RelatesTo>,
-    }
-    #[derive(Deserialize)]
-    struct RelatesTo {
-        rel_type: Option<String>,
-        event_id: Option<OwnedEventId>,
-    }
-    let content: Content = event.pdu.content_as().ok()?;
-    let relates_to = content.relates_to?;
-    (relates_to.rel_type.as_deref() == Some("m.thread")).then_some(relates_to.event_id).flatten()
 }

@@ -20,6 +20,7 @@ mod error;
 mod filter;
 mod format;
 mod hub;
+mod judge;
 mod members;
 mod pass;
 mod presence;
@@ -37,6 +38,7 @@ pub use self::{
     delivery::DELIVERED_RECEIPT,
     device_lists::DeviceLists,
     error::SyncError,
+    judge::{Judge, is_read},
     service::{SyncRequest, SyncResponse, SyncService},
     stream::SyncStream,
     token::SyncToken,

@@ -23,6 +23,7 @@ use crate::{
     counts::CountCache,
     filter::SyncFilter,
     hub::{Connection, Hub},
+    judge::{LevelsCache, levels_cache},
     pass::{Pass, Question},
     presence::{PresenceLog, RoomAudience},
 };
@@ -74,6 +75,7 @@ pub(crate) struct Inner {
     pub(crate) config: SyncConfig,
     pub(crate) hub: Arc<Hub>,
     pub(crate) counts: CountCache,
+    pub(crate) levels: LevelsCache,
     pub(crate) presence: Arc<PresenceLog>,
     closing: watch::Sender<bool>,
 }
@@ -103,8 +105,19 @@ impl SyncService {
         users.set_presence_audience(Arc::new(audience));
         let counts = CountCache::new();
         let closing = watch::Sender::new(false);
-        let inner =
-            Inner { rooms, users, e2ee, store, clock, config, hub, counts, presence, closing };
+        let inner = Inner {
+            rooms,
+            users,
+            e2ee,
+            store,
+            clock,
+            config,
+            hub,
+            counts,
+            levels: levels_cache(),
+            presence,
+            closing,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 

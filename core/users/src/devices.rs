@@ -239,21 +239,21 @@ impl Users {
         Ok(gone)
     }
 
-    /// Under the user's lock: commits a change of devices together with what the keeper adds.
+    /// Under the user's lock: commits a change of devices together with what its keepers add.
     pub(crate) async fn commit_change(
         &self,
         user_id: &UserId,
         change: DeviceChange<'_>,
         mut commit: Commit,
     ) -> Result<(), UsersError> {
-        let keeper = self.device_keeper();
-        if let Some(keeper) = &keeper {
+        let keepers = self.device_keepers();
+        for keeper in &keepers {
             keeper.changing(user_id, change, &mut commit).await?;
         }
         if !commit.is_empty() {
             self.store().commit(commit).await?;
         }
-        if let Some(keeper) = &keeper {
+        for keeper in &keepers {
             keeper.changed(user_id, change).await;
         }
         Ok(())

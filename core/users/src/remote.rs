@@ -70,8 +70,15 @@ impl Users {
         drop(taken);
     }
 
-    pub(crate) fn device_keeper(&self) -> Option<Arc<dyn DeviceKeeper>> {
-        self.inner.keeper.read().clone()
+    /// Plugs in somebody beside [the](Self::set_device_keeper) keeper, for as long as these users live: it must
+    /// not hold them in its turn. All such together add up to two operations for each of a user's devices.
+    pub fn add_device_keeper(&self, keeper: Arc<dyn DeviceKeeper>) {
+        self.inner.further_keepers.write().push(keeper);
+    }
+
+    pub(crate) fn device_keepers(&self) -> Vec<Arc<dyn DeviceKeeper>> {
+        let first = self.inner.keeper.read().clone();
+        first.into_iter().chain(self.inner.further_keepers.read().iter().cloned()).collect()
     }
 
     /// Plugs in who tells other servers of typing and presence; the last one counts.

@@ -71,6 +71,8 @@ pub(crate) struct Inner {
     pub(crate) watcher: RwLock<Option<Arc<dyn EphemeralWatcher>>>,
     /// Who keeps what belongs to devices, if anybody does.
     pub(crate) keeper: RwLock<Option<Arc<dyn DeviceKeeper>>>,
+    /// Those who do beside it.
+    pub(crate) further_keepers: RwLock<Vec<Arc<dyn DeviceKeeper>>>,
     locks: OwnerLocks,
 }
 
@@ -104,6 +106,7 @@ impl Users {
             remote: RwLock::new(None),
             watcher: RwLock::new(None),
             keeper: RwLock::new(None),
+            further_keepers: RwLock::default(),
             locks: OwnerLocks::new(),
             store,
             identity,

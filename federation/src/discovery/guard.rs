@@ -11,17 +11,25 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Lets addresses pass or not.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AddressGuard {
     allowed: Vec<IpNet>,
+    setting: &'static str,
+}
+
+impl Default for AddressGuard {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
 }
 
 /// An address that requests may not go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{address} is {what}, and not in federation.allow_networks")]
+#[error("{address} is {what}, and not in {setting}")]
 pub struct ForbiddenAddress {
     address: IpAddr,
     what: Kind,
+    setting: &'static str,
 }
 
 /// Why an address is not one of the public Internet.
@@ -83,7 +91,13 @@ impl AddressGuard {
     /// A guard that also lets pass what is in these networks.
     #[must_use]
     pub fn new(allowed: Vec<IpNet>) -> Self {
-        Self { allowed }
+        Self::of_setting(allowed, "federation.allow_networks")
+    }
+
+    /// The same by another setting of the configuration, which refusals name.
+    #[must_use]
+    pub fn of_setting(allowed: Vec<IpNet>, setting: &'static str) -> Self {
+        Self { allowed, setting }
     }
 
     /// May requests go there?
@@ -97,7 +111,7 @@ impl AddressGuard {
         if listed(&address) || inner.as_ref().is_some_and(listed) {
             return Ok(());
         }
-        Err(ForbiddenAddress { address, what: Kind(what) })
+        Err(ForbiddenAddress { address, what: Kind(what), setting: self.setting })
     }
 }
 

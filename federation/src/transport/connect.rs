@@ -21,6 +21,7 @@ use ruma::{OwnedServerName, ServerName};
 use rustls::{ClientConfig, pki_types};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::either::Either;
 use tower::Service;
 
 use crate::discovery::{
@@ -127,6 +128,34 @@ impl Network {
         Err(why)
     }
 
+    /// The same without encryption, for what is on the operator's own network.
+    pub(super) async fn connect_plain(
+        &self,
+        authority: &ServerName,
+    ) -> Result<TcpStream, ConnectError> {
+        let located = self
+            .locate(authority, Purpose::Web, &mut Vec::new())
+            .await
+            .map_err(|error| ConnectError::NotFound(error.to_string()))?;
+        let mut why = ConnectError::NotFound(format!("{authority} has no address"));
+        for address in located.candidates {
+            let opened = match self.check(address) {
+                Ok(()) => open(address).await,
+                Err(forbidden) => Err(forbidden),
+            };
+            match opened {
+                Ok(stream) => return Ok(stream),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
+    fn check(&self, address: SocketAddr) -> Result<(), ConnectError> {
+        let checked = self.guard.check(address.ip());
+        checked.map_err(|forbidden| ConnectError::Forbidden(forbidden.to_string()))
+    }
+
     /// A connection to this very address, if the guard lets it pass.
     pub async fn connect_to(
         &self,
@@ -135,22 +164,28 @@ impl Network {
     ) -> Result<Encrypted, ConnectError> {
         let unreachable =
             |why: &dyn fmt::Display| ConnectError::Unreachable(format!("{address}: {why}"));
-        self.guard
-            .check(address.ip())
-            .map_err(|forbidden| ConnectError::Forbidden(forbidden.to_string()))?;
+        self.check(address)?;
         let name = certificate_name(authority).map_err(|why| unreachable(&why))?;
-        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
-        let stream = connected
-            .map_err(|_| unreachable(&"it does not accept"))?
-            .map_err(|error| unreachable(&error))?;
-        // Requests are written whole: waiting to fill a packet would only delay them.
-        stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+        let stream = open(address).await?;
         let shaking = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream);
         timeout(HANDSHAKE_TIMEOUT, shaking)
             .await
             .map_err(|_| unreachable(&"it does not shake hands"))?
             .map_err(|error| unreachable(&error))
     }
+}
+
+/// A connection to a checked address.
+async fn open(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let unreachable =
+        |why: &dyn fmt::Display| ConnectError::Unreachable(format!("{address}: {why}"));
+    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+    let stream = connected
+        .map_err(|_| unreachable(&"it does not accept"))?
+        .map_err(|error| unreachable(&error))?;
+    // Requests are written whole: waiting to fill a packet would only delay them.
+    stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+    Ok(stream)
 }
 
 /// The name that the certificate must be for: the host of the authority, whatever machine serves it.
@@ -183,14 +218,19 @@ impl Service<Uri> for Connector {
             let authority: OwnedServerName = authority
                 .try_into()
                 .map_err(|_| ConnectError::NotFound(format!("{authority:?} is no server name")))?;
-            let stream = network.connect(&authority, purpose).await?;
+            // Whoever may not speak without encryption refuses such a URL before it comes here.
+            let stream = if uri.scheme() == Some(&http::uri::Scheme::HTTP) {
+                Either::Left(network.connect_plain(&authority).await?)
+            } else {
+                Either::Right(network.connect(&authority, purpose).await?)
+            };
             Ok(Stream(TokioIo::new(stream)))
         })
     }
 }
 
 /// A connection in the pool.
-pub(super) struct Stream(TokioIo<Encrypted>);
+pub(super) struct Stream(TokioIo<Either<TcpStream, Encrypted>>);
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {

@@ -36,7 +36,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Unused connections kept to one server.
 const MAX_IDLE_PER_SERVER: usize = 4;
 
-type Http = Client<Connector, Full<Bytes>>;
+pub(super) type Http = Client<Connector, Full<Bytes>>;
 
 /// Finds servers and speaks HTTPS with them. Connections are kept and used again; redirects are not
 /// followed, and answers not decompressed.
@@ -72,14 +72,7 @@ impl HttpTransport {
             tls: Arc::new(tls::client_config(tls::roots(config)?)?),
             ports,
         });
-        let pool = |purpose| {
-            Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(IDLE_TIMEOUT)
-                .pool_max_idle_per_host(MAX_IDLE_PER_SERVER)
-                .build(Connector { network: Arc::clone(&network), purpose })
-        };
-        let (servers, web) = (pool(Purpose::Federation), pool(Purpose::Web));
+        let (servers, web) = (pool(&network, Purpose::Federation), pool(&network, Purpose::Web));
         Ok(Self { network, well_known: WellKnown::new(), servers, web })
     }
 
@@ -144,6 +137,15 @@ impl Transport for HttpTransport {
             .await
             .unwrap_or_else(|_| Err(TransportError::TimedOut(destination.to_owned())))
     }
+}
+
+/// A pool of connections of one purpose.
+pub(super) fn pool(network: &Arc<Network>, purpose: Purpose) -> Http {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MAX_IDLE_PER_SERVER)
+        .build(Connector { network: Arc::clone(network), purpose })
 }
 
 /// Reads the whole answer, unless it is too large.

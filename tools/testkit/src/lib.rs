@@ -1,7 +1,7 @@
 //! Test support: the real server in this process, on a random port, with a real engine in a folder of
 //! its own ([`TestServer`]), a small HTTP client that speaks JSON ([`Client`], [`TestUser`]), and a network
 //! in memory over which servers federate ([`Network`]), real ones and scripted ones ([`Peer`]). [`ClientKey`]
-//! signs as clients do; a [`Correspondent`] talks encrypted, and [`conversations`] are what such users do on one
+//! signs as clients do; a [`PushGateway`] takes what is pushed; a [`Correspondent`] talks encrypted, and [`conversations`] are what such users do on one
 //! server or across two.
 //!
 //! Everything here panics with the answer in the message when the server does not do what a test
@@ -17,6 +17,7 @@
 mod client;
 pub mod conversations;
 mod encrypted;
+mod gateway;
 mod keys;
 mod network;
 pub mod peer;
@@ -26,6 +27,7 @@ mod user;
 pub use self::{
     client::{Client, Response, encode},
     encrypted::Correspondent,
+    gateway::PushGateway,
     keys::ClientKey,
     network::{Fate, Network, Passage},
     peer::Peer,

@@ -1,7 +1,7 @@
 //! Invitations and knocks in rooms that this server is not in, and how they end.
 
 use bytes::Bytes;
-use hearth_storage::{Commit, Topic};
+use hearth_storage::{Commit, LogEntry, Topic};
 use hearth_types::{Pdu, StreamPosition};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::TimelineEventType};
 use serde::{Deserialize, Serialize};
@@ -225,6 +225,12 @@ pub(super) async fn keep(rooms: &Rooms, kept: OutOfBand) -> Result<Outcome, Room
     };
     commit.put(&schema::OUT_OF_BAND, &room_id, &user_id, &row);
     commit.effect_put(&schema::USER_ROOMS, &user_id, &room_id, &own);
+    let entry = LogEntry {
+        kind: schema::LOG_OUT_OF_BAND,
+        topic: Topic::new(user_id.as_str()),
+        payload: Bytes::copy_from_slice(room_id.as_str().as_bytes()),
+    };
+    commit.log(position, entry);
     commit.touch(Topic::new(user_id.as_str()));
     rooms.store().commit(commit).await?;
     Ok(Outcome::Event(event.pdu().id().to_owned()))

@@ -1,0 +1,152 @@
+//! All pushers of this server, in memory.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+use ruma::{OwnedUserId, UserId};
+
+use crate::pushers::{ProgressRow, PusherRow};
+
+/// An application's ID and a pushkey.
+pub(crate) type Key = (String, String);
+
+/// One pusher, for as long as it is there. Its row and its progress change in its user's turn.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Its number within this run.
+    pub(crate) serial: u64,
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) key: Key,
+    row: RwLock<Arc<PusherRow>>,
+    progress: Mutex<ProgressRow>,
+    gone: AtomicBool,
+}
+
+impl Entry {
+    pub(crate) fn row(&self) -> Arc<PusherRow> {
+        Arc::clone(&self.row.read())
+    }
+
+    pub(crate) fn progress(&self) -> ProgressRow {
+        self.progress.lock().clone()
+    }
+
+    pub(crate) fn set_progress(&self, progress: ProgressRow) {
+        *self.progress.lock() = progress;
+    }
+
+    pub(crate) fn update(&self, row: PusherRow, progress: ProgressRow) {
+        *self.row.write() = Arc::new(row);
+        self.set_progress(progress);
+    }
+
+    /// Was it deleted?
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+}
+
+/// The pushers by user and by key.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    next_serial: AtomicU64,
+    tables: RwLock<Tables>,
+    /// Users who had no pusher before, for the router, which knows the rooms' audiences.
+    newcomers: Mutex<HashSet<OwnedUserId>>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    by_user: HashMap<OwnedUserId, Vec<Arc<Entry>>>,
+    by_key: HashMap<Key, Vec<OwnedUserId>>,
+}
+
+impl Registry {
+    pub(crate) fn insert(
+        &self,
+        user_id: OwnedUserId,
+        key: Key,
+        row: PusherRow,
+        progress: ProgressRow,
+    ) {
+        let entry = Arc::new(Entry {
+            serial: self.next_serial.fetch_add(1, Ordering::Relaxed),
+            user_id: user_id.clone(),
+            key: key.clone(),
+            row: RwLock::new(Arc::new(row)),
+            progress: Mutex::new(progress),
+            gone: AtomicBool::new(false),
+        });
+        let mut tables = self.tables.write();
+        tables.by_key.entry(key).or_default().push(user_id.clone());
+        let entries = tables.by_user.entry(user_id.clone()).or_default();
+        entries.push(entry);
+        if entries.len() == 1 {
+            self.newcomers.lock().insert(user_id);
+        }
+    }
+
+    pub(crate) fn remove(&self, entry: &Entry) {
+        entry.gone.store(true, Ordering::Release);
+        let mut tables = self.tables.write();
+        if let Some(entries) = tables.by_user.get_mut(&entry.user_id) {
+            entries.retain(|other| other.serial != entry.serial);
+            if entries.is_empty() {
+                tables.by_user.remove(&entry.user_id);
+                self.newcomers.lock().remove(&entry.user_id);
+            }
+        }
+        if let Some(users) = tables.by_key.get_mut(&entry.key) {
+            users.retain(|user_id| *user_id != entry.user_id);
+            if users.is_empty() {
+                tables.by_key.remove(&entry.key);
+            }
+        }
+    }
+
+    /// Has nobody a pusher?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tables.read().by_user.is_empty()
+    }
+
+    /// Has this user one?
+    pub(crate) fn contains(&self, user_id: &UserId) -> bool {
+        self.tables.read().by_user.contains_key(user_id)
+    }
+
+    /// The users who have one, if they are at most so many.
+    pub(crate) fn few_users(&self, max: usize) -> Option<Vec<OwnedUserId>> {
+        let tables = self.tables.read();
+        (tables.by_user.len() <= max).then(|| tables.by_user.keys().cloned().collect())
+    }
+
+    pub(crate) fn of_user(&self, user_id: &UserId) -> Vec<Arc<Entry>> {
+        self.tables.read().by_user.get(user_id).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn find(&self, user_id: &UserId, key: &Key) -> Option<Arc<Entry>> {
+        let tables = self.tables.read();
+        tables.by_user.get(user_id)?.iter().find(|entry| entry.key == *key).cloned()
+    }
+
+    /// The users who have a pusher of this application and key.
+    pub(crate) fn users_with(&self, key: &Key) -> Vec<OwnedUserId> {
+        self.tables.read().by_key.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Every pusher.
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+        self.tables.read().by_user.values().flatten().cloned().collect()
+    }
+
+    /// Those who got their first pusher since the last call.
+    pub(crate) fn take_newcomers(&self) -> HashSet<OwnedUserId> {
+        std::mem::take(&mut *self.newcomers.lock())
+    }
+}

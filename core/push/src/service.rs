@@ -1,0 +1,258 @@
+//! [`Push`]: what all modules of this crate share, and its life.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::ControlFlow,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use hearth_rooms::Rooms;
+use hearth_storage::Store;
+use hearth_sync::SyncService;
+use hearth_types::Clock;
+use hearth_users::Users;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Gateway, PushConfig, PushError,
+    audience::Audiences,
+    badge::BadgeCache,
+    deliver,
+    keeper::Keeper,
+    lanes::Lanes,
+    pushers::{PROGRESS, PUSHERS, ProgressRow},
+    registry::{Entry, Registry},
+    router,
+};
+
+/// The consumer of the log whose cursor this crate keeps.
+const CONSUMER: &str = "push";
+/// How often pushers are looked for that are due, and the cursor is written.
+const TICK: Duration = Duration::from_secs(1);
+/// The cursor is written when it is so many positions further. After a crash what lies between is read again; what
+/// was delivered of it is known from the pushers' rows.
+const SAVE_EVERY: u64 = 256;
+/// How long requests in flight may take to end when the server stops.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the crate stands on.
+#[derive(Debug)]
+pub struct PushParts {
+    /// The store.
+    pub store: Store,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Accounts, devices, push rules, receipts.
+    pub users: Users,
+    /// What happens.
+    pub rooms: Rooms,
+    /// What notifies, and what is unread.
+    pub sync: SyncService,
+    /// The section `[push]`.
+    pub config: PushConfig,
+}
+
+/// Everything about push. Cheap to clone.
+#[derive(Clone)]
+pub struct Push {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    /// Itself, for work that outlives its caller.
+    pub(crate) this: Weak<Self>,
+    pub(crate) parts: PushParts,
+    pub(crate) registry: Registry,
+    pub(crate) lanes: Mutex<Lanes>,
+    pub(crate) audiences: Audiences,
+    pub(crate) badges: BadgeCache,
+    gateway: RwLock<Option<Arc<dyn Gateway>>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    workers: TaskTracker,
+}
+
+impl fmt::Debug for Push {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Push").finish_non_exhaustive()
+    }
+}
+
+impl Push {
+    /// Reads the pushers and plugs itself into the users' devices, with which pushers go. Sends nothing before
+    /// it is [started](Self::start).
+    pub async fn open(parts: PushParts) -> Result<Self, PushError> {
+        let registry = Registry::default();
+        load(&parts.store, &registry).await?;
+        let inner = Arc::new_cyclic(|this| Inner {
+            this: this.clone(),
+            parts,
+            registry,
+            lanes: Mutex::default(),
+            audiences: Audiences::new(),
+            badges: BadgeCache::new(),
+            gateway: RwLock::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            workers: TaskTracker::new(),
+        });
+        let push = Self { inner };
+        let keeper = Keeper(Arc::downgrade(&push.inner));
+        push.inner.parts.users.add_device_keeper(Arc::new(keeper));
+        Ok(push)
+    }
+
+    /// Begins to push, from where a former run stopped. The first run of all begins with what happens from now
+    /// on.
+    pub async fn start(&self, gateway: Arc<dyn Gateway>) -> Result<(), PushError> {
+        let inner = &self.inner;
+        *inner.gateway.write() = Some(gateway);
+        let cursor = match inner.parts.store.cursor(CONSUMER).await? {
+            Some(cursor) => cursor,
+            None => {
+                let now = inner.parts.store.notifier().published();
+                inner.parts.store.set_cursor(CONSUMER, now).await?;
+                now
+            }
+        };
+        {
+            let mut lanes = inner.lanes.lock();
+            *lanes = Lanes::new(cursor);
+            for entry in inner.registry.all() {
+                let progress = entry.progress();
+                if progress.is_behind {
+                    lanes.set_behind(&entry, progress.retry_ms);
+                }
+            }
+        }
+        inner.spawn(router::run(Arc::clone(inner)));
+        inner.spawn(tick(Arc::clone(inner)));
+        Ok(())
+    }
+
+    /// The section `[push]`.
+    #[must_use]
+    pub fn config(&self) -> &PushConfig {
+        &self.inner.parts.config
+    }
+
+    /// Stops pushing: what is in flight may end, what waits is sent by the next run.
+    pub async fn close(&self) {
+        let inner = &self.inner;
+        inner.lanes.lock().close();
+        inner.workers.close();
+        if timeout(CLOSE_TIMEOUT, inner.workers.wait()).await.is_err() {
+            tracing::info!("a push gateway did not answer before the end: it is told again");
+        }
+        inner.stop.cancel();
+        inner.tasks.close();
+        inner.tasks.wait().await;
+        inner.workers.wait().await;
+        if let Err(error) = inner.save(1).await {
+            tracing::warn!(%error, "push could not note how far it got");
+        }
+        let gateway = inner.gateway.write().take();
+        drop(gateway);
+    }
+}
+
+/// Reads all pushers.
+async fn load(store: &Store, registry: &Registry) -> Result<(), PushError> {
+    let read = store.bulk(|view| {
+        let (mut pushers, mut progress) = (Vec::new(), HashMap::new());
+        view.for_each(&PUSHERS, |user_id, key, row| {
+            pushers.push((user_id, key, row));
+            ControlFlow::Continue(())
+        })?;
+        view.for_each(&PROGRESS, |user_id, key, row: ProgressRow| {
+            progress.insert((user_id, key), row);
+            ControlFlow::Continue(())
+        })?;
+        Ok((pushers, progress))
+    });
+    let (pushers, mut progress) = read.await?;
+    for (user_id, key, row) in pushers {
+        let got = progress.remove(&(user_id.clone(), key.clone())).unwrap_or_default();
+        registry.insert(user_id, key, row, got);
+    }
+    Ok(())
+}
+
+/// Tries those again that are due, and notes how far the others are.
+async fn tick(inner: Arc<Inner>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        inner.lanes.lock().wake_due(inner.now_ms());
+        inner.hire();
+        if let Err(error) = inner.save(SAVE_EVERY).await {
+            tracing::warn!(%error, "push could not note how far it got");
+        }
+    }
+}
+
+impl Inner {
+    /// Does work that is cut off at its next pause when the server stops.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(work).await;
+        });
+    }
+
+    /// Sees to it that somebody works for those who are ready.
+    pub(crate) fn hire(self: &Arc<Self>) {
+        let hired = self.lanes.lock().hire();
+        for _ in 0..hired {
+            let (inner, stop) = (Arc::clone(self), self.stop.clone());
+            self.workers.spawn(async move {
+                stop.run_until_cancelled(deliver::work(inner)).await;
+            });
+        }
+    }
+
+    /// Writes the cursor if it is so many positions further.
+    async fn save(&self, every: u64) -> Result<(), PushError> {
+        let settled = self.lanes.lock().settled();
+        let store = &self.parts.store;
+        let Some(saved) = store.cursor(CONSUMER).await? else { return Ok(()) };
+        if settled.get().saturating_sub(saved.get()) >= every {
+            store.set_cursor(CONSUMER, settled).await?;
+        }
+        Ok(())
+    }
+
+    /// A pusher was deleted; its rows are gone.
+    pub(crate) fn forget(&self, entry: &Arc<Entry>) {
+        self.registry.remove(entry);
+        self.lanes.lock().forget(entry.serial);
+    }
+
+    /// A pusher that failed may be worth a try.
+    pub(crate) fn retry_now(self: &Arc<Self>, entry: &Entry) {
+        self.lanes.lock().wake(entry.serial);
+        if self.gateway().is_some() {
+            self.hire();
+        }
+    }
+
+    pub(crate) fn gateway(&self) -> Option<Arc<dyn Gateway>> {
+        self.gateway.read().clone()
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.parts.clock.now_ms()
+    }
+
+    /// How long a pusher is left alone that failed so many times, in milliseconds; not the same for all, so
+    /// that not all come at once to a gateway that is back.
+    pub(crate) fn backoff_ms(&self, entry: &Entry, failures: u32) -> u64 {
+        let step = self.parts.config.backoff_ms(failures);
+        step.saturating_add(step / 1_024 * (entry.serial % 256))
+    }
+}
