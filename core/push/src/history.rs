@@ -81,10 +81,8 @@ impl Inner {
         let looked = self.look_back(user_id, (after, until), limit, false).await?;
         let mut unread = Vec::new();
         for found in looked.found {
-            let is_pushed = match self.parts.sync.is_large(&found.room_id).await? {
-                true => found.actions.iter().any(Action::is_highlight),
-                false => true,
-            };
+            let is_pushed = !self.parts.sync.is_large(&found.room_id).await?
+                || found.actions.iter().any(Action::is_highlight);
             if is_pushed && !self.was_read(user_id, &found).await? {
                 unread.push(found);
             }

@@ -128,16 +128,11 @@ impl Inner {
         room_id: &RoomId,
         row: &UserRoomRow,
     ) -> Result<PushConditionRoomCtx, SyncError> {
-        let display_name = match row.details.is_out_of_band() {
-            true => None,
-            false => self
-                .rooms
-                .event(room_id, row.details.event)
-                .await?
-                .pdu
-                .content_as::<JoinedMember>()
-                .ok()
-                .and_then(|member| member.display_name),
+        let display_name = if row.details.is_out_of_band() {
+            None
+        } else {
+            let member = self.rooms.event(room_id, row.details.event).await?;
+            member.pdu.content_as::<JoinedMember>().ok().and_then(|member| member.display_name)
         };
         let head = self.rooms.head(room_id).await?;
         let members = head.as_ref().map_or(0, |head| head.joined_members);
