@@ -38,7 +38,7 @@ pub(crate) enum Source {
     /// In the room.
     Event(Arc<StoredEvent>),
     /// An invitation to a room that this server is not in.
-    Invitation(Pdu),
+    Invitation(Box<Pdu>),
 }
 
 impl Source {
@@ -161,22 +161,22 @@ impl Inner {
                 is_exhausted: false,
                 row,
             };
-            match scan.row.details.membership {
+            let position = scan.row.position;
+            let is_meanwhile = match scan.row.details.membership {
                 Membership::Join => {
-                    if notifier.changed_since(&Topic::new(scan.room_id.as_str()), after) {
-                        scans.push(scan);
-                    }
+                    notifier.changed_since(&Topic::new(scan.room_id.as_str()), after)
                 }
-                Membership::Invite => {
-                    let position = scan.row.position;
-                    if after < position && position <= until {
-                        scan.buffer.push_back((position, scan.row.details.event));
-                        scan.is_exhausted = true;
-                        scans.push(scan);
-                    }
-                }
-                _ => {}
+                Membership::Invite => after < position && position <= until,
+                _ => false,
+            };
+            if !is_meanwhile {
+                continue;
             }
+            if scan.row.details.membership == Membership::Invite {
+                scan.buffer.push_back((position, scan.row.details.event));
+                scan.is_exhausted = true;
+            }
+            scans.push(scan);
         }
         Ok(scans)
     }
@@ -216,7 +216,7 @@ impl Inner {
         }
         let source = if is_invited && scan.row.details.is_out_of_band() {
             let Some(kept) = rooms.out_of_band(room_id, user_id).await? else { return Ok(None) };
-            Source::Invitation(kept.event.into_pdu())
+            Source::Invitation(Box::new(kept.event.into_pdu()))
         } else {
             let event = rooms.event(room_id, ordinal).await?;
             if event.header.redacted_by.is_some() {

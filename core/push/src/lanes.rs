@@ -73,7 +73,7 @@ pub(crate) enum Pushed {
 pub(crate) struct Lanes {
     /// Everything up to here was distributed.
     routed: StreamPosition,
-    lanes: HashMap<u64, Lane>,
+    by_serial: HashMap<u64, Lane>,
     ready: VecDeque<u64>,
     gateways: HashMap<String, Places>,
     /// Pushers that failed, by the time when they are due.
@@ -114,7 +114,7 @@ impl Lanes {
 
     /// Everything up to here is delivered, or kept in a row.
     pub(crate) fn settled(&self) -> StreamPosition {
-        let fronts = self.lanes.values().filter(|lane| !lane.is_behind);
+        let fronts = self.by_serial.values().filter(|lane| !lane.is_behind);
         let oldest = fronts.filter_map(|lane| lane.queue.front()).map(|item| item.position).min();
         oldest.map_or(self.routed, |oldest| oldest.previous().min(self.routed))
     }
@@ -124,7 +124,7 @@ impl Lanes {
         if entry.is_gone() || item.position <= entry.progress().delivered {
             return Pushed::Dropped;
         }
-        let lane = self.lanes.entry(entry.serial).or_insert_with(|| Lane::new(entry));
+        let lane = self.by_serial.entry(entry.serial).or_insert_with(|| Lane::new(entry));
         // The same again comes after the log could not be read to the end.
         if lane.is_behind || lane.queue.back().is_some_and(|last| last.position >= item.position) {
             return Pushed::Dropped;
@@ -144,7 +144,7 @@ impl Lanes {
 
     /// A pusher that is behind, to be tried at this time; its row says so already.
     pub(crate) fn set_behind(&mut self, entry: &Arc<Entry>, retry_ms: u64) {
-        let lane = self.lanes.entry(entry.serial).or_insert_with(|| Lane::new(entry));
+        let lane = self.by_serial.entry(entry.serial).or_insert_with(|| Lane::new(entry));
         lane.is_behind = true;
         lane.queue.clear();
         if !lane.is_scheduled {
@@ -174,16 +174,16 @@ impl Lanes {
     /// Forgets a pusher.
     pub(crate) fn forget(&mut self, serial: u64) {
         self.due.retain(|(_, due)| *due != serial);
-        if let Some(lane) = self.lanes.get_mut(&serial) {
+        if let Some(lane) = self.by_serial.get_mut(&serial) {
             lane.queue.clear();
             if !lane.is_scheduled {
-                self.lanes.remove(&serial);
+                self.by_serial.remove(&serial);
             }
         }
     }
 
     fn schedule(&mut self, serial: u64) {
-        if let Some(lane) = self.lanes.get_mut(&serial)
+        if let Some(lane) = self.by_serial.get_mut(&serial)
             && !lane.is_scheduled
         {
             lane.is_scheduled = true;
@@ -204,9 +204,9 @@ impl Lanes {
         while !self.closed
             && let Some(serial) = self.ready.pop_front()
         {
-            let Some(lane) = self.lanes.get_mut(&serial) else { continue };
+            let Some(lane) = self.by_serial.get_mut(&serial) else { continue };
             if lane.entry.is_gone() || (!lane.is_behind && lane.queue.is_empty()) {
-                self.lanes.remove(&serial);
+                self.by_serial.remove(&serial);
                 continue;
             }
             let gateway = host_of(&lane.entry.row().url);
@@ -227,10 +227,10 @@ impl Lanes {
     pub(crate) fn done(&mut self, job: &Job, outcome: Outcome) {
         self.leave(&job.gateway);
         let serial = job.entry.serial;
-        let Some(lane) = self.lanes.get_mut(&serial) else { return };
+        let Some(lane) = self.by_serial.get_mut(&serial) else { return };
         lane.is_scheduled = false;
         if job.entry.is_gone() {
-            self.lanes.remove(&serial);
+            self.by_serial.remove(&serial);
             return;
         }
         match outcome {
@@ -250,7 +250,7 @@ impl Lanes {
                 if lane.is_behind || !lane.queue.is_empty() {
                     self.schedule(serial);
                 } else {
-                    self.lanes.remove(&serial);
+                    self.by_serial.remove(&serial);
                 }
             }
         }
@@ -272,7 +272,7 @@ impl Lanes {
         if self.routed > until {
             return false;
         }
-        if let Some(lane) = self.lanes.get_mut(&entry.serial) {
+        if let Some(lane) = self.by_serial.get_mut(&entry.serial) {
             lane.is_behind = false;
         }
         true
@@ -360,7 +360,7 @@ mod tests {
         let second = lanes.next().unwrap();
         lanes.done(&second, Outcome::Done);
         assert_eq!(lanes.settled(), StreamPosition::new(9));
-        assert!(lanes.lanes.is_empty());
+        assert!(lanes.by_serial.is_empty());
     }
 
     #[test]

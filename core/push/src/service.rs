@@ -111,13 +111,13 @@ impl Push {
     pub async fn start(&self, gateway: Arc<dyn Gateway>) -> Result<(), PushError> {
         let inner = &self.inner;
         *inner.gateway.write() = Some(gateway);
-        let cursor = match inner.parts.store.cursor(CONSUMER).await? {
-            Some(cursor) => cursor,
-            None => {
-                let now = inner.parts.store.notifier().published();
-                inner.parts.store.set_cursor(CONSUMER, now).await?;
-                now
-            }
+        let store = &inner.parts.store;
+        let cursor = if let Some(cursor) = store.cursor(CONSUMER).await? {
+            cursor
+        } else {
+            let now = store.notifier().published();
+            store.set_cursor(CONSUMER, now).await?;
+            now
         };
         {
             let mut lanes = inner.lanes.lock();
