@@ -331,7 +331,7 @@ impl Question<'_> {
 }
 
 /// The users whom these membership events let in.
-fn joined_among(events: &[std::sync::Arc<StoredEvent>]) -> BTreeSet<OwnedUserId> {
+pub(crate) fn joined_among(events: &[std::sync::Arc<StoredEvent>]) -> BTreeSet<OwnedUserId> {
     let joined = events.iter().filter(|event| Membership::of(&event.pdu) == Some(Membership::Join));
     joined.filter_map(|event| event.pdu.state_key()?.try_into().ok()).collect()
 }

@@ -35,6 +35,8 @@ pub(crate) struct Question {
     pub(crate) filter: Arc<SyncFilter>,
     pub(crate) full_state: bool,
     pub(crate) use_state_after: bool,
+    /// Rooms that are new to the client do not come as a whole, but from its token on.
+    pub(crate) news_only: bool,
 }
 
 /// The work on one response.
@@ -152,8 +154,9 @@ impl<'a> Pass<'a> {
             }
         }
         let changes = std::mem::take(&mut *self.changes.lock());
+        let met = self.newly_met(&changes).await?;
         encryption.lists = self.device_lists(list, changes).await?;
-        let presence = self.presence(list).await?;
+        let presence = self.presence(list, met).await?;
         let global = self.global_account_data(account_data.global);
         let keys_changed = self.since().is_none_or(|since| encryption.keys.changed > since);
         let mut response =

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use hearth_rooms::{Rooms, schema::Membership};
+use hearth_rooms::{Rooms, read::StatePart, schema::Membership};
 use hearth_storage::Topic;
 use hearth_users::{Presence, PresenceAudience};
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use crate::{
     SyncError,
     body::{EventList, Object},
+    device_lists::{RoomChange, joined_among},
     hub::RoomList,
     pass::Pass,
 };
@@ -143,16 +144,21 @@ impl PresenceAudience for RoomAudience {
 }
 
 impl Pass<'_> {
-    /// Presence that changed, of users who share a room with this one, and the user's own.
-    pub(crate) async fn presence(&self, rooms: &RoomList) -> Result<EventList, SyncError> {
+    /// Presence that changed, of users who share a room with this one, and the user's own; and that of
+    /// those whom the user has `met`.
+    pub(crate) async fn presence(
+        &self,
+        rooms: &RoomList,
+        met: BTreeSet<OwnedUserId>,
+    ) -> Result<EventList, SyncError> {
         let mut list = EventList::default();
         let known = self.question.since.map_or(0, |since| since.presence);
-        if self.until.presence <= known {
-            return Ok(list);
+        let mut told = met;
+        if self.until.presence > known {
+            let topics = rooms.topics.iter().chain([self.session.topic()]);
+            told.extend(self.inner.presence.changed(topics, known));
         }
-        let topics = rooms.topics.iter().chain([self.session.topic()]);
-        let changed = self.inner.presence.changed(topics, known);
-        let wanted = changed.into_iter().filter(|user_id| {
+        let wanted = told.into_iter().filter(|user_id| {
             self.question.filter.wants_presence(user_id) && !self.ignored.contains(user_id)
         });
         for user_id in wanted.take(self.question.filter.presence_limit()) {
@@ -160,6 +166,37 @@ impl Pass<'_> {
             self.write_presence(list.next(), &user_id, &presence);
         }
         Ok(list)
+    }
+
+    /// Those with whom the user shares a room that they did not share at the client's token, and who
+    /// have been seen online: their presence is news, though it did not change. Nobody in large rooms.
+    pub(crate) async fn newly_met(
+        &self,
+        changes: &[RoomChange],
+    ) -> Result<BTreeSet<OwnedUserId>, SyncError> {
+        let (rooms, users) = (&self.inner.rooms, &self.inner.users);
+        let mut met = BTreeSet::new();
+        for RoomChange { room_id, known, end } in changes {
+            let head = rooms.head(room_id).await?;
+            if *known == Some(*end)
+                || head
+                    .is_none_or(|head| head.joined_members > self.inner.config.large_room_members)
+            {
+                continue;
+            }
+            let known = known.unwrap_or_default();
+            let differ = rooms.state_changes(room_id, known, *end, StatePart::Members)?;
+            let before: Vec<_> = differ.iter().filter_map(|change| change.before).collect();
+            let after: Vec<_> = differ.iter().filter_map(|change| change.after).collect();
+            let before = joined_among(&rooms.events(room_id, &before).await?);
+            let after = joined_among(&rooms.events(room_id, &after).await?);
+            for user_id in after.difference(&before) {
+                if users.presence(user_id).await?.last_active_ms.is_some() {
+                    met.insert(user_id.clone());
+                }
+            }
+        }
+        Ok(met)
     }
 
     fn write_presence(&self, out: &mut Vec<u8>, user_id: &OwnedUserId, presence: &Presence) {

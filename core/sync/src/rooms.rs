@@ -114,6 +114,9 @@ impl Pass<'_> {
         row: &UserRoomRow,
     ) -> Result<Option<StreamPosition>, SyncError> {
         let Some(since) = self.since() else { return Ok(None) };
+        if self.question.news_only {
+            return Ok(Some(since));
+        }
         if row.details.membership == Membership::Join && row.joined_at <= since {
             return Ok(Some(since));
         }

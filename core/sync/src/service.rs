@@ -123,13 +123,42 @@ impl SyncService {
 
     /// What changed since the request's token; waits up to its timeout when nothing did.
     pub async fn sync(&self, request: SyncRequest) -> Result<SyncResponse, SyncError> {
-        let mut question = self.question(&request).await?;
-        let connection = self.inner.hub.connect(&request.user_id);
-        let _present =
-            self.inner.users.presence_syncing(&request.user_id, request.set_presence.clone());
+        let question = self.question(&request).await?;
         if let Some(since) = question.since {
             self.acknowledged(&request.user_id, &request.device_id, &since).await;
         }
+        self.poll(request, question).await
+    }
+
+    /// What the endpoints of before `/sync` show (CS `GET /events`, `GET /initialSync`). They do not carry
+    /// messages to devices, so that their tokens prove nothing and those messages stay; and a room that
+    /// the user came into since the token tells what happened since, not what was before.
+    pub async fn events(&self, request: SyncRequest) -> Result<SyncResponse, SyncError> {
+        let mut question = self.question(&request).await?;
+        question.news_only = true;
+        self.poll(request, question).await
+    }
+
+    /// The token of now: what happens from here on is news to it.
+    #[must_use]
+    pub fn now(&self) -> SyncToken {
+        let position = self.inner.notifier().published();
+        SyncToken {
+            position,
+            boot: self.inner.users.boot_id(),
+            typing: self.inner.users.typing_serial(),
+            presence: self.inner.presence.serial(),
+            to_device: position,
+        }
+    }
+
+    async fn poll(
+        &self,
+        request: SyncRequest,
+        mut question: Question,
+    ) -> Result<SyncResponse, SyncError> {
+        let connection = self.inner.hub.connect(&request.user_id);
+        let _present = self.inner.users.presence_syncing(&request.user_id, request.set_presence);
         let timeout = request.timeout.min(self.inner.config.max_timeout());
         let deadline = Instant::now() + timeout;
         self.wait_for_change(&connection, &mut question, deadline).await
@@ -199,6 +228,7 @@ impl SyncService {
             filter: self.filter(&request.user_id, request.filter.as_ref()).await?,
             full_state: request.full_state,
             use_state_after: request.use_state_after,
+            news_only: false,
         })
     }
 
