@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::Router;
-use hearth_client_api::ClientApi;
+use hearth_client_api::{ClientApi, GuestKeeper};
 use hearth_federation::{
     Federation, FederationParts,
     outbound::Outbound,
@@ -11,6 +11,7 @@ use hearth_federation::{
 };
 use hearth_http::{Http, HttpConfigError, Shutdown};
 use hearth_types::SystemClock;
+use tokio::task::JoinHandle;
 
 use crate::{
     Config, ConfigError,
@@ -54,6 +55,7 @@ pub struct RunningServer {
     shutdown: Shutdown,
     router: Router,
     federation: Option<Federation>,
+    guests: Option<JoinHandle<()>>,
     parts: Parts,
 }
 
@@ -71,7 +73,7 @@ pub async fn start(config: Config, options: StartOptions) -> Result<RunningServe
             return Err(error);
         }
     };
-    let Surfaces { listeners, admin, router, federation } = surfaces;
+    let Surfaces { listeners, admin, router, federation, guests } = surfaces;
     tracing::info!(
         server_name = %config.server.name,
         addresses = ?listeners.addresses(),
@@ -79,7 +81,8 @@ pub async fn start(config: Config, options: StartOptions) -> Result<RunningServe
         "Hearth {} is ready",
         env!("CARGO_PKG_VERSION"),
     );
-    Ok(RunningServer { listeners, admin, shutdown, router, federation, parts })
+    let guests = guests.map(|keeper| tokio::spawn(keeper.run(shutdown.clone())));
+    Ok(RunningServer { listeners, admin, shutdown, router, federation, guests, parts })
 }
 
 /// What the outside reaches, and what reaches outside.
@@ -88,6 +91,7 @@ struct Surfaces {
     admin: AdminSocket,
     router: Router,
     federation: Option<Federation>,
+    guests: Option<GuestKeeper>,
 }
 
 /// Opens the addresses, all of them or none, and the administration socket. Last of all starts to
@@ -98,6 +102,8 @@ async fn surfaces(
     parts: &Parts,
     http: Http,
 ) -> Result<Surfaces, StartError> {
+    let guests = GuestKeeper::open(parts.rooms.clone(), parts.users.clone());
+    let guests = guests.await.map_err(OpenError::from)?;
     let federation = federation(config, options, parts).await?;
     let bound = serve::bind(&config.listen).await?;
     let router = router(config, parts, federation.as_ref(), http);
@@ -109,7 +115,7 @@ async fn surfaces(
     let gateways = Gateways::new(config.federation.clone(), config.push.clone());
     parts.push.start(Arc::new(gateways)).await.map_err(OpenError::from)?;
     let listeners = bound.serve(&config.listen, router.clone());
-    Ok(Surfaces { listeners, admin, router, federation })
+    Ok(Surfaces { listeners, admin, router, federation, guests })
 }
 
 /// Federation, opened but not started, if the configuration wants it.
@@ -202,6 +208,11 @@ impl RunningServer {
         self.listeners.close().await;
         self.admin.close().await;
         drop(self.router);
+        if let Some(guests) = self.guests
+            && let Err(error) = guests.await
+        {
+            tracing::error!(%error, "who sees guests out had failed");
+        }
         if let Some(federation) = self.federation {
             federation.close().await;
         }

@@ -7,6 +7,7 @@
 
 mod config;
 mod error;
+mod guests;
 mod router;
 pub mod routes;
 mod state;
@@ -15,6 +16,7 @@ mod uia;
 pub use self::{
     config::{AliasCreation, ClientConfig},
     error::ApiError,
+    guests::GuestKeeper,
     router::router,
     state::{ClientApi, LocalUser},
 };

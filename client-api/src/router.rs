@@ -1,4 +1,5 @@
 //! Which handler serves which endpoint: one line each, in the order of the specification's chapters.
+//! Guests may use those that the specification lists (CS "Guest Access"), and what `/sync` needs.
 
 use axum::{
     Router,
@@ -10,9 +11,9 @@ use crate::{
     ClientApi,
     routes::{
         account, account_data, admin, alias, backup, cross_signing, dehydrated_device, device,
-        directory, discovery, filter, keys, knock, media, membership, message, peeking, presence,
-        profile, push, receipt, redact, relations, room, session, shared_secret, space, state,
-        sync, tag, threads, to_device, typing, user_directory, websocket,
+        directory, discovery, event_stream, filter, keys, knock, media, membership, message,
+        presence, profile, push, receipt, redact, relations, room, session, shared_secret, space,
+        state, sync, tag, threads, to_device, typing, user_directory, websocket,
     },
 };
 
@@ -31,17 +32,18 @@ pub fn router(api: ClientApi) -> Router {
 
 /// Discovery, registration, sessions, devices, administration.
 fn accounts() -> Endpoints<ClientApi> {
-    let long_poll = Policy::default().long_poll();
-    let leaving = Policy::default().allow_locked();
+    let guests = Policy::default().allow_guests();
+    let long_poll = guests.long_poll();
+    let leaving = guests.allow_locked();
     Endpoints::new()
         .ruma(discovery::versions)
-        .ruma(discovery::capabilities)
+        .ruma_with(guests, discovery::capabilities)
         .ruma(discovery::well_known_client)
         .ruma(discovery::well_known_support)
         .ruma_with(Class::Login, account::register)
         .ruma_with(Class::Login, account::username_availability)
         .ruma_with(Class::Login, account::registration_token_validity)
-        .ruma(account::whoami)
+        .ruma_with(guests, account::whoami)
         .ruma(account::third_party_ids)
         .ruma_with(Class::Login, account::change_password)
         .ruma_with(Class::Login, account::deactivate)
@@ -52,10 +54,10 @@ fn accounts() -> Endpoints<ClientApi> {
         .ruma_with(Class::Login, session::refresh)
         .ruma_with(leaving, session::logout)
         .ruma_with(leaving, session::logout_all)
-        .ruma(device::list)
-        .ruma(device::get)
-        .ruma(device::update)
-        .ruma(device::delete)
+        .ruma_with(guests, device::list)
+        .ruma_with(guests, device::get)
+        .ruma_with(guests, device::update)
+        .ruma_with(guests, device::delete)
         .ruma(device::delete_many)
         .ruma(cross_signing::query)
         .ruma(cross_signing::upload_keys)
@@ -75,24 +77,30 @@ fn accounts() -> Endpoints<ClientApi> {
 
 /// Keys of devices and users.
 fn encryption() -> Endpoints<ClientApi> {
-    Endpoints::new().ruma(keys::upload).ruma(keys::claim).ruma(keys::changes)
+    let guests = Policy::default().allow_guests();
+    Endpoints::new()
+        .ruma_with(guests, keys::upload)
+        .ruma_with(guests, keys::claim)
+        .ruma_with(guests, keys::changes)
 }
 
 /// What belongs to a user: profile, data, filters, tags, push rules, presence, typing, receipts.
 fn personal() -> Endpoints<ClientApi> {
     // The specification does not limit it, but other servers may have to be told each time.
-    let to_device = Policy::default().class(Class::General).json_body(to_device::MAX_BYTES);
+    let to_device =
+        Policy::default().class(Class::General).json_body(to_device::MAX_BYTES).allow_guests();
+    let guests = Policy::default().allow_guests();
     Endpoints::new()
         .ruma(profile::get)
         .ruma(profile::get_field)
-        .ruma(profile::set_field)
+        .ruma_with(guests, profile::set_field)
         .ruma(profile::delete_field)
         .ruma(account_data::get_global)
         .ruma(account_data::set_global)
         .ruma(account_data::get_room)
         .ruma(account_data::set_room)
-        .ruma(filter::create)
-        .ruma(filter::get)
+        .ruma_with(guests, filter::create)
+        .ruma_with(guests, filter::get)
         .ruma(tag::list)
         .ruma(tag::create)
         .ruma(tag::delete)
@@ -158,16 +166,18 @@ fn key_backup() -> Endpoints<ClientApi> {
 
 /// What changes rooms.
 fn rooms() -> Endpoints<ClientApi> {
+    let entering = Policy::from(Class::Membership).allow_guests();
+    let talking = Policy::from(Class::Message).allow_guests();
     Endpoints::new()
         .ruma_with(Class::Membership, room::create)
         .ruma_with(Class::Membership, room::upgrade)
-        .ruma_with(Class::Message, message::send)
-        .ruma_with(Class::Message, state::send)
+        .ruma_with(talking, message::send)
+        .ruma_with(talking, state::send)
         .ruma_with(Class::Message, redact::redact)
-        .ruma_with(Class::Membership, membership::join_by_id_or_alias)
-        .ruma_with(Class::Membership, membership::join_by_id)
+        .ruma_with(entering, membership::join_by_id_or_alias)
+        .ruma_with(entering, membership::join_by_id)
         .ruma_with(Class::Membership, membership::invite)
-        .ruma_with(Class::Membership, membership::leave)
+        .ruma_with(entering, membership::leave)
         .ruma(membership::forget)
         .ruma_with(Class::Membership, membership::kick)
         .ruma_with(Class::Membership, membership::ban)
@@ -180,14 +190,14 @@ fn rooms() -> Endpoints<ClientApi> {
 
 /// What reads rooms.
 fn reading() -> Endpoints<ClientApi> {
-    let long_poll = Policy::default().long_poll();
+    let guests = Policy::default().allow_guests();
     Endpoints::new()
-        .ruma(message::messages)
-        .ruma(message::context)
-        .ruma(message::event)
+        .ruma_with(guests, message::messages)
+        .ruma_with(guests, message::context)
+        .ruma_with(guests, message::event)
         .ruma(message::by_timestamp)
-        .ruma(state::all)
-        .ruma(state::one)
+        .ruma_with(guests, state::all)
+        .ruma_with(guests, state::one)
         .ruma(membership::members)
         .ruma(membership::joined_members)
         .ruma(membership::joined_rooms)
@@ -203,6 +213,20 @@ fn reading() -> Endpoints<ClientApi> {
         .ruma(directory::visibility)
         .ruma(directory::list)
         .ruma(directory::search)
-        .ruma(peeking::initial_sync)
-        .ruma_with(long_poll, peeking::events)
+        .merge(event_stream())
+}
+
+/// What was before `/sync`, under both prefixes that it was known by.
+fn event_stream() -> Endpoints<ClientApi> {
+    ["/_matrix/client/v3", "/_matrix/client/r0"].into_iter().fold(
+        Endpoints::new(),
+        |all, prefix| {
+            all.route(&format!("{prefix}/events"), get(event_stream::events))
+                .route(&format!("{prefix}/initialSync"), get(event_stream::of_user))
+                .route(
+                    &format!("{prefix}/rooms/{{room_id}}/initialSync"),
+                    get(event_stream::of_room),
+                )
+        },
+    )
 }

@@ -184,4 +184,8 @@ impl Session for LocalUser {
     fn is_locked(&self) -> bool {
         self.0.is_locked()
     }
+
+    fn is_guest(&self) -> bool {
+        self.0.is_guest()
+    }
 }

@@ -311,6 +311,12 @@ const USERS: Section = Section {
              made by `hearth user create`, with a registration token, or with the shared secret.",
         ),
         field(
+            "users.allow_guests",
+            Kind::Boolean,
+            "Whether anybody who reaches this server may have a guest account: one without a password, \
+             which may enter only rooms that are open to guests, and talk there.",
+        ),
+        field(
             "users.registration_tokens",
             Kind::TextList,
             "Tokens whose holders may each make accounts, without limit of uses. 1 to 64 letters, \

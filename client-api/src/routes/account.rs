@@ -1,6 +1,6 @@
 //! `/register`, `/account/*`: accounts and what proves them.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use hearth_http::{MatrixError, RawJson, Ruma};
@@ -34,7 +34,7 @@ pub(crate) async fn register(
 ) -> Result<RawJson, ApiError> {
     let users = app.users();
     if request.kind == RegistrationKind::Guest {
-        return Err(MatrixError::forbidden("This server has no guest accounts").into());
+        return register_guest(&app, &request).await;
     }
     if request.login_type == Some(LoginType::ApplicationService) {
         return Err(MatrixError::missing_token("No application service has this token").into());
@@ -69,8 +69,19 @@ pub(crate) async fn register(
         initial_display_name: request.initial_device_display_name.clone(),
         refreshable: request.refresh_token,
     };
-    let tokens = users.create_session(&user_id, session).await?;
-    users.note_login(&tokens.user_id, &tokens.device_id, request.address);
+    log_in(&app, &user_id, session, request.address).await
+}
+
+/// Logs a new user in.
+async fn log_in(
+    app: &ClientApi,
+    user_id: &UserId,
+    session: NewSession,
+    address: Option<IpAddr>,
+) -> Result<RawJson, ApiError> {
+    let users = app.users();
+    let tokens = users.create_session(user_id, session).await?;
+    users.note_login(&tokens.user_id, &tokens.device_id, address);
     let answer = Registered {
         user_id: tokens.user_id,
         device_id: tokens.device_id,
@@ -79,6 +90,26 @@ pub(crate) async fn register(
         expires_in_ms: tokens.expires_in_ms,
     };
     answer.into_json()
+}
+
+/// A guest: an account that nobody can log in to a second time. Of the request only the device's name
+/// counts (CS "register").
+async fn register_guest(
+    app: &ClientApi,
+    request: &Ruma<register::v3::Request>,
+) -> Result<RawJson, ApiError> {
+    let users = app.users();
+    if !users.config().allow_guests {
+        return Err(MatrixError::forbidden("This server has no guest accounts").into());
+    }
+    let username = users.generate_username().await?;
+    let guest = NewAccount { username, is_guest: true, ..NewAccount::default() };
+    let user_id = users.create_account(guest).await?;
+    let session = NewSession {
+        initial_display_name: request.initial_device_display_name.clone(),
+        ..NewSession::default()
+    };
+    log_in(app, &user_id, session, request.address).await
 }
 
 /// The answer to a registration that logs in.
@@ -123,7 +154,8 @@ pub(crate) async fn whoami(
     _app: ClientApi,
     request: Ruma<whoami::v3::Request, LocalUser>,
 ) -> Result<whoami::v3::Response, ApiError> {
-    let mut response = whoami::v3::Response::new(request.identity.user_id().to_owned(), false);
+    let session = &request.identity.0;
+    let mut response = whoami::v3::Response::new(session.user_id().to_owned(), session.is_guest());
     response.device_id = Some(request.identity.device_id().to_owned());
     Ok(response)
 }

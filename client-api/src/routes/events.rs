@@ -81,6 +81,15 @@ impl Body {
         self.0.push(']');
     }
 
+    /// The object with the members that another one's text has behind its opening brace.
+    pub(crate) fn rest(mut self, rest: &str) -> Result<Box<RawValue>, MatrixError> {
+        if self.0.len() > 1 && !rest.trim_start().starts_with('}') {
+            self.0.push(',');
+        }
+        self.0.push_str(rest);
+        RawValue::from_string(self.0).map_err(|error| MatrixError::internal(&error))
+    }
+
     /// The object as a part of another.
     pub(crate) fn into_raw(mut self) -> Result<Box<RawValue>, MatrixError> {
         self.0.push('}');

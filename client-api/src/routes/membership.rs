@@ -56,9 +56,34 @@ async fn join(
     via: Vec<OwnedServerName>,
 ) -> Result<(), ApiError> {
     caller.may_write()?;
+    if caller.0.is_guest() {
+        must_admit_guests(app, room_id, caller.user_id(), &via).await?;
+    }
     let profile = member_profile_of(app, caller.user_id()).await?;
     app.rooms().join_via(room_id, caller.user_id(), &profile, reason, via).await?;
     Ok(())
+}
+
+/// Guests may enter only rooms whose `m.room.guest_access` lets them (CS "Guest Access"). Of a room that is
+/// not here, its servers are asked.
+async fn must_admit_guests(
+    app: &ClientApi,
+    room_id: &RoomId,
+    user_id: &UserId,
+    via: &[OwnedServerName],
+) -> Result<(), ApiError> {
+    let mut via = via.to_vec();
+    if let Some(row) = app.rooms().user_room(user_id, room_id).await? {
+        via.push(row.details.sender.server_name().to_owned());
+    }
+    let preview = app.rooms().preview_via(room_id, Some(user_id), via).await;
+    match preview {
+        Ok(preview) if preview.summary.guest_can_join => Ok(()),
+        Ok(_) | Err(RoomError::UnknownRoom) => {
+            Err(MatrixError::guest_access_forbidden("Guests are not allowed in this room").into())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `POST /_matrix/client/*/rooms/{roomId}/invite`

@@ -10,6 +10,7 @@ pub(crate) mod dehydrated_device;
 pub(crate) mod device;
 pub(crate) mod directory;
 pub(crate) mod discovery;
+pub(crate) mod event_stream;
 pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod keys;

@@ -1,18 +1,15 @@
-//! `/rooms/{roomId}/initialSync` and `/events` with a room: looking into a room without syncing
+//! `/initialSync` and `/events` of a room that the user is not in: they have left it, or look into it
 //! (CS "Room Previews").
 
 use std::time::Duration;
 
-use hearth_http::{ApiState, MatrixError, RawJson, Ruma};
+use hearth_http::{ApiState, MatrixError, RawJson};
 use hearth_rooms::{
     format::membership_name,
     read::{MessagesPage, MessagesRequest, TimelineFilter, TimelineToken},
 };
 use hearth_storage::Direction;
-use ruma::{
-    RoomId,
-    api::client::peeking::{get_current_state, listen_to_new_events},
-};
+use ruma::RoomId;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -24,23 +21,21 @@ use crate::{
     },
 };
 
-/// Messages in the answer of `initialSync`.
-const INITIAL_MESSAGES: usize = 20;
 /// Events in one answer of `/events`.
 const MAX_EVENTS: usize = 100;
-/// Longest wait of `/events`.
-const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// `GET /_matrix/client/*/rooms/{roomId}/initialSync`
-pub(crate) async fn initial_sync(
-    app: ClientApi,
-    request: Ruma<get_current_state::v3::Request, LocalUser>,
+/// The room as the user may see it: its state and the newest messages. Nothing of who is there now.
+pub(crate) async fn snapshot(
+    app: &ClientApi,
+    caller: &LocalUser,
+    room_id: &RoomId,
+    limit: u32,
 ) -> Result<RawJson, ApiError> {
-    let (caller, room_id) = (&request.identity, &request.room_id);
     let state = app.rooms().readable_state(room_id, caller.user_id()).await?;
-    let page = page(&app, caller, room_id, None, Direction::Backward, INITIAL_MESSAGES).await?;
-    let state = client_events(&app, caller, room_id, &state).await?;
-    let mut chunk = client_events(&app, caller, room_id, &page.events).await?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let page = page(app, caller, room_id, None, Direction::Backward, limit).await?;
+    let state = client_events(app, caller, room_id, &state).await?;
+    let mut chunk = client_events(app, caller, room_id, &page.events).await?;
     chunk.reverse();
     let mut messages = body();
     messages.text("start", &page.end.unwrap_or(TimelineToken::START).to_string());
@@ -63,33 +58,36 @@ pub(crate) async fn initial_sync(
         event.into_raw()
     });
     answer.events("account_data", &data.collect::<Result<Vec<_>, _>>()?);
+    answer.events("presence", &[]);
+    answer.events("receipts", &[]);
     Ok(answer.finish())
 }
 
-/// `GET /_matrix/client/*/events?room_id=…`: new events of one room, waiting for them if need be.
-pub(crate) async fn events(
-    app: ClientApi,
-    request: Ruma<listen_to_new_events::v3::Request, LocalUser>,
+/// New events of the room, waiting for them if need be.
+pub(crate) async fn follow(
+    app: &ClientApi,
+    caller: &LocalUser,
+    room_id: &RoomId,
+    from: Option<&str>,
+    timeout: Duration,
 ) -> Result<RawJson, ApiError> {
-    let (caller, room_id) = (&request.identity, &request.room_id);
     app.rooms().access(room_id, caller.user_id()).await?;
     let notifier = app.rooms().store().notifier();
     let now = TimelineToken::at_position(notifier.published());
-    let from = token(request.from.as_deref(), "from")?.unwrap_or(now);
-    let timeout = request.timeout.unwrap_or_default().min(MAX_TIMEOUT);
+    let from = token(from, "from")?.unwrap_or(now);
     let deadline = Instant::now() + timeout;
-    let room = Watch::new(&app, room_id.as_str());
+    let room = Watch::new(app, room_id.as_str());
     let shutdown = app.http().shutdown();
     let found = loop {
         // Registered above, so that nothing is missed between this look and the wait.
-        let look = page(&app, caller, room_id, Some(from), Direction::Forward, MAX_EVENTS).await;
+        let look = page(app, caller, room_id, Some(from), Direction::Forward, MAX_EVENTS).await;
         match look {
             Ok(page) if page.events.is_empty() => {}
             found => break found,
         }
         tokio::select! {
             woken = timeout_at(deadline, room.changed()) => if woken.is_err() {
-                break page(&app, caller, room_id, Some(from), Direction::Forward, MAX_EVENTS).await;
+                break page(app, caller, room_id, Some(from), Direction::Forward, MAX_EVENTS).await;
             },
             () = shutdown.requested() => break Err(
                 MatrixError::limit_exceeded(Duration::from_secs(1)).into()
@@ -97,7 +95,7 @@ pub(crate) async fn events(
         }
     };
     let page = found?;
-    let chunk = client_events(&app, caller, room_id, &page.events).await?;
+    let chunk = client_events(app, caller, room_id, &page.events).await?;
     let mut answer = body();
     answer.text("start", &from.to_string());
     let last = page.events.last().and_then(|event| event.index);

@@ -49,7 +49,7 @@ pub(crate) async fn sync(
 }
 
 /// Waits for the end of the session; what a request of it gets from then on.
-async fn end_of(app: &ClientApi, caller: &LocalUser) -> MatrixError {
+pub(crate) async fn end_of(app: &ClientApi, caller: &LocalUser) -> MatrixError {
     // The end of a session is among what changes a user.
     let user = Watch::new(app, caller.user_id().as_str());
     loop {

@@ -44,6 +44,11 @@ pub trait Session: Send + Sync + 'static {
         false
     }
 
+    /// A guest may use few endpoints (CS "Guest Access"); see [`Policy::allow_guests`].
+    fn is_guest(&self) -> bool {
+        false
+    }
+
     /// Is this user free of rate limits?
     fn is_unlimited(&self) -> bool {
         false
@@ -155,6 +160,9 @@ async fn session<S: Authenticate>(
     let session = state.authenticate(token, address).await?;
     if session.is_locked() && !policy.allows_locked() {
         return Err(MatrixError::user_locked());
+    }
+    if session.is_guest() && !policy.allows_guests() {
+        return Err(MatrixError::guest_access_forbidden("Guests cannot do this"));
     }
     if let Some(class) = policy.limited_as()
         && !session.is_unlimited()

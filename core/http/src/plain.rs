@@ -19,16 +19,20 @@ pub struct Caller<I> {
 }
 
 impl<I> Caller<I> {
-    /// Who sent a request with this head, which spends from the limits of `class`.
-    pub async fn of<S>(state: &S, head: &Parts, class: Class) -> Result<Self, MatrixError>
+    /// Who sent a request with this head, admitted under a [`Policy`] (or just a [`Class`]).
+    pub async fn of<S>(
+        state: &S,
+        head: &Parts,
+        policy: impl Into<Policy>,
+    ) -> Result<Self, MatrixError>
     where
         S: Authenticate<Session = I>,
     {
         let address = state.http().client_address(head);
-        if let Some(address) = address {
+        let policy = policy.into();
+        if let (Some(class), Some(address)) = (policy.limited_as(), address) {
             state.http().limiter().charge_address(class, address)?;
         }
-        let policy = Policy::from(class);
         let session = <AccessToken as Scheme<S>>::identify(state, head, &policy).await?;
         Ok(Self { session, address })
     }

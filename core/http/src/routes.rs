@@ -18,6 +18,7 @@ pub struct Policy {
     class: Option<Class>,
     long_poll: bool,
     allow_locked: bool,
+    allow_guests: bool,
     raw_body_bytes: Option<usize>,
     json_bytes: Option<usize>,
     json_depth: Option<usize>,
@@ -44,6 +45,13 @@ impl Policy {
     #[must_use]
     pub const fn allow_locked(mut self) -> Self {
         self.allow_locked = true;
+        self
+    }
+
+    /// Guests may use the endpoint (CS "Guest Access" lists those); from all others they are refused.
+    #[must_use]
+    pub const fn allow_guests(mut self) -> Self {
+        self.allow_guests = true;
         self
     }
 
@@ -93,6 +101,10 @@ impl Policy {
 
     pub(crate) fn allows_locked(&self) -> bool {
         self.allow_locked
+    }
+
+    pub(crate) fn allows_guests(&self) -> bool {
+        self.allow_guests
     }
 
     pub(crate) fn raw_body_bytes(&self) -> Option<usize> {

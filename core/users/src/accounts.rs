@@ -13,6 +13,9 @@ use crate::{
 
 pub(crate) const ACCOUNTS: Keyspace<OwnedUserId, (), AccountRow> = Keyspace::new("accounts");
 
+/// The accounts that are guests' (CS "Guest Access").
+pub(crate) const GUESTS: Keyspace<OwnedUserId, (), ()> = Keyspace::new("guests");
+
 /// Random user names tried before giving up.
 const NAME_ATTEMPTS: usize = 8;
 
@@ -55,6 +58,8 @@ pub struct NewAccount {
     pub display_name: Option<String>,
     /// The registration token that pays for the account, counted as used with the same commit.
     pub registration_token: Option<String>,
+    /// Make a guest of the user? Allowed or not is the caller's question.
+    pub is_guest: bool,
 }
 
 impl Users {
@@ -129,7 +134,8 @@ impl Users {
         password_hash: Option<String>,
         token: Option<String>,
     ) -> Result<OwnedUserId, UsersError> {
-        let display_name = account.display_name.unwrap_or_else(|| user_id.localpart().to_owned());
+        let display_name =
+            account.display_name.clone().unwrap_or_else(|| user_id.localpart().to_owned());
         let profile = initial_profile(&display_name)?;
         let row = AccountRow {
             password_hash,
@@ -147,6 +153,9 @@ impl Users {
             let mut commit = Commit::new(&user_id);
             commit.require_absent(&ACCOUNTS, &user_id, &());
             commit.put(&ACCOUNTS, &user_id, &(), &row);
+            if account.is_guest {
+                commit.put(&GUESTS, &user_id, &(), &());
+            }
             commit.put(&PROFILES, &user_id, &(), &profile);
             if let Some(token) = paid {
                 commit.effect_put(&REGISTRATION_TOKENS, &token.token.clone(), &(), &token);
@@ -171,6 +180,11 @@ impl Users {
     /// Is this a user of this server whose account is not deactivated?
     pub async fn is_active(&self, user_id: &UserId) -> Result<bool, UsersError> {
         Ok(self.account(user_id).await?.is_some_and(|account| !account.is_deactivated))
+    }
+
+    /// Is this the account of a guest of this server?
+    pub async fn is_guest(&self, user_id: &UserId) -> Result<bool, UsersError> {
+        Ok(self.store().get(&GUESTS, &user_id.to_owned(), &()).await?.is_some())
     }
 
     pub(crate) async fn account_row(
@@ -318,6 +332,22 @@ mod tests {
         assert!(account.is_deactivated && account.is_erased);
         assert!(!bench.users.is_active(&alice).await.unwrap());
         assert_eq!(bench.users.profile(&alice).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn guests_are_known_as_such() {
+        let bench = Bench::new().await;
+        let users = &bench.users;
+        let username = users.generate_username().await.unwrap();
+        let guest = NewAccount { username, is_guest: true, ..NewAccount::default() };
+        let guest = users.create_account(guest).await.unwrap();
+        let alice = bench.user("alice").await;
+        assert!(users.is_guest(&guest).await.unwrap() && !users.is_guest(&alice).await.unwrap());
+        for (user_id, is_guest) in [(&guest, true), (&alice, false)] {
+            let tokens = users.create_session(user_id, NewSession::default()).await.unwrap();
+            let session = users.authenticate(&tokens.access_token).await.unwrap();
+            assert_eq!(session.is_guest(), is_guest);
+        }
     }
 
     #[tokio::test]

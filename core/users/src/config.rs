@@ -36,6 +36,8 @@ impl fmt::Debug for Secret {
 pub struct UsersConfig {
     /// May anybody who reaches this server make an account?
     pub open_registration: bool,
+    /// May anybody who reaches this server have a guest account, which may do little? (CS "Guest Access")
+    pub allow_guests: bool,
     /// Tokens that let their holder make an account, without limit of uses. More can be made while the
     /// server runs. Letters, digits and `._~-`, at most 64.
     pub registration_tokens: Vec<Secret>,
@@ -78,6 +80,7 @@ impl Default for UsersConfig {
     fn default() -> Self {
         Self {
             open_registration: false,
+            allow_guests: false,
             registration_tokens: Vec::new(),
             registration_shared_secret: None,
             password_min_length: 8,

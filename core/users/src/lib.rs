@@ -63,6 +63,7 @@ pub use self::{
 /// The names of this crate's keyspaces, for the store's opening.
 pub const KEYSPACES: &[&str] = &[
     accounts::ACCOUNTS.name(),
+    accounts::GUESTS.name(),
     profiles::PROFILES.name(),
     devices::DEVICES.name(),
     devices::DEVICES_SEEN.name(),

@@ -251,6 +251,7 @@ impl Users {
             is_admin: request.is_admin,
             display_name: request.display_name,
             registration_token: None,
+            is_guest: false,
         })
         .await
     }

@@ -51,6 +51,7 @@ pub(crate) struct SessionData {
     pub(crate) is_admin: bool,
     pub(crate) is_locked: bool,
     pub(crate) is_suspended: bool,
+    pub(crate) is_guest: bool,
     pub(crate) token: TokenHash,
     pub(crate) expires_ms: Option<u64>,
     /// When [`Users::note_seen`] last took note of this session.
@@ -131,6 +132,12 @@ impl Session {
     #[must_use]
     pub fn is_suspended(&self) -> bool {
         self.0.is_suspended
+    }
+
+    /// Is the user a guest, who may do little? (CS "Guest Access")
+    #[must_use]
+    pub fn is_guest(&self) -> bool {
+        self.0.is_guest
     }
 
     /// The hash of the access token: a key for rate limits and caches.
@@ -233,12 +240,14 @@ impl Users {
             if !expired && device.current.access != token {
                 users.promote(&user_id, &device_id, device).await?;
             }
+            let is_guest = users.is_guest(&user_id).await?;
             let session = Session(Arc::new(SessionData {
                 user_id,
                 device_id,
                 is_admin: account.is_admin,
                 is_locked: account.is_locked,
                 is_suspended: account.is_suspended,
+                is_guest,
                 token,
                 expires_ms: pair.access_expires_ms,
                 noted_ms: AtomicU64::new(0),

@@ -3,6 +3,7 @@
 mod admin;
 mod deactivate;
 mod devices;
+mod guests;
 mod login;
 mod logout;
 mod password;
