@@ -1,6 +1,6 @@
 //! `/user_directory/search` (CS "User Directory").
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use hearth_http::Ruma;
 use hearth_users::DirectoryMatch;
@@ -41,25 +41,26 @@ pub(crate) async fn search(
     Ok(search_users::v3::Response::new(results.collect(), limited))
 }
 
-/// Those whom the caller may see, one more than the limit at most.
+/// Those whom the caller may see, one more than the limit at most. The caller is one of them where others
+/// would find them too: in an open room.
 async fn seen_by(
     app: &ClientApi,
     caller: &UserId,
     candidates: Vec<DirectoryMatch>,
     limit: usize,
 ) -> Result<Vec<DirectoryMatch>, ApiError> {
-    let shared = app.rooms().joined_rooms(caller).await?;
-    let mut is_open: HashMap<OwnedRoomId, bool> =
-        shared.into_iter().map(|room_id| (room_id, true)).collect();
-    let most = is_open.len().saturating_add(MAX_JUDGED_ROOMS);
+    let shared: HashSet<OwnedRoomId> =
+        app.rooms().joined_rooms(caller).await?.into_iter().collect();
+    let mut is_open: HashMap<OwnedRoomId, bool> = HashMap::new();
     let mut seen = Vec::new();
     for candidate in candidates {
-        let mut visible = candidate.user_id == caller;
+        let mut visible = false;
         for room_id in app.rooms().joined_rooms(&candidate.user_id).await? {
+            visible = candidate.user_id != caller && shared.contains(&room_id);
             if visible {
                 break;
             }
-            let full = is_open.len() >= most;
+            let full = is_open.len() >= MAX_JUDGED_ROOMS;
             visible = match is_open.entry(room_id) {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(_) if full => false,
@@ -70,6 +71,9 @@ async fn seen_by(
                     }))
                 }
             };
+            if visible {
+                break;
+            }
         }
         if visible {
             seen.push(candidate);
