@@ -109,7 +109,9 @@ impl From<RoomError> for ApiError {
             E::InvalidRoomState(_) => MatrixError::invalid_room_state(text),
             E::AliasInUse => MatrixError::room_in_use(text),
             E::UnableToAuthoriseJoin(_) => MatrixError::unable_to_authorise_join(text),
-            E::IncompatibleVersion(_) => MatrixError::incompatible_room_version(text),
+            E::IncompatibleVersion(version) => {
+                MatrixError::incompatible_room_version(text).with("room_version", version)
+            }
             E::Remote(_) => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
             E::Refused { status, errcode, message } => passed_on(status, errcode, message),
             E::UnableToGrantJoin(_) => MatrixError::unable_to_grant_join(text),

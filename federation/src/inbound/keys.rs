@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::{extract::State, routing::get};
+use axum::{
+    extract::{Path, State},
+    routing::get,
+};
 use futures_util::{StreamExt as _, stream};
-use hearth_http::{Class, Endpoints, MatrixError, RawJson, Ruma};
-use http::Uri;
+use hearth_http::{ApiState as _, Class, Endpoints, Lane, MatrixError, RawJson, Ruma};
+use http::{Uri, request::Parts};
 use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName,
     api::federation::discovery::{
@@ -31,6 +34,7 @@ pub(super) fn endpoints() -> Endpoints<Api> {
         .ruma_with(Class::General, query_batch)
         // Before v1.6 of the specification a key could be named; older servers still do.
         .route("/_matrix/key/v2/server/{key_id}", get(own_keys_named))
+        .route("/_matrix/key/v2/query/{server_name}/{key_id}", get(query_named))
 }
 
 #[derive(Serialize)]
@@ -65,6 +69,20 @@ async fn query(
         api.federation.clock().now()
     };
     let wanted = BTreeMap::from([(request.body.server_name, at)]);
+    json(&Answer { server_keys: vouch_for(&api, wanted).await })
+}
+
+/// `GET /_matrix/key/v2/query/{serverName}/{keyId}`: all keys, whichever is named.
+async fn query_named(
+    State(api): State<Api>,
+    Path((server_name, _)): Path<(OwnedServerName, String)>,
+    head: Parts,
+) -> Result<RawJson, MatrixError> {
+    let _place = api.http().admit(Lane::Short)?;
+    if let Some(address) = api.http().client_address(&head) {
+        api.http().limiter().charge_address(Class::General, address)?;
+    }
+    let wanted = BTreeMap::from([(server_name, api.federation.clock().now())]);
     json(&Answer { server_keys: vouch_for(&api, wanted).await })
 }
 

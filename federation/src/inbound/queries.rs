@@ -1,21 +1,22 @@
 //! Small questions: aliases, profiles, the directory, spaces, OpenID tokens, the version (SS "Querying
 //! for information", "Public Room Directory", "Spaces", "OpenID").
 
-use hearth_http::{Class, Endpoints, MatrixError, RawJson, Ruma};
+use axum::{Json, extract::State, routing::get};
+use hearth_http::{ApiState as _, Class, Endpoints, Lane, MatrixError, RawJson, Ruma};
 use hearth_rooms::{DirectoryPage, DirectoryQuery};
-use http::StatusCode;
+use http::{StatusCode, request::Parts};
 use ruma::{
     ServerName, UInt,
     api::federation::{
         directory::{get_public_rooms, get_public_rooms_filtered},
         discovery::get_server_version,
-        openid::get_openid_userinfo,
         query::{get_custom_information, get_profile_information, get_room_information},
         space::{SpaceHierarchyParentSummary, get_hierarchy},
     },
     directory::RoomNetwork,
     serde::Raw,
 };
+use serde_json::{Value, json};
 
 use super::{Api, Origin, error::ApiError};
 
@@ -26,7 +27,7 @@ const MAX_ALIAS_SERVERS: usize = 100;
 pub(super) fn endpoints() -> Endpoints<Api> {
     Endpoints::new()
         .ruma(version)
-        .ruma_with(Class::General, openid_userinfo)
+        .route("/_matrix/federation/v1/openid/userinfo", get(openid_userinfo))
         .ruma(directory)
         .ruma(profile)
         .ruma(other_query)
@@ -48,17 +49,23 @@ async fn version(
     Ok(response)
 }
 
-/// `GET /_matrix/federation/v1/openid/userinfo`
-async fn openid_userinfo(
-    api: Api,
-    request: Ruma<get_openid_userinfo::v1::Request>,
-) -> Result<get_openid_userinfo::v1::Response, ApiError> {
-    let user = api.federation.users().openid_user(&request.access_token).await?;
+/// `GET /_matrix/federation/v1/openid/userinfo`. Not by ruma's type, for which a missing token is a missing
+/// parameter (400) and not a missing token (401).
+async fn openid_userinfo(State(api): State<Api>, head: Parts) -> Result<Json<Value>, ApiError> {
+    let _place = api.http().admit(Lane::Short)?;
+    if let Some(address) = api.http().client_address(&head) {
+        api.http().limiter().charge_address(Class::General, address)?;
+    }
+    let query = head.uri.query().unwrap_or_default();
+    let token = url::form_urlencoded::parse(query.as_bytes())
+        .find_map(|(name, value)| (name == "access_token").then_some(value));
+    let token = token.ok_or_else(|| MatrixError::missing_token("Missing access token"))?;
+    let user = api.federation.users().openid_user(&token).await?;
     let user = user.ok_or_else(|| {
         let text = "The access token is unknown or has expired";
         MatrixError::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", text)
     })?;
-    Ok(get_openid_userinfo::v1::Response::new(user))
+    Ok(Json(json!({ "sub": user })))
 }
 
 /// `GET /_matrix/federation/v1/query/directory`

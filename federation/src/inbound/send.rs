@@ -386,11 +386,11 @@ pub(super) fn store_failed(error: &RoomError) -> bool {
     cause.is::<StoreError>() || cause.is::<CommitError>()
 }
 
-/// Whether an event was handled. A soft-failed one was; its sender is not to know.
+/// Whether an event was handled. Soft-failed and rejected ones were: this server has judged them, for good,
+/// and sending them again would change nothing.
 fn result(verdict: Verdict) -> Result<(), String> {
     match verdict {
-        Verdict::Known | Verdict::Accepted | Verdict::SoftFailed => Ok(()),
-        Verdict::Rejected(reason) => Err(reason),
+        Verdict::Known | Verdict::Accepted | Verdict::SoftFailed | Verdict::Rejected(_) => Ok(()),
         Verdict::MissingPrev(_) => Err("its previous events could not be had".to_owned()),
         Verdict::MissingAuth(_) => Err("its auth events could not be had".to_owned()),
     }

@@ -111,7 +111,7 @@ fn telling(error: &RoomError) -> u8 {
 /// A refusal in the terms of rooms.
 #[expect(clippy::needless_pass_by_value, reason = "so that `map_err` takes it")]
 pub(super) fn refusal(error: RemoteError) -> RoomError {
-    let RemoteError::Matrix { errcode, message, body, .. } = &error else {
+    let RemoteError::Matrix { status, errcode, message, body, .. } = &error else {
         return RoomError::Remote(error.to_string());
     };
     let message = if message.is_empty() { error.to_string() } else { message.clone() };
@@ -123,6 +123,10 @@ pub(super) fn refusal(error: RemoteError) -> RoomError {
         "M_INCOMPATIBLE_ROOM_VERSION" => {
             let version = body.as_ref().and_then(|body| body.get("room_version")?.as_str());
             RoomError::IncompatibleVersion(version.unwrap_or("unknown").to_owned())
+        }
+        // In its own words, but for what would tell the client something about its session here.
+        _ if matches!(status.as_u16(), 400 | 403 | 404) && !errcode.contains("TOKEN") => {
+            RoomError::Refused { status: status.as_u16(), errcode: errcode.clone(), message }
         }
         _ => RoomError::Remote(error.to_string()),
     }
@@ -143,6 +147,11 @@ pub(super) fn again(error: &RoomError) -> RoomError {
         RoomError::IncompatibleVersion(version) => RoomError::IncompatibleVersion(version.clone()),
         RoomError::UnsupportedVersion(version) => RoomError::UnsupportedVersion(version.clone()),
         RoomError::InvalidParam(text) => RoomError::InvalidParam(text.clone()),
+        RoomError::Refused { status, errcode, message } => RoomError::Refused {
+            status: *status,
+            errcode: errcode.clone(),
+            message: message.clone(),
+        },
         RoomError::Busy => RoomError::Busy,
         RoomError::TooLarge => RoomError::TooLarge,
         error => RoomError::Remote(error.to_string()),

@@ -281,10 +281,12 @@ fn check_own_membership(
     struct Content {
         membership: String,
     }
+    if pdu.sender().server_name() != server {
+        return Err(RoomError::Forbidden("the event is not of a user of your server".to_owned()));
+    }
     let stated = pdu.content_as::<Content>().ok();
     let fits = *pdu.kind() == TimelineEventType::RoomMember
         && pdu.room_id_field() == Some(room_id)
-        && pdu.sender().server_name() == server
         && pdu.state_key() == Some(pdu.sender().as_str())
         && stated.is_some_and(|content| {
             content.membership == crate::format::membership_name(membership)
