@@ -109,6 +109,7 @@ backoff_max_s = 1
 
 [users]
 open_registration = true
+allow_guests = true
 
 # The suite registers some thousand users: a hash that costs little.
 [users.argon2]
