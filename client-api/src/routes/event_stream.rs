@@ -8,8 +8,7 @@ mod sections;
 
 use std::time::Duration;
 
-use axum::extract::FromRequestParts as _;
-use axum::extract::{Query, Request, State};
+use axum::extract::{FromRequestParts as _, Query, Request, State};
 use hearth_http::{ApiState as _, Caller, Class, Lane, MatrixError, Policy, RawJson};
 use hearth_rooms::schema::Membership;
 use hearth_sync::{SyncRequest, SyncToken};

@@ -154,7 +154,10 @@ impl<'a> Pass<'a> {
             }
         }
         let changes = std::mem::take(&mut *self.changes.lock());
-        let met = self.newly_met(&changes).await?;
+        let met = match self.since() {
+            Some(_) => self.newly_met(&changes).await?,
+            None => self.present(list).await?,
+        };
         encryption.lists = self.device_lists(list, changes).await?;
         let presence = self.presence(list, met).await?;
         let global = self.global_account_data(account_data.global);

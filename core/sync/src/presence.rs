@@ -19,6 +19,9 @@ use crate::{
     pass::Pass,
 };
 
+/// Members of all rooms together whose presence an initial sync looks up; those of further rooms are told
+/// when they change.
+const MAX_INITIAL_MEMBERS: u64 = 2_000;
 /// Rooms of one user that are woken by their presence, at most.
 const MAX_AUDIENCE_ROOMS: usize = 200;
 /// Entries of the log; beyond that it starts anew, and clients hear of older changes no more.
@@ -197,6 +200,29 @@ impl Pass<'_> {
             }
         }
         Ok(met)
+    }
+
+    /// Those whom the user finds in their rooms on an initial sync, and who have been seen online. The log
+    /// alone would leave out who was online before they came into the room.
+    pub(crate) async fn present(
+        &self,
+        list: &RoomList,
+    ) -> Result<BTreeSet<OwnedUserId>, SyncError> {
+        let (rooms, users) = (&self.inner.rooms, &self.inner.users);
+        let (mut present, mut budget) = (BTreeSet::new(), MAX_INITIAL_MEMBERS);
+        for room in &list.joined {
+            let Some(head) = rooms.head(&room.room_id).await? else { continue };
+            if head.joined_members > self.inner.config.large_room_members.min(budget) {
+                continue;
+            }
+            budget -= head.joined_members;
+            for (user_id, _) in rooms.members_with(&room.room_id, Membership::Join).await? {
+                if users.presence(&user_id).await?.last_active_ms.is_some() {
+                    present.insert(user_id);
+                }
+            }
+        }
+        Ok(present)
     }
 
     fn write_presence(&self, out: &mut Vec<u8>, user_id: &OwnedUserId, presence: &Presence) {

@@ -233,6 +233,11 @@ mod tests {
             refusal(matrix("M_INCOMPATIBLE_ROOM_VERSION")),
             RoomError::IncompatibleVersion(version) if version == "99"
         ));
-        assert!(matches!(refusal(matrix("M_UNKNOWN")), RoomError::Remote(_)));
+        assert!(matches!(
+            refusal(matrix("M_UNKNOWN")),
+            RoomError::Refused { status: 400, errcode, message }
+                if errcode == "M_UNKNOWN" && message == "why"
+        ));
+        assert!(matches!(refusal(matrix("M_UNKNOWN_TOKEN")), RoomError::Remote(_)));
     }
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::FromRequestParts as _;
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequestParts as _, Path, Request, State};
 use hearth_http::{ApiState as _, Lane, MatrixError, RawJson};
 use hearth_rooms::{format::membership_name, schema::Membership};
 use ruma::{OwnedRoomId, RoomId, api::client::filter::FilterDefinition};
@@ -142,7 +141,7 @@ fn receipts_of(room_id: &RoomId, section: &Section) -> Result<Chunk, MatrixError
 }
 
 /// Who a membership event among these is about.
-fn members(state: &Chunk) -> Vec<String> {
+fn members(state: &[Box<RawValue>]) -> Vec<String> {
     let parts = state.iter().filter_map(|event| part(event));
     parts.filter(|part| part.kind == "m.room.member").filter_map(|part| part.state_key).collect()
 }

@@ -114,7 +114,7 @@ impl Answer {
 }
 
 /// The same events with the room's ID, which `/sync` leaves out.
-pub(super) fn in_room(room_id: &RoomId, events: &Chunk) -> Result<Chunk, MatrixError> {
+pub(super) fn in_room(room_id: &RoomId, events: &[Box<RawValue>]) -> Result<Chunk, MatrixError> {
     let events = events.iter().map(|event| {
         let Some(rest) = event.get().trim_start().strip_prefix('{') else {
             return Ok(event.clone());

@@ -112,7 +112,12 @@ impl Rooms {
         if !visibility.joined_now() && !visibility.can_see(&event).await? {
             return Err(RoomError::Forbidden("your server is not in this room".to_owned()));
         }
-        if has_state(&event) { Ok(event.header.state_before) } else { Err(RoomError::UnknownEvent) }
+        // A rejected event is no part of the room's history, and has no state there.
+        if has_state(&event) && !event.pdu.is_rejected() {
+            Ok(event.header.state_before)
+        } else {
+            Err(RoomError::UnknownEvent)
+        }
     }
 
     /// A whole state with its auth chain.
