@@ -1,4 +1,4 @@
-//! Administration of the parts: the commands of `hearth user` and `hearth federation destinations`, and
+//! Administration of the parts: the commands of `hearth user`, `hearth media` and `hearth federation destinations`, and
 //! the socket on which a running server takes them.
 //!
 //! The socket lies in the data folder and only the server's own user may open it; whoever can could
@@ -16,9 +16,10 @@ use std::{
 };
 
 use hearth_federation::{Federation, outbound::DestinationReport};
+use hearth_media::ContentUri;
 use hearth_rooms::{RoomError, schema::Membership};
 use hearth_users::{NewAccount, Secret, UsersError};
-use ruma::{OwnedUserId, UserId};
+use ruma::{MxcUri, OwnedMxcUri, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
@@ -66,8 +67,27 @@ pub enum AdminRequest {
         /// Hide the user's messages from those who join later?
         erase: bool,
     },
+    /// Hide or remove content.
+    Media {
+        /// Its URI.
+        uri: OwnedMxcUri,
+        /// What to do.
+        action: MediaAction,
+    },
     /// List the servers that this one sends to.
     Destinations,
+}
+
+/// What the operator does with content.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MediaAction {
+    /// Hide it, under every URI that has the same bytes.
+    Quarantine,
+    /// Show it again.
+    EndQuarantine,
+    /// Remove it, for good.
+    Remove,
 }
 
 /// What came of a command, or what to tell the operator.
@@ -79,6 +99,8 @@ pub type AdminReply = Result<AdminAnswer, String>;
 pub enum AdminAnswer {
     /// The user that it was about.
     User(OwnedUserId),
+    /// The content that it was about.
+    Media(OwnedMxcUri),
     /// The servers, by name.
     Destinations(Vec<DestinationReport>),
 }
@@ -99,6 +121,10 @@ pub(crate) async fn execute(server: &Administered, request: AdminRequest) -> Adm
             let federation = federation.ok_or("federation is off: see federation.enabled")?;
             let reports = federation.outbound().report().await;
             reports.map(AdminAnswer::Destinations).map_err(|error| error.to_string())
+        }
+        AdminRequest::Media { uri, action } => {
+            change_media(&server.parts, &uri, action).await?;
+            Ok(AdminAnswer::Media(uri))
         }
         request => change_user(&server.parts, request).await.map(AdminAnswer::User),
     }
@@ -133,8 +159,24 @@ async fn change_user(parts: &Parts, request: AdminRequest) -> Result<OwnedUserId
             leave_rooms(parts, &user_id).await?;
             Ok(user_id)
         }
-        AdminRequest::Destinations => Err("this command is about no user".to_owned()),
+        AdminRequest::Destinations | AdminRequest::Media { .. } => {
+            Err("this command is about no user".to_owned())
+        }
     }
+}
+
+/// Carries out a command about content.
+async fn change_media(parts: &Parts, uri: &MxcUri, action: MediaAction) -> Result<(), String> {
+    let (server_name, media_id) = uri.parts().map_err(|error| format!("{uri}: {error}"))?;
+    let content = ContentUri::new(server_name.to_owned(), media_id.to_owned())
+        .ok_or_else(|| format!("{uri} is no content URI"))?;
+    let media = &parts.media;
+    let changed = match action {
+        MediaAction::Quarantine => media.quarantine(&content).await,
+        MediaAction::EndQuarantine => media.end_quarantine(&content).await,
+        MediaAction::Remove => media.remove(&content).await,
+    };
+    changed.map_err(|error| format!("{uri}: {error}"))
 }
 
 /// Takes a deactivated user out of every room. What fails is tried again with the next deactivation.

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod federation;
+mod media;
 
 use std::{
     env, fs,
@@ -62,6 +63,9 @@ enum Command {
     /// Look at how the server gets on with others
     #[command(subcommand)]
     Federation(federation::FederationCommand),
+    /// Hide or remove content, whether or not the server runs
+    #[command(subcommand)]
+    Media(media::MediaCommand),
     /// Show two servers on this machine federating, with temporary data
     Demo,
     /// Look at the configuration
@@ -159,6 +163,7 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Some(Command::User(command)) => user(cli, command),
         Some(Command::Demo) => show_demo(),
         Some(Command::Federation(command)) => federation::run(cli, command),
+        Some(Command::Media(command)) => media::run(cli, command),
         Some(Command::Config(ConfigCommand::Check)) => {
             let path = cli.existing_config()?;
             cli.load(&path)?;

@@ -139,6 +139,7 @@ pub(crate) async fn federation(
         users: parts.users.clone(),
         rooms: parts.rooms.clone(),
         e2ee: parts.e2ee.clone(),
+        media: parts.media.clone(),
         transport,
         config: config.federation.clone(),
     });

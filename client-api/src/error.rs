@@ -168,6 +168,10 @@ impl From<MediaError> for ApiError {
             E::NotYetUploaded => {
                 MatrixError::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", text)
             }
+            E::NoPicture => MatrixError::bad_request(text),
+            E::PictureTooLarge => MatrixError::too_large(text),
+            E::Remote(_) => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
+            E::RemoteTooLarge => MatrixError::too_large(text).with_status(StatusCode::BAD_GATEWAY),
             E::InvalidParam(_) => MatrixError::invalid_param(text),
             E::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
             E::Bytes(_) | E::Store(_) | E::Commit(_) | E::Internal(_) => {

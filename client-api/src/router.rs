@@ -136,6 +136,7 @@ fn content() -> Endpoints<ClientApi> {
         .ruma(media::old_config)
         .ruma(media::download)
         .ruma(media::download_as)
+        .ruma(media::thumbnail)
         .ruma(media::old_download)
         .ruma(media::old_download_as)
         .ruma(media::old_thumbnail)

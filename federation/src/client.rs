@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use hearth_types::ServerIdentity;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use ruma::{
@@ -23,11 +24,12 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{sleep, timeout},
 };
+use url::Url;
 
 use crate::{
     FederationConfig, RemoteError,
     destinations::{Destinations, Turn},
-    transport::{Limits, Transport, TransportError},
+    transport::{BodyStream, Limits, Transport, TransportError},
 };
 
 /// The largest answer to an ordinary request: a hundred of the largest events, and room for the rest.
@@ -39,6 +41,8 @@ const MAX_PAUSES: usize = 2;
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// How long a request waits for another one to find out whether the server is well again.
 const MAX_WAIT: Duration = Duration::from_secs(20);
+/// Bytes of an error response that are read, where an answer is otherwise read as it comes.
+const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 /// Bytes of another server's message that are kept.
 const MAX_MESSAGE_BYTES: usize = 300;
 
@@ -197,15 +201,67 @@ impl Client {
         R: OutgoingRequest<PathBuilder = SinglePath>,
     {
         let _turn = self.turn(destination, limits).await?;
-        // The transport knows the authority.
-        let request = request
-            .try_into_http_request::<BytesMut>("", authentication, ())
-            .map_err(|error| RemoteError::BadAnswer {
-                server: destination.to_owned(),
-                reason: format!("the request cannot be written: {error}"),
-            })?
-            .map(BytesMut::freeze);
+        let request = written(destination, request, authentication)?;
         self.deliver(destination, request, limits).await
+    }
+
+    /// Signs and sends a request, and leaves the body of its answer to be read as it comes. Otherwise as
+    /// [`Self::send`].
+    pub(crate) async fn open<R>(
+        &self,
+        destination: &ServerName,
+        request: R,
+        limits: Limits,
+    ) -> Result<Response<BodyStream>, RemoteError>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath> + Send,
+    {
+        let identity = &self.0.identity;
+        let signing = XMatrixSigningInput::new(
+            identity.server_name().to_owned(),
+            destination.to_owned(),
+            identity.key_pair(),
+        );
+        let request = written(destination, request, signing)?;
+        self.open_written(destination, request, limits).await
+    }
+
+    /// The same for a request that is written already, and needs no signature.
+    pub(crate) async fn open_written(
+        &self,
+        destination: &ServerName,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Response<BodyStream>, RemoteError> {
+        self.not_itself(destination)?;
+        let _turn = self.turn(destination, limits).await?;
+        let place = self.place(destination, limits).await?;
+        let opened = self.0.transport.open(destination, request, limits).await;
+        drop(place);
+        let (head, body) = match opened {
+            Ok(response) if response.status().is_success() => {
+                self.0.destinations.succeeded(destination);
+                return Ok(response);
+            }
+            Ok(response) => response.into_parts(),
+            Err(error) => {
+                self.0.destinations.failed(destination, &error.to_string());
+                return Err(error.into());
+            }
+        };
+        let refused = beginning(body).await.map(|body| Response::from_parts(head, body));
+        Err(refusal(destination, &self.judged(destination, refused)?))
+    }
+
+    /// Reads what another server keeps elsewhere on the web, and names.
+    pub(crate) async fn fetch(
+        &self,
+        server: &ServerName,
+        url: &Url,
+        limits: Limits,
+    ) -> Result<Response<BodyStream>, RemoteError> {
+        let _place = self.place(server, limits).await?;
+        Ok(self.0.transport.fetch(server, url, limits).await?)
     }
 
     /// Nobody serves itself over the network: to ask is some caller's mistake, and may be a stranger's
@@ -253,12 +309,29 @@ impl Client {
         request: Request<Bytes>,
         limits: Limits,
     ) -> Result<Response<Bytes>, RemoteError> {
-        // Not the other server's fault, so it does not count as its failure.
-        let timed_out = || TransportError::TimedOut(destination.to_owned());
-        let place: Option<SemaphorePermit<'_>> =
-            timeout(limits.timeout, self.0.places.acquire()).await.map_err(|_| timed_out())?.ok();
+        let place = self.place(destination, limits).await?;
         let sent = self.0.transport.send(destination, request, limits).await;
         drop(place);
+        self.judged(destination, sent)
+    }
+
+    /// A place among the requests under way. That there is none in time is not the other server's fault, so it does
+    /// not count as its failure.
+    async fn place(
+        &self,
+        destination: &ServerName,
+        limits: Limits,
+    ) -> Result<Option<SemaphorePermit<'_>>, RemoteError> {
+        let timed_out = |_| TransportError::TimedOut(destination.to_owned());
+        Ok(timeout(limits.timeout, self.0.places.acquire()).await.map_err(timed_out)?.ok())
+    }
+
+    /// What became of a request, after noting what it says of the server's health.
+    fn judged(
+        &self,
+        destination: &ServerName,
+        sent: Result<Response<Bytes>, TransportError>,
+    ) -> Result<Response<Bytes>, RemoteError> {
         let answered = sent.and_then(|response| {
             let absent = is_absent(&response);
             let reason = format!("something in front of it answered {}", response.status());
@@ -272,6 +345,34 @@ impl Client {
         }
         Ok(answered?)
     }
+}
+
+/// The request as HTTP, signed if its endpoint wants that. The transport knows the authority.
+fn written<R>(
+    destination: &ServerName,
+    request: R,
+    authentication: <R::Authentication as AuthScheme>::Input<'_>,
+) -> Result<Request<Bytes>, RemoteError>
+where
+    R: OutgoingRequest<PathBuilder = SinglePath>,
+{
+    let request = request.try_into_http_request::<BytesMut>("", authentication, ());
+    request.map(|request| request.map(BytesMut::freeze)).map_err(|error| RemoteError::BadAnswer {
+        server: destination.to_owned(),
+        reason: format!("the request cannot be written: {error}"),
+    })
+}
+
+/// As much of a body as an error response has.
+async fn beginning(mut body: BodyStream) -> Result<Bytes, TransportError> {
+    let mut beginning = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        beginning.extend_from_slice(&chunk?);
+        if beginning.len() > MAX_REFUSAL_BYTES {
+            break;
+        }
+    }
+    Ok(beginning.freeze())
 }
 
 /// Did a proxy answer, because the server behind it does not?
@@ -288,20 +389,22 @@ fn understood(
     destination: &ServerName,
     response: Response<Bytes>,
 ) -> Result<Response<Bytes>, RemoteError> {
-    if response.status().is_success() {
-        return Ok(response);
-    }
-    let retry_after = retry_after(&response);
+    if response.status().is_success() { Ok(response) } else { Err(refusal(destination, &response)) }
+}
+
+/// The error that an answer names.
+fn refusal(destination: &ServerName, response: &Response<Bytes>) -> RemoteError {
+    let retry_after = retry_after(response);
     let body = parsed(response.body());
     let text = |field: &str| body.as_ref()?.get(field)?.as_str();
-    Err(RemoteError::Matrix {
+    RemoteError::Matrix {
         server: destination.to_owned(),
         status: response.status(),
         errcode: errcode(body.as_ref()).unwrap_or_default().to_owned(),
         message: shortened(text("error").unwrap_or_default()).to_owned(),
         body: body.map(Box::new),
         retry_after,
-    })
+    }
 }
 
 fn parsed(body: &[u8]) -> Option<Value> {

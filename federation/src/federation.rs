@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use hearth_e2ee::E2ee;
 use hearth_http::Http;
+use hearth_media::Media;
 use hearth_rooms::Rooms;
 use hearth_storage::Store;
 use hearth_types::{Clock, ServerIdentity};
@@ -37,6 +38,8 @@ pub struct FederationParts {
     pub rooms: Rooms,
     /// Keys and messages to devices.
     pub e2ee: E2ee,
+    /// Content.
+    pub media: Media,
     /// The network.
     pub transport: Arc<dyn Transport>,
     /// The section `[federation]`.
@@ -122,13 +125,14 @@ impl Federation {
         })))
     }
 
-    /// Plugs the way to other servers into the rooms, users and keys, and starts sending, and finishing what a restart
-    /// interrupted.
+    /// Plugs the way to other servers into the rooms, users, keys and content, and starts sending, and finishing
+    /// what a restart interrupted.
     pub fn start(&self) {
         let remote = Remote::new(self.clone());
         self.rooms().set_remote(Arc::new(remote.clone()));
         self.users().set_remote(Arc::new(remote.clone()));
         self.e2ee().set_remote(Arc::new(remote.clone()));
+        self.media().set_remote(Arc::new(remote.clone()));
         self.0.outbound.start();
         remote.resume_partial_joins();
         self.spawn(inbound::hand_over_kept(self.clone()));
@@ -150,6 +154,7 @@ impl Federation {
         self.rooms().unset_remote();
         self.users().unset_remote();
         self.e2ee().unset_remote();
+        self.media().unset_remote();
     }
 
     /// The endpoints, without the outer layers of [`hearth_http::finish`].
@@ -206,6 +211,12 @@ impl Federation {
     #[must_use]
     pub fn e2ee(&self) -> &E2ee {
         &self.0.parts.e2ee
+    }
+
+    /// Content.
+    #[must_use]
+    pub fn media(&self) -> &Media {
+        &self.0.parts.media
     }
 
     /// The section `[federation]`.

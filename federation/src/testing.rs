@@ -13,6 +13,7 @@ use axum::{Router, body::Body};
 use bytes::Bytes;
 use hearth_e2ee::{E2ee, E2eeConfig, E2eeParts};
 use hearth_http::{Http, HttpConfig, Shutdown};
+use hearth_media::{Blobs, Media, MediaConfig, MediaParts};
 use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_storage::Store;
 use hearth_types::{Clock, ManualClock, ServerIdentity};
@@ -135,6 +136,7 @@ impl Server {
             hearth_users::KEYSPACES,
             hearth_rooms::KEYSPACES,
             hearth_e2ee::KEYSPACES,
+            hearth_media::KEYSPACES,
             crate::KEYSPACES,
         ]
         .concat();
@@ -165,6 +167,13 @@ impl Server {
             rooms: rooms.clone(),
             config: E2eeConfig::default(),
         });
+        let media = Media::open(MediaParts {
+            store: store.clone(),
+            blobs: Blobs::in_memory(),
+            identity: Arc::clone(&identity),
+            clock: Arc::clone(&clock),
+            config: MediaConfig::default(),
+        });
         let mut config = FederationConfig::default();
         configure(&mut config);
         let parts = FederationParts {
@@ -174,6 +183,7 @@ impl Server {
             users,
             rooms,
             e2ee: e2ee.await.unwrap(),
+            media,
             transport: Arc::new(network.clone()),
             config,
         };

@@ -11,12 +11,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use ruma::{OwnedServerName, ServerName};
+use url::Url;
 
 pub use self::{
     http::HttpTransport,
     web_client::{WebClient, WebError},
 };
+
+/// The body of an answer, as it comes. It ends without an error only if all of it came.
+pub type BodyStream = BoxStream<'static, Result<Bytes, TransportError>>;
 
 /// How long and how large an answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,4 +81,28 @@ pub trait Transport: Send + Sync + 'static {
         request: ::http::Request<Bytes>,
         limits: Limits,
     ) -> Result<::http::Response<Bytes>, TransportError>;
+
+    /// The same, but the body is read as it comes, within the same limits. A network whose answers are in memory
+    /// anyway has nothing to add.
+    async fn open(
+        &self,
+        destination: &ServerName,
+        request: ::http::Request<Bytes>,
+        limits: Limits,
+    ) -> Result<::http::Response<BodyStream>, TransportError> {
+        let response = self.send(destination, request, limits).await?;
+        Ok(response.map(|body| stream::iter([Ok(body)]).boxed()))
+    }
+
+    /// Reads an address of the web that this server named, over HTTPS, redirects included. A network without a web
+    /// has nothing to add.
+    async fn fetch(
+        &self,
+        server: &ServerName,
+        url: &Url,
+        _limits: Limits,
+    ) -> Result<::http::Response<BodyStream>, TransportError> {
+        let reason = format!("there is no way to {url}");
+        Err(TransportError::NotFound { server: server.to_owned(), reason })
+    }
 }

@@ -436,6 +436,33 @@ const MEDIA: Section = Section {
             Kind::Integer,
             "How long a content URI that a client made for a later upload can be used, in seconds.",
         ),
+        field(
+            "media.max_remote_bytes",
+            Kind::Integer,
+            "Greatest size of content that is fetched from another server, in bytes.",
+        ),
+        field(
+            "media.remote_timeout_s",
+            Kind::Integer,
+            "Longest time that fetching content from another server may take, in seconds.",
+        ),
+        field(
+            "media.max_thumbnail_pixels",
+            Kind::Integer,
+            "Greatest number of pixels of a picture of which thumbnails are made. Two are made at once, each with up to \
+             12 bytes of memory a pixel.",
+        ),
+        field(
+            "media.cache_bytes",
+            Kind::Integer,
+            "Bytes of other servers' content and of thumbnails that are kept; what was not asked for longest is \
+             dropped first.",
+        ),
+        field(
+            "media.cache_days",
+            Kind::Integer,
+            "Days for which other servers' content and thumbnails are kept after they were last asked for.",
+        ),
     ],
 };
 

@@ -8,6 +8,7 @@ mod encryption;
 mod federation;
 mod kills;
 mod life;
+mod media;
 mod push;
 mod tls;
 mod users;

@@ -12,12 +12,14 @@ use axum::{
 };
 use futures_util::StreamExt as _;
 use hearth_http::{ApiState as _, Caller, Class, Lane, MatrixError, RawResponse, Ruma};
-use hearth_media::{About, Content, ContentUri, Upload};
+use hearth_media::{About, Content, ContentUri, Thumbnail, Upload};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedServerName, UInt,
     api::client::{
-        authenticated_media::{get_content, get_content_as_filename, get_media_config},
+        authenticated_media::{
+            get_content, get_content_as_filename, get_content_thumbnail, get_media_config,
+        },
         media::{self, create_mxc_uri},
     },
     http_headers::{ContentDisposition, ContentDispositionType},
@@ -146,6 +148,21 @@ pub(crate) async fn download_as(
     let content =
         app.media().content(&uri(server_name, media_id)?, timeout_ms.min(MAX_WAIT)).await?;
     served(content, Some(filename))
+}
+
+/// `GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}`
+pub(crate) async fn thumbnail(
+    app: ClientApi,
+    request: Ruma<get_content_thumbnail::v1::Request, LocalUser>,
+) -> Result<RawResponse, ApiError> {
+    let request = request.body;
+    let uri = uri(request.server_name, request.media_id)?;
+    let method = request.method.as_ref();
+    let wanted = Thumbnail::new(request.width, request.height, method, request.animated)
+        .ok_or_else(|| MatrixError::invalid_param("A thumbnail has a width and a height"))?;
+    let content = app.media().thumbnail(&uri, wanted, request.timeout_ms.min(MAX_WAIT)).await?;
+    let name = content.file_name.clone();
+    served(content, name)
 }
 
 /// `GET /_matrix/media/*/download/{serverName}/{mediaId}`

@@ -26,5 +26,7 @@ mod discovery;
 mod engines;
 mod front;
 mod media;
+mod remote_media;
+mod thumbnails;
 mod to_device;
 mod websocket;

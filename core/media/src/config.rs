@@ -16,6 +16,16 @@ pub struct MediaConfig {
     pub user_quota_bytes: u64,
     /// How long a URI that was made for a later upload can be used, in seconds.
     pub unused_uri_lifetime_s: u64,
+    /// Greatest size of content that is fetched from another server, in bytes.
+    pub max_remote_bytes: u64,
+    /// Longest time that fetching content may take, in seconds.
+    pub remote_timeout_s: u64,
+    /// Greatest number of pixels of a picture of which thumbnails are made.
+    pub max_thumbnail_pixels: u64,
+    /// Bytes of other servers' content, and of thumbnails, that are kept.
+    pub cache_bytes: u64,
+    /// Days for which other servers' content, and thumbnails, are kept after they were last asked for.
+    pub cache_days: u64,
 }
 
 impl Default for MediaConfig {
@@ -25,6 +35,11 @@ impl Default for MediaConfig {
             upload_timeout_s: 600,
             user_quota_bytes: 20 << 30,
             unused_uri_lifetime_s: 24 * 60 * 60,
+            max_remote_bytes: 100 << 20,
+            remote_timeout_s: 120,
+            max_thumbnail_pixels: 40_000_000,
+            cache_bytes: 10 << 30,
+            cache_days: 90,
         }
     }
 }
@@ -36,6 +51,9 @@ impl MediaConfig {
             ("max_upload_bytes", self.max_upload_bytes),
             ("upload_timeout_s", self.upload_timeout_s),
             ("unused_uri_lifetime_s", self.unused_uri_lifetime_s),
+            ("max_remote_bytes", self.max_remote_bytes),
+            ("remote_timeout_s", self.remote_timeout_s),
+            ("cache_days", self.cache_days),
         ];
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(format!("media.{name}: must be at least 1")),
@@ -47,6 +65,12 @@ impl MediaConfig {
     #[must_use]
     pub fn upload_timeout(&self) -> Duration {
         Duration::from_secs(self.upload_timeout_s)
+    }
+
+    /// [`Self::remote_timeout_s`] as a duration.
+    #[must_use]
+    pub fn remote_timeout(&self) -> Duration {
+        Duration::from_secs(self.remote_timeout_s)
     }
 
     /// May a user who has so many bytes upload so many more?

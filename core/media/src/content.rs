@@ -42,8 +42,21 @@ impl fmt::Debug for Content {
 pub(crate) const MAX_WAITING: usize = 256;
 
 impl Media {
-    /// What is behind a URI. Waits so long for what is not uploaded yet.
+    /// What is behind a URI: of this server, or fetched from another one. Waits so long for what is not uploaded yet.
     pub async fn content(&self, uri: &ContentUri, wait: Duration) -> Result<Content, MediaError> {
+        if uri.server_name() == self.identity().server_name() {
+            self.local_content(uri, wait).await
+        } else {
+            self.remote_content(uri).await
+        }
+    }
+
+    /// What is behind a URI of this server.
+    pub async fn local_content(
+        &self,
+        uri: &ContentUri,
+        wait: Duration,
+    ) -> Result<Content, MediaError> {
         match self.uploaded(uri).await {
             Err(MediaError::NotYetUploaded) => {}
             found => return self.served(uri, found?).await,
@@ -67,7 +80,7 @@ impl Media {
         self.served(uri, found).await
     }
 
-    /// What is known of the content of an item.
+    /// What is known of the content of an item of this server.
     async fn uploaded(&self, uri: &ContentUri) -> Result<ContentRow, MediaError> {
         let row = self.store().get(&ITEMS, &uri.key(), &()).await?.ok_or(MediaError::NotFound)?;
         match (row.content, row.origin) {
@@ -79,8 +92,15 @@ impl Media {
         }
     }
 
-    /// The bytes that a row tells of.
-    async fn served(&self, uri: &ContentUri, row: ContentRow) -> Result<Content, MediaError> {
+    /// The bytes that a row tells of, if they may be seen.
+    pub(crate) async fn served(
+        &self,
+        uri: &ContentUri,
+        row: ContentRow,
+    ) -> Result<Content, MediaError> {
+        if self.is_quarantined(row.hash).await? {
+            return Err(MediaError::NotFound);
+        }
         let (bytes, body) = self.blobs().read(row.hash).await?.ok_or_else(|| {
             MediaError::Internal(format!("the bytes of {uri} ({}) are lost", row.hash))
         })?;

@@ -65,6 +65,7 @@ impl Media {
     ) -> Result<(), MediaError> {
         let row = self.store().get(&ITEMS, &uri.key(), &()).await?.ok_or(MediaError::NotFound)?;
         match row.origin {
+            Origin::Cached(_) => Err(MediaError::NotFound),
             Origin::Uploaded(creator) | Origin::Created(creator, _)
                 if creator.as_str() != user_id.as_str() =>
             {

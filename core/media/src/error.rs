@@ -17,6 +17,12 @@ pub enum MediaError {
     /// Somebody else made this URI (`M_FORBIDDEN`).
     #[error("This URI is for another user's upload")]
     NotYours,
+    /// The server that the content is from could not give it.
+    #[error("The content cannot be fetched: {0}")]
+    Remote(String),
+    /// It has more than this server fetches (502 `M_TOO_LARGE`).
+    #[error("The content is larger than this server fetches")]
+    RemoteTooLarge,
     /// The upload is larger than uploads may be (`M_TOO_LARGE`).
     #[error("An upload may have at most {max_bytes} bytes")]
     TooLarge {
@@ -32,6 +38,12 @@ pub enum MediaError {
     /// A name or type that cannot be kept (`M_INVALID_PARAM`).
     #[error("{0}")]
     InvalidParam(&'static str),
+    /// No thumbnail can be made of it (`M_UNKNOWN`).
+    #[error("No thumbnail can be made of this content")]
+    NoPicture,
+    /// A picture of this server is too large for a thumbnail to be made of it (`M_TOO_LARGE`).
+    #[error("The content is too large for a thumbnail")]
+    PictureTooLarge,
     /// Too many uploads are under way (`M_LIMIT_EXCEEDED`).
     #[error("{0}")]
     Busy(&'static str),

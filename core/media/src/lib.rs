@@ -11,6 +11,9 @@
 //! (The rows are no other crate's, so the lock is not the one of `users`.) The row is filed under the item's
 //! own URI, so that a download reads one row.
 //!
+//! An item of another server that was fetched is this server's: whatever it is called there, this server may drop
+//! it and fetch it again. One task's turn changes all of them.
+//!
 //! Bytes are the server's. They are named by their SHA-256 and kept once, however many items have them; each
 //! item that has them is a row in the partition of that hash. There is no counter: bytes of which no such row is
 //! left are removed, at once or, after a crash, by the sweep that runs at every start. Whoever adds or removes
@@ -26,16 +29,23 @@
 //! 4. An upload that ends early leaves nothing, at the latest after the next start.
 
 mod blobs;
+mod cache;
 mod config;
 mod content;
 mod create;
 mod error;
+mod fetch;
 mod hash;
 mod kinds;
 mod media;
+mod moderate;
+pub mod multipart;
+mod picture;
 mod places;
+mod remote;
 mod schema;
 mod sweep;
+mod thumbnail;
 mod upload;
 mod uri;
 
@@ -46,7 +56,9 @@ pub use self::{
     create::Created,
     error::MediaError,
     media::{Media, MediaParts},
+    remote::{RemoteContent, RemoteMedia, RemoteMediaError},
     schema::KEYSPACES,
+    thumbnail::Thumbnail,
     upload::{About, Upload},
     uri::ContentUri,
 };

@@ -4,13 +4,22 @@ use std::{fmt, sync::Arc};
 
 use hearth_storage::{Commit, OwnerLocks, Store};
 use hearth_types::{Clock, ServerIdentity};
+use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{
-    Blobs, MediaConfig, MediaError, blobs::Whole, content::MAX_WAITING, hash::ContentHash,
-    places::Places, schema::REFERENCES, sweep,
+    Blobs, MediaConfig, MediaError, RemoteMedia,
+    blobs::Whole,
+    cache::{self, Cache},
+    content::MAX_WAITING,
+    fetch::Fetches,
+    hash::ContentHash,
+    places::Places,
+    schema::REFERENCES,
+    sweep,
+    thumbnail::{MAX_MAKING, MAX_WANTING},
 };
 
 /// What the crate stands on.
@@ -45,6 +54,16 @@ pub(crate) struct Inner {
     pub(crate) arrivals: watch::Sender<()>,
     /// Places for those who wait.
     pub(crate) waiting: Semaphore,
+    /// How other servers are asked, if they are.
+    pub(crate) remote: RwLock<Option<Arc<dyn RemoteMedia>>>,
+    pub(crate) fetches: Fetches,
+    /// Whoever makes a thumbnail holds the lock of its URI, so that it is made once.
+    pub(crate) makers: OwnerLocks,
+    /// Places for those who make one.
+    pub(crate) making: Arc<Semaphore>,
+    /// Places for those who want one made.
+    pub(crate) wanting: Semaphore,
+    pub(crate) cache: Cache,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -68,11 +87,18 @@ impl Media {
                 contents: OwnerLocks::new(),
                 arrivals: watch::Sender::new(()),
                 waiting: Semaphore::new(MAX_WAITING),
+                remote: RwLock::new(None),
+                fetches: Fetches::default(),
+                makers: OwnerLocks::new(),
+                making: Arc::new(Semaphore::new(MAX_MAKING)),
+                wanting: Semaphore::new(MAX_WANTING),
+                cache: Cache::default(),
                 stop: CancellationToken::new(),
                 tasks: TaskTracker::new(),
             }),
         };
         media.spawn(sweep::run(Arc::downgrade(&media.inner)));
+        media.spawn(cache::run(Arc::downgrade(&media.inner)));
         media
     }
 
@@ -140,7 +166,7 @@ impl Media {
     }
 
     /// Does work behind what caused it, cut off at its next pause when the server stops.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.inner.stop.clone();
         self.inner.tasks.spawn(async move {
             stop.run_until_cancelled(work).await;

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::hash::ContentHash;
 
-/// Items by their URI. An item of this server is its uploader's.
+/// Items by their URI. An item of this server is its uploader's; one of another server, and a
+/// thumbnail, are this server's.
 pub(crate) const ITEMS: Keyspace<(OwnedServerName, String), (), ItemRow> =
     Keyspace::new("media_items");
 
@@ -22,8 +23,29 @@ pub(crate) const USAGE: Keyspace<OwnedUserId, (), UsageRow> = Keyspace::new("med
 pub(crate) const PENDING: Keyspace<OwnedUserId, String, PendingRow> =
     Keyspace::new("media_pending");
 
+/// Items of other servers and thumbnails that are kept here, in the order of their last use: the day (see
+/// [`cache`](crate::cache)), and their URI. The value is their size in bytes. The server's.
+pub(crate) const CACHED: Keyspace<(), (u64, (OwnedServerName, String)), CachedRow> =
+    Keyspace::new("media_cached");
+
+/// Thumbnails that are kept of an item, by what [`ContentUri::thumbnail`](crate::ContentUri) calls them. The server's.
+pub(crate) const MADE: Keyspace<(OwnedServerName, String), String, ()> =
+    Keyspace::new("media_thumbnails");
+
+/// Bytes that the operator has hidden. The server's.
+pub(crate) const QUARANTINED: Keyspace<ContentHash, (), QuarantineRow> =
+    Keyspace::new("media_quarantined");
+
 /// The names of this crate's keyspaces, for the store's opening.
-pub const KEYSPACES: &[&str] = &[ITEMS.name(), REFERENCES.name(), USAGE.name(), PENDING.name()];
+pub const KEYSPACES: &[&str] = &[
+    ITEMS.name(),
+    REFERENCES.name(),
+    USAGE.name(),
+    PENDING.name(),
+    CACHED.name(),
+    MADE.name(),
+    QUARANTINED.name(),
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ItemRow {
@@ -40,6 +62,8 @@ pub(crate) enum Origin {
     Uploaded(OwnedUserId),
     /// A user of this server made its URI; it is there from the upload on, which must end before this time.
     Created(OwnedUserId, u64),
+    /// It can be had again: it was fetched from another server, or is a thumbnail. Last asked for on this day.
+    Cached(u64),
 }
 
 /// What is known of an item's content.
@@ -67,3 +91,15 @@ pub(crate) struct PendingRow {
     pub(crate) expires_ms: u64,
 }
 postcard_record!(PendingRow, version = 1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CachedRow {
+    pub(crate) bytes: u64,
+}
+postcard_record!(CachedRow, version = 1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct QuarantineRow {
+    pub(crate) since_ms: u64,
+}
+postcard_record!(QuarantineRow, version = 1);

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The longest file name that is kept, in bytes: 255 characters of any script.
-const MAX_NAME_BYTES: usize = 1_020;
+pub(crate) const MAX_NAME_BYTES: usize = 1_020;
 
 /// What an uploader says of content.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +70,7 @@ impl Media {
         })
     }
 
-    async fn usage(&self, user_id: &UserId) -> Result<UsageRow, MediaError> {
+    pub(crate) async fn usage(&self, user_id: &UserId) -> Result<UsageRow, MediaError> {
         Ok(self.store().get(&USAGE, &user_id.to_owned(), &()).await?.unwrap_or_default())
     }
 

@@ -10,6 +10,8 @@ use crate::MediaError;
 /// Characters of a media ID made here: 142 random bits, which nobody guesses.
 const ID_CHARS: usize = 24;
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+/// Stands between an item and which thumbnail of it. Media IDs have no such character.
+pub(crate) const THUMBNAIL_MARK: char = '/';
 /// The longest media ID of another server that is looked for.
 const MAX_ID_BYTES: usize = 255;
 
@@ -34,6 +36,12 @@ impl ContentUri {
     pub(crate) fn random(server_name: &ServerName) -> Result<Self, MediaError> {
         let media_id = random_text(ID_CHARS)?;
         Ok(Self { server_name: server_name.to_owned(), media_id })
+    }
+
+    /// What a thumbnail of this is filed under. Nobody can ask for it by that name.
+    pub(crate) fn thumbnail(&self, variant: &str) -> Self {
+        let media_id = thumbnail_id(&self.media_id, variant);
+        Self { server_name: self.server_name.clone(), media_id }
     }
 
     /// The server that the content is from.
@@ -70,6 +78,11 @@ impl fmt::Debug for ContentUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// The name that a thumbnail of an item is filed under.
+pub(crate) fn thumbnail_id(media_id: &str, variant: &str) -> String {
+    format!("{media_id}{THUMBNAIL_MARK}{variant}")
 }
 
 /// Random letters and digits from the operating system, each as likely as any other.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use hearth_e2ee::E2eeError;
 use hearth_http::MatrixError;
+use hearth_media::MediaError;
 use hearth_rooms::RoomError;
 use hearth_users::UsersError;
 use http::StatusCode;
@@ -65,6 +66,23 @@ impl From<UsersError> for ApiError {
             UsersError::UserNotFound => MatrixError::not_found(text),
             UsersError::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
             // The queries of other servers change nothing, and can fail in no other way.
+            _ => MatrixError::internal(&text),
+        })
+    }
+}
+
+impl From<MediaError> for ApiError {
+    fn from(error: MediaError) -> Self {
+        let text = error.to_string();
+        Self(match error {
+            MediaError::NotFound => MatrixError::not_found(text),
+            MediaError::NotYetUploaded => {
+                MatrixError::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", text)
+            }
+            MediaError::NoPicture => MatrixError::bad_request(text),
+            MediaError::PictureTooLarge => MatrixError::too_large(text),
+            MediaError::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
+            // Reading what this server has can fail in no other way.
             _ => MatrixError::internal(&text),
         })
     }

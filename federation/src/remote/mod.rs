@@ -3,7 +3,7 @@
 //! `asking` puts a question to several servers in turn · `join` with its `template`s and signatures
 //! (`signed`), `joins` sees that nothing is joined twice at a time · `partial` completes rooms that were
 //! joined without their members · `knock`, `leave`, `invite` · `policy` asks policy servers · `history` and the `state` at its events ·
-//! `queries` are aliases, directories and spaces · `profiles` · `keys` of devices.
+//! `queries` are aliases, directories and spaces · `profiles` · `keys` of devices · `media`.
 
 mod asking;
 mod history;
@@ -13,6 +13,7 @@ mod joins;
 mod keys;
 mod knock;
 mod leave;
+mod media;
 mod partial;
 mod policy;
 mod profiles;
@@ -48,7 +49,8 @@ use self::{
 pub(crate) use self::{leave::servers_of, partial::PARTIAL_JOINS};
 use crate::Federation;
 
-/// [`RemoteRooms`], [`hearth_users::RemoteProfiles`] and [`hearth_e2ee::RemoteKeys`] over the network. Cheap to clone.
+/// [`RemoteRooms`], [`hearth_users::RemoteProfiles`], [`hearth_e2ee::RemoteKeys`] and [`hearth_media::RemoteMedia`] over
+/// the network. Cheap to clone.
 #[derive(Clone)]
 pub struct Remote(Arc<Inner>);
 

@@ -1,22 +1,23 @@
 //! HTTPS over the real network.
 
-use std::{error::Error as _, fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyDataStream, BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, Error as ClientError},
     rt::{TokioExecutor, TokioTimer},
 };
 use ruma::{OwnedServerName, ServerName};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use super::{
-    Limits, Transport, TransportError,
+    BodyStream, Limits, Transport, TransportError,
     connect::{ConnectError, Connector, Network, Purpose},
     tls, web,
 };
@@ -103,9 +104,19 @@ impl HttpTransport {
     async fn exchange(
         &self,
         server: &ServerName,
-        mut request: Request<Bytes>,
+        request: Request<Bytes>,
         max_bytes: usize,
     ) -> Result<Response<Bytes>, TransportError> {
+        let response = self.ask(server, request).await?;
+        read(server, response, max_bytes).await
+    }
+
+    /// Sends a request; the answer's body is still to come.
+    async fn ask(
+        &self,
+        server: &ServerName,
+        mut request: Request<Bytes>,
+    ) -> Result<Response<Incoming>, TransportError> {
         let authority = self.authority(server).await;
         let refused =
             |reason: String| TransportError::NotFound { server: server.to_owned(), reason };
@@ -120,8 +131,7 @@ impl HttpTransport {
         let host = HeaderValue::from_str(authority.as_str());
         request.headers_mut().insert(header::HOST, host.map_err(|e| refused(e.to_string()))?);
         let sent = self.servers.request(request.map(Full::new)).await;
-        let response = sent.map_err(|error| failure(server, &error))?;
-        read(server, response, max_bytes).await
+        sent.map_err(|error| failure(server, &error))
     }
 }
 
@@ -137,6 +147,64 @@ impl Transport for HttpTransport {
             .await
             .unwrap_or_else(|_| Err(TransportError::TimedOut(destination.to_owned())))
     }
+
+    async fn open(
+        &self,
+        destination: &ServerName,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Response<BodyStream>, TransportError> {
+        streamed(destination, self.ask(destination, request), limits).await
+    }
+
+    async fn fetch(
+        &self,
+        server: &ServerName,
+        url: &Url,
+        limits: Limits,
+    ) -> Result<Response<BodyStream>, TransportError> {
+        let asked = async {
+            web::fetch(&self.web, url.clone())
+                .await
+                .map_err(|reason| TransportError::Unreachable { server: server.to_owned(), reason })
+        };
+        streamed(server, asked, limits).await
+    }
+}
+
+/// An answer whose body is read as it comes, all of it within the limits.
+async fn streamed(
+    server: &ServerName,
+    asked: impl Future<Output = Result<Response<Incoming>, TransportError>> + Send,
+    limits: Limits,
+) -> Result<Response<BodyStream>, TransportError> {
+    let deadline = Instant::now() + limits.timeout;
+    let late = || TransportError::TimedOut(server.to_owned());
+    let response = timeout_at(deadline, asked).await.map_err(|_| late())??;
+    let server = server.to_owned();
+    Ok(response.map(|body| {
+        let body = Box::pin(Limited::new(body, limits.max_bytes).into_data_stream());
+        let next = move |mut body: Pin<Box<BodyDataStream<Limited<Incoming>>>>| {
+            let server = server.clone();
+            async move {
+                let Ok(chunk) = timeout_at(deadline, body.next()).await else {
+                    return Err(TransportError::TimedOut(server));
+                };
+                let chunk = chunk.transpose().map_err(|error| broken(server, &*error))?;
+                Ok(chunk.map(|chunk| (chunk, body)))
+            }
+        };
+        stream::try_unfold(body, next).boxed()
+    }))
+}
+
+/// Why a body did not come to its end.
+fn broken(server: OwnedServerName, error: &(dyn Error + Send + Sync + 'static)) -> TransportError {
+    if error.is::<LengthLimitError>() {
+        return TransportError::TooLarge(server);
+    }
+    let reason = format!("its answer broke off: {error}");
+    TransportError::Unreachable { server, reason }
 }
 
 /// A pool of connections of one purpose.
@@ -157,13 +225,7 @@ async fn read(
     let (head, body) = response.into_parts();
     match Limited::new(body, max_bytes).collect().await {
         Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(TransportError::TooLarge(server.to_owned()))
-        }
-        Err(error) => {
-            let reason = format!("its answer broke off: {error}");
-            Err(TransportError::Unreachable { server: server.to_owned(), reason })
-        }
+        Err(error) => Err(broken(server.to_owned(), &*error)),
     }
 }
 

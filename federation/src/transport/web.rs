@@ -1,10 +1,11 @@
-//! Reading `/.well-known/matrix/server` over HTTPS.
+//! Reading the web over HTTPS: `/.well-known/matrix/server`, and content that a server keeps elsewhere.
 
 use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Uri, header};
+use http::{HeaderMap, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use ruma::{OwnedServerName, ServerName};
 use serde::Deserialize;
@@ -95,6 +96,29 @@ async fn step(http: &Http, url: &Url) -> Step {
         },
         Err(error) => failed(format!("{url}: {error}")),
     }
+}
+
+/// Reads an address, with its redirects. Every hop is HTTPS, with its address checked. The body is still to come.
+pub(super) async fn fetch(http: &Http, mut url: Url) -> Result<Response<Incoming>, String> {
+    for _ in 0..=MAX_REDIRECTS {
+        if url.scheme() != "https" {
+            return Err(format!("{url} is not HTTPS"));
+        }
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() =
+            Uri::try_from(url.as_str()).map_err(|_| format!("{url} is no address"))?;
+        let response = http.request(request).await.map_err(|error| {
+            connect_error(&error).map_or_else(|| told(&error), |error| error.to_string())
+        })?;
+        if !response.status().is_redirection() {
+            return Ok(response);
+        }
+        match redirect(&url, response.headers()) {
+            Step::Redirect(next) => url = next,
+            Step::Done(_) => return Err(format!("{url} redirects nowhere")),
+        }
+    }
+    Err(format!("more than {MAX_REDIRECTS} redirects"))
 }
 
 fn redirect(from: &Url, headers: &HeaderMap) -> Step {

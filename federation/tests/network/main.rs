@@ -1,6 +1,7 @@
 //! Finding and reaching servers, over real sockets and certificates on loopback.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod content;
 mod diagnosis;
 mod fake;
 

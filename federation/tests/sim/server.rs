@@ -5,6 +5,7 @@ use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 use hearth_e2ee::{E2ee, E2eeConfig, E2eeParts};
 use hearth_federation::{Federation, FederationConfig, FederationParts};
 use hearth_http::{Http, HttpConfig, Shutdown};
+use hearth_media::{Blobs, Media, MediaConfig, MediaParts};
 use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_storage::{Engine as _, EngineKind, Store, StoreOptions, engine::memory::MemoryEngine};
 use hearth_types::{Clock, ServerIdentity};
@@ -49,6 +50,7 @@ struct Incarnation {
     users: Users,
     rooms: Rooms,
     e2ee: E2ee,
+    media: Media,
     federation: Federation,
 }
 
@@ -57,6 +59,7 @@ fn store_options(name: &OwnedServerName) -> StoreOptions {
         hearth_users::KEYSPACES,
         hearth_rooms::KEYSPACES,
         hearth_e2ee::KEYSPACES,
+        hearth_media::KEYSPACES,
         hearth_federation::KEYSPACES,
     ]
     .concat();
@@ -121,6 +124,13 @@ impl SimServer {
             config: E2eeConfig::default(),
         });
         let e2ee = e2ee.await.unwrap();
+        let media = Media::open(MediaParts {
+            store: store.clone(),
+            blobs: Blobs::in_memory(),
+            identity: Arc::clone(&identity),
+            clock: Arc::clone(&clock),
+            config: MediaConfig::default(),
+        });
         let transport = SimTransport {
             network: self.network.clone(),
             origin: self.name.clone(),
@@ -135,6 +145,7 @@ impl SimServer {
             users: users.clone(),
             rooms: rooms.clone(),
             e2ee: e2ee.clone(),
+            media: media.clone(),
             transport: Arc::new(transport),
             config,
         });
@@ -143,12 +154,13 @@ impl SimServer {
         let http = Http::new(HttpConfig::default(), clock, Shutdown::new()).unwrap();
         let router = hearth_http::finish(federation.router(http));
         self.network.plug_in(&self.name, router, life.clone());
-        self.running = Some(Incarnation { life, users, rooms, e2ee, federation });
+        self.running = Some(Incarnation { life, users, rooms, e2ee, media, federation });
     }
 
     /// Ends the server at this moment: nothing more is written or sent, and nobody is told.
     pub(crate) async fn crash(&mut self) {
-        let Some(Incarnation { life, rooms, e2ee, federation, .. }) = self.running.take() else {
+        let Some(Incarnation { life, rooms, e2ee, media, federation, .. }) = self.running.take()
+        else {
             return;
         };
         life.end();
@@ -158,6 +170,7 @@ impl SimServer {
         let ended = async {
             federation.close().await;
             e2ee.close().await;
+            media.close().await;
             rooms.ended().await;
         };
         timeout(Duration::from_mins(10), ended).await.expect("a crashed server's tasks end");

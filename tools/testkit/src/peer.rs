@@ -141,6 +141,17 @@ impl Peer {
         path: &str,
         body: Option<Value>,
     ) -> (StatusCode, Value) {
+        as_json(&self.exchange(to, method, path, body).await)
+    }
+
+    /// A signed request: the whole answer, which need not be JSON.
+    pub async fn exchange(
+        &self,
+        to: &ServerName,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> http::Response<Bytes> {
         let mut request = request(method, path, body);
         let key = self.actor.identity.key_pair();
         let input = XMatrixSigningInput::new(self.name.clone(), to.to_owned(), key);
@@ -157,14 +168,12 @@ impl Peer {
         path: &str,
         body: Option<Value>,
     ) -> (StatusCode, Value) {
-        self.carry(to, request(method, path, body)).await
+        as_json(&self.carry(to, request(method, path, body)).await)
     }
 
-    async fn carry(&self, to: &ServerName, request: Request<Bytes>) -> (StatusCode, Value) {
+    async fn carry(&self, to: &ServerName, request: Request<Bytes>) -> http::Response<Bytes> {
         let limits = Limits { timeout: PATIENCE, max_bytes: MAX_BYTES };
-        let answer = self.transport.send(to, request, limits).await.expect("the server answers");
-        let body = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
-        (answer.status(), body)
+        self.transport.send(to, request, limits).await.expect("the server answers")
     }
 
     /// Sends events in a transaction of their own; the result of each by its ID.
@@ -274,6 +283,11 @@ fn rules(version: &RoomVersionId) -> RoomVersionRules {
 
 fn object(event: &Value) -> CanonicalJsonObject {
     serde_json::from_value(event.clone()).expect("canonical JSON")
+}
+
+/// Status and body of an answer; null if the body is no JSON.
+fn as_json(answer: &http::Response<Bytes>) -> (StatusCode, Value) {
+    (answer.status(), serde_json::from_slice(answer.body()).unwrap_or(Value::Null))
 }
 
 fn request(method: Method, path: &str, body: Option<Value>) -> Request<Bytes> {

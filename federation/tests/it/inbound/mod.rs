@@ -5,6 +5,7 @@ mod history;
 mod invite;
 mod join;
 mod leave;
+mod media;
 mod queries;
 mod restricted;
 mod state;
