@@ -128,9 +128,9 @@ struct Question<'a> {
 impl Question<'_> {
     async fn answer(&self, changes: &[RoomChange]) -> Result<DeviceLists, SyncError> {
         let mut lists = DeviceLists::default();
-        let changed = self.inner.e2ee.changed_lists(self.since, self.until).await?;
-        let shared = self.shared_with_servers(&changed).await?;
-        for user_id in changed {
+        let users = self.inner.e2ee.changed_lists(self.since, self.until).await?;
+        let shared = self.shared_with_servers(&users).await?;
+        for user_id in users {
             if user_id == self.user_id || self.shares_room(&user_id, &shared).await? {
                 lists.changed.insert(user_id);
             }

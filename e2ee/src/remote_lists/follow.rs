@@ -182,10 +182,8 @@ impl E2ee {
             }
         }
         let Some(head) = self.rooms().head(room_id).await? else { return Ok(()) };
-        let encryption = self
-            .rooms()
-            .state_ordinal(room_id, head.state.clone(), "m.room.encryption", "")
-            .await?;
+        let encryption =
+            self.rooms().state_ordinal(room_id, head.state, "m.room.encryption", "").await?;
         let others = self.rooms().rooms_of_remote_user(user_id, 2).await?;
         let was_shared = others.iter().any(|other| other != room_id);
         let is_trusted = self.remote_list(user_id).await?.is_some_and(|row| !row.stale);

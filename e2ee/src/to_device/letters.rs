@@ -144,7 +144,7 @@ impl<'a, P: KeyPart> Letters<'a, P> {
         let (sender, event_type) = (self.sender, self.event_type);
         let message_id = message_id(sender, key, server, messages)?;
         let content = DirectToDevice { sender, event_type, message_id: &message_id, messages };
-        let content = serde_json::to_string(&content).map_err(not_json)?;
+        let content = serde_json::to_string(&content).map_err(|error| not_json(&error))?;
         let row = OutgoingRow { queued_ms: self.e2ee.now_ms(), content };
         let commit = self.room_for(row.content.len()).await?;
         let position = commit.next_position();
@@ -229,10 +229,10 @@ fn written_bytes(text: &str) -> usize {
 }
 
 fn to_bytes(value: &impl Serialize) -> Result<Bytes, E2eeError> {
-    Ok(serde_json::to_vec(value).map_err(not_json)?.into())
+    Ok(serde_json::to_vec(value).map_err(|error| not_json(&error))?.into())
 }
 
-fn not_json(error: serde_json::Error) -> E2eeError {
+fn not_json(error: &serde_json::Error) -> E2eeError {
     E2eeError::Internal(error.to_string())
 }
 

@@ -325,7 +325,7 @@ impl Lanes {
             && let Some(server) = self.left_out.first()
         {
             self.changed = true;
-            drop(self.lane(&server));
+            let _ = self.lane(&server);
         }
     }
 

@@ -194,7 +194,9 @@ impl Inner {
         match self.e2ee.outgoing_servers().await {
             Ok(servers) => {
                 let mut lanes = self.lanes.lock();
-                servers.iter().for_each(|server| lanes.push_messages(server));
+                for server in &servers {
+                    lanes.push_messages(server);
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "messages to devices wait for longer");

@@ -111,7 +111,9 @@ async fn claimed_keys_must_be_signed_by_their_device() {
         let mut hers = Client::new(&desk, alice(), "HERS").await;
         let _his = Client::new(&desk, bob(), "HIS").await;
         let mut keys = desk.lock().unwrap().one_time_keys[device_id!("HIS")].clone();
-        keys.iter_mut().for_each(|(_, key)| alter(key));
+        for (_, key) in &mut keys {
+            alter(key);
+        }
         desk.lock().unwrap().one_time_keys.insert(device_id!("HIS").to_owned(), keys);
         let room_key = hers.device.room_key(&hers.line, room()).await;
         assert_eq!(refusal(room_key), why);
