@@ -45,6 +45,7 @@ postcard_record!(TokenRow, version = 1);
 pub struct Session(pub(crate) Arc<SessionData>);
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent properties of an account")]
 pub(crate) struct SessionData {
     pub(crate) user_id: OwnedUserId,
     pub(crate) device_id: OwnedDeviceId,
