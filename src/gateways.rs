@@ -33,10 +33,10 @@ impl Gateways {
             let PushConfig { allow_networks, allow_http, .. } = config;
             WebClient::new(&trust, allow_networks, "push.allow_networks", allow_http)
         };
-        let made = tokio::task::spawn_blocking(make).await;
-        let made: Result<WebClient, FederationError> =
-            made.map_err(|error| GatewayError(error.to_string()))?;
-        made.map_err(|error| GatewayError(error.to_string()))
+        let ended = tokio::task::spawn_blocking(make).await;
+        let client: Result<WebClient, FederationError> =
+            ended.map_err(|error| GatewayError(error.to_string()))?;
+        client.map_err(|error| GatewayError(error.to_string()))
     }
 }
 

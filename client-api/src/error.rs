@@ -160,7 +160,7 @@ impl From<MediaError> for ApiError {
         let text = error.to_string();
         Self(match error {
             E::NotFound => MatrixError::not_found(text),
-            E::TooLarge { .. } => MatrixError::too_large(text),
+            E::TooLarge { .. } | E::PictureTooLarge => MatrixError::too_large(text),
             E::QuotaExceeded { .. } | E::NotYours => MatrixError::forbidden(text),
             E::CannotOverwrite => {
                 MatrixError::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", text)
@@ -169,7 +169,6 @@ impl From<MediaError> for ApiError {
                 MatrixError::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", text)
             }
             E::NoPicture => MatrixError::bad_request(text),
-            E::PictureTooLarge => MatrixError::too_large(text),
             E::Remote(_) => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
             E::RemoteTooLarge => MatrixError::too_large(text).with_status(StatusCode::BAD_GATEWAY),
             E::InvalidParam(_) => MatrixError::invalid_param(text),

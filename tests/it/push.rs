@@ -20,7 +20,7 @@ const DELAY: Duration = Duration::from_millis(20);
 async fn send(client: &Client, room_id: &RoomId, number: usize) -> Value {
     let path = TestUser::room_path(room_id, &format!("send/m.room.message/t{number}"));
     let message = json!({ "msgtype": "m.text", "body": number.to_string() });
-    client.put_ok(&path, message).await["event_id"].clone()
+    client.put_ok(&path, message).await.get("event_id").cloned().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -62,7 +62,7 @@ fn outcome(answer: &Answer) -> (u16, String) {
     (answer.status.as_u16(), errcode)
 }
 
-fn header_of<'a>(answer: &'a Answer, name: header::HeaderName) -> &'a str {
+fn header_of(answer: &Answer, name: header::HeaderName) -> &str {
     answer.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
 }
 
@@ -123,7 +123,7 @@ async fn what_is_uploaded_later_is_waited_for() {
     let (server, id) = <&MxcUri>::from(made["content_uri"].as_str().unwrap()).parts().unwrap();
     let item = format!("{server}/{id}");
     let fill = async {
-        while world.requests("b.test", FEDERATION).len() == 0 {
+        while world.requests("b.test", FEDERATION).is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         ann.put_ok(&format!("/_matrix/media/v3/upload/{item}"), json!({ "late": true })).await;

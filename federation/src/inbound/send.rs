@@ -367,7 +367,7 @@ pub(super) async fn receive_room(
     }
     let ids: Vec<_> = passed.iter().map(|event| event.pdu().id().to_owned()).collect();
     match Gaps::new(federation.clone()).receive(origin, room_id, passed).await {
-        Ok(verdicts) => results.extend(ids.into_iter().zip(verdicts.into_iter().map(result))),
+        Ok(verdicts) => results.extend(ids.into_iter().zip(verdicts.iter().map(result))),
         Err(error) => {
             if matches!(error, RoomError::Busy | RoomError::Internal(_)) {
                 // Nothing is wrong with the events, and who pushed them does not push them again.
@@ -388,7 +388,7 @@ pub(super) fn store_failed(error: &RoomError) -> bool {
 
 /// Whether an event was handled. Soft-failed and rejected ones were: this server has judged them, for good,
 /// and sending them again would change nothing.
-fn result(verdict: Verdict) -> Result<(), String> {
+fn result(verdict: &Verdict) -> Result<(), String> {
     match verdict {
         Verdict::Known | Verdict::Accepted | Verdict::SoftFailed | Verdict::Rejected(_) => Ok(()),
         Verdict::MissingPrev(_) => Err("its previous events could not be had".to_owned()),

@@ -6,7 +6,7 @@ use hearth_http::MatrixError;
 use ruma::{OwnedRoomId, RoomId, UserId};
 use serde::Deserialize;
 use serde_json::{
-    Value, json,
+    Map, Value, json,
     value::{RawValue, to_raw_value},
 };
 
@@ -53,6 +53,9 @@ pub(super) struct Events {
     pub(super) events: Chunk,
 }
 
+/// An event, and who sent it.
+type SentEvent = (Box<RawValue>, Option<String>);
+
 /// A room that the user is asked into, or asks to be let into.
 #[derive(Deserialize)]
 pub(super) struct Stripped {
@@ -66,12 +69,13 @@ impl Stripped {
         &self,
         room_id: &RoomId,
         user_id: &UserId,
-    ) -> Result<Option<(Box<RawValue>, Option<String>)>, MatrixError> {
+    ) -> Result<Option<SentEvent>, MatrixError> {
         for event in &self.state.events {
-            let mut event: Value = parsed(event.get().as_bytes())?;
-            if event["type"] == "m.room.member" && event["state_key"] == user_id.as_str() {
-                event["room_id"] = json!(room_id);
-                let sender = event["sender"].as_str().map(ToOwned::to_owned);
+            let mut event: Map<String, Value> = parsed(event.get().as_bytes())?;
+            let is = |field, value| event.get(field).and_then(Value::as_str) == Some(value);
+            if is("type", "m.room.member") && is("state_key", user_id.as_str()) {
+                let sender = event.get("sender").and_then(Value::as_str).map(ToOwned::to_owned);
+                event.insert("room_id".to_owned(), json!(room_id));
                 return Ok(Some((raw(&event)?, sender)));
             }
         }
@@ -105,8 +109,12 @@ impl Answer {
     /// Presence, with its user also in the content, where these endpoints have it.
     pub(super) fn presence(&self) -> Result<Chunk, MatrixError> {
         let events = self.presence.events.iter().map(|event| {
-            let mut event: Value = parsed(event.get().as_bytes())?;
-            event["content"]["user_id"] = event["sender"].clone();
+            let mut event: Map<String, Value> = parsed(event.get().as_bytes())?;
+            let sender = event.get("sender").cloned();
+            let content = event.get_mut("content").and_then(Value::as_object_mut);
+            if let (Some(sender), Some(content)) = (sender, content) {
+                content.insert("user_id".to_owned(), sender);
+            }
             raw(&event)
         });
         events.collect()
@@ -130,6 +138,6 @@ fn parsed<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, MatrixError> {
     serde_json::from_slice(text).map_err(|error| MatrixError::internal(&error))
 }
 
-fn raw(value: &Value) -> Result<Box<RawValue>, MatrixError> {
+fn raw(value: &Map<String, Value>) -> Result<Box<RawValue>, MatrixError> {
     to_raw_value(value).map_err(|error| MatrixError::internal(&error))
 }
