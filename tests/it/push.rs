@@ -12,7 +12,7 @@ use crate::command::Home;
 
 /// Kills of one run.
 const KILLS: usize = 4;
-/// Messages between two of them. More than are delivered meanwhile, fewer than wait for one pusher.
+/// Messages between two of them: more than are delivered meanwhile; and all together fewer than wait for one pusher.
 const MESSAGES: usize = 20;
 /// What the gateway takes for each, so that a kill finds some on their way.
 const DELAY: Duration = Duration::from_millis(20);

@@ -23,7 +23,7 @@ use crate::{
 /// The largest answer of a gateway that is read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Notifications that a pusher gets that was behind: the newest ones.
-const MAX_CAUGHT_UP: usize = 50;
+const MAX_CAUGHT_UP: usize = 200;
 /// How often a pusher looks again that was behind, since more happened while it caught up; then others come
 /// first.
 const MAX_ROUNDS: usize = 8;

@@ -12,8 +12,8 @@ use ruma::{OwnedRoomId, push::Action};
 
 use crate::registry::Entry;
 
-/// Notifications that wait for one pusher. With more it is behind, and catches up.
-const MAX_QUEUED: usize = 64;
+/// Notifications that wait for one pusher: more than a busy moment brings. With more it is behind, and catches up.
+const MAX_QUEUED: usize = 256;
 /// Requests in flight to all gateways together.
 const MAX_REQUESTS: usize = 256;
 /// Requests in flight to one gateway: a slow one leaves room for others.
