@@ -8,13 +8,11 @@ use hearth_rooms::{
     RoomError, Rooms,
     schema::{LOG_ROOM_EVENT, Membership, log_ordinal},
 };
-use hearth_storage::LogRecord;
+use hearth_storage::{LogRecord, StoreError};
 use hearth_types::StreamPosition;
 use hearth_users::Users;
 use ruma::{RoomId, events::TimelineEventType};
 use tokio::time::{Instant, sleep, timeout_at};
-
-use crate::ApiError;
 
 /// The consumer of the log whose cursor this is.
 const CONSUMER: &str = "guests";
@@ -89,13 +87,21 @@ impl GuestKeeper {
     }
 
     /// Reads the next entries; whether there may be more.
-    async fn read_page(&mut self) -> Result<bool, ApiError> {
+    async fn read_page(&mut self) -> Result<bool, RoomError> {
         let store = self.rooms.store();
         let published = store.notifier().published();
-        let records = store.log_after(self.at, LOG_PAGE).await.map_err(RoomError::from)?;
+        let records = store.log_after(self.at, LOG_PAGE).await?;
         let full = records.len() >= LOG_PAGE;
         for record in &records {
-            self.read_record(record).await?;
+            match self.read_record(record).await {
+                Ok(()) => {}
+                // A damaged room harms itself alone.
+                Err(error) if is_lasting(&error) => {
+                    let topic = record.entry.topic.as_str();
+                    tracing::error!(%error, topic, "guests may be in a room that admits none");
+                }
+                Err(error) => return Err(error),
+            }
             self.at = record.position;
         }
         if !full {
@@ -104,7 +110,7 @@ impl GuestKeeper {
         Ok(full)
     }
 
-    async fn read_record(&self, record: &LogRecord) -> Result<(), ApiError> {
+    async fn read_record(&self, record: &LogRecord) -> Result<(), RoomError> {
         let entry = &record.entry;
         if entry.kind != LOG_ROOM_EVENT {
             return Ok(());
@@ -122,20 +128,33 @@ impl GuestKeeper {
     }
 
     /// Makes the guests of this server leave the room, unless it admits guests now.
-    async fn see_out(&self, room_id: &RoomId) -> Result<(), ApiError> {
+    async fn see_out(&self, room_id: &RoomId) -> Result<(), RoomError> {
         let summary = self.rooms.room_summary(room_id).await?;
         if summary.is_none_or(|summary| summary.guest_can_join) {
             return Ok(());
         }
         for (user_id, _) in self.rooms.members_with(room_id, Membership::Join).await? {
-            if !self.rooms.identity().is_local(&user_id) || !self.users.is_guest(&user_id).await? {
+            if !self.rooms.identity().is_local(&user_id) {
                 continue;
             }
             // One who cannot be seen out keeps nobody else inside.
+            match self.users.is_guest(&user_id).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, %user_id, %room_id, "it is not known who is a guest");
+                    continue;
+                }
+            }
             if let Err(error) = self.rooms.leave(room_id, &user_id, None).await {
                 tracing::warn!(%error, %user_id, %room_id, "a guest could not be seen out");
             }
         }
         Ok(())
     }
+}
+
+/// Is it one room that is damaged, rather than the store that does not answer?
+fn is_lasting(error: &RoomError) -> bool {
+    !matches!(error, RoomError::Internal(source) if source.is::<StoreError>())
 }
