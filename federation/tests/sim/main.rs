@@ -3,6 +3,9 @@
 //! rooms. At the end of each run every server must hold the same events and the same state of each of its
 //! rooms, and nothing that was acknowledged may be lost.
 //!
+//! In other runs nobody does anything in the rooms, but devices send each other messages, come, are renamed
+//! and go: the messages must have arrived once and in order, and device lists be known everywhere.
+//!
 //! Servers that were in a room before the storm must agree by themselves, or after one word of each. Those
 //! that came into it in the storm may need another word: Matrix tells a server nothing of what others did
 //! before they heard of its join, but for what their later events refer to.
@@ -14,6 +17,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test")]
 
 mod deeds;
+mod devices;
 mod engine;
 mod hostile;
 mod network;
@@ -25,8 +29,12 @@ use std::env;
 
 use tokio::runtime::Builder;
 
+use self::world::Busy;
+
 /// Seeds in an ordinary run.
 const SEEDS: u64 = 200;
+/// Seeds in which devices are busy.
+const DEVICE_SEEDS: u64 = 60;
 
 fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|text| text.parse().expect("a number"))
@@ -44,9 +52,13 @@ fn init_log() {
 
 /// Runs one seed on a runtime of its own, whose time stands still but for timers.
 fn run(seed: u64) -> world::Outcome {
+    run_with(seed, Busy::Rooms)
+}
+
+fn run_with(seed: u64, busy: Busy) -> world::Outcome {
     init_log();
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let outcome = runtime.block_on(world::run(seed));
+    let outcome = runtime.block_on(world::run(seed, busy));
     outcome.unwrap_or_else(|failure| {
         panic!("seed {seed} (HEARTH_SIM_SEED={seed} replays it): {failure}")
     })
@@ -76,8 +88,27 @@ fn servers_agree_and_lose_nothing() {
 }
 
 #[test]
+fn devices_are_told_everything_once_and_in_order() {
+    if let Some(seed) = number("HEARTH_SIM_SEED") {
+        println!("{:?}", run_with(seed, Busy::Devices));
+        return;
+    }
+    let seeds = number("HEARTH_SIM_SEEDS").unwrap_or(SEEDS).min(DEVICE_SEEDS);
+    let (mut messages, mut followed) = (0, 0);
+    for seed in 0..seeds {
+        let outcome = run_with(seed, Busy::Devices);
+        messages += outcome.to_devices;
+        followed += outcome.followed;
+    }
+    println!(
+        "{seeds} seeds, {messages} messages to devices, {followed} lists known from following"
+    );
+    assert!(followed > 0, "nobody followed anybody's list");
+}
+
+#[test]
 fn a_seed_replays_exactly() {
-    for seed in [1, 7] {
-        assert_eq!(run(seed), run(seed), "seed {seed}");
+    for (seed, busy) in [(1, Busy::Rooms), (7, Busy::Rooms), (3, Busy::Devices)] {
+        assert_eq!(run_with(seed, busy), run_with(seed, busy), "seed {seed}");
     }
 }

@@ -8,7 +8,7 @@ use hearth_http::{Http, HttpConfig, Shutdown};
 use hearth_media::{Blobs, Media, MediaConfig, MediaParts};
 use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_storage::{Engine as _, EngineKind, Store, StoreOptions, engine::memory::MemoryEngine};
-use hearth_types::{Clock, ServerIdentity};
+use hearth_types::{Clock, ServerIdentity, StreamPosition};
 use hearth_users::{NewAccount, Users, UsersConfig};
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 use tokio::time::{Instant, timeout};
@@ -47,6 +47,7 @@ pub(crate) struct SimServer {
 
 struct Incarnation {
     life: Life,
+    store: Store,
     users: Users,
     rooms: Rooms,
     e2ee: E2ee,
@@ -139,7 +140,7 @@ impl SimServer {
         let config =
             FederationConfig { backoff_min_s: 1, backoff_max_s: 60, ..FederationConfig::default() };
         let federation = Federation::open(FederationParts {
-            store,
+            store: store.clone(),
             identity,
             clock: Arc::clone(&clock),
             users: users.clone(),
@@ -154,7 +155,7 @@ impl SimServer {
         let http = Http::new(HttpConfig::default(), clock, Shutdown::new()).unwrap();
         let router = hearth_http::finish(federation.router(http));
         self.network.plug_in(&self.name, router, life.clone());
-        self.running = Some(Incarnation { life, users, rooms, e2ee, media, federation });
+        self.running = Some(Incarnation { life, store, users, rooms, e2ee, media, federation });
     }
 
     /// Ends the server at this moment: nothing more is written or sent, and nobody is told.
@@ -200,6 +201,15 @@ impl SimServer {
 
     pub(crate) fn users(&self) -> Option<&Users> {
         self.running.as_ref().map(|running| &running.users)
+    }
+
+    pub(crate) fn e2ee(&self) -> Option<&E2ee> {
+        self.running.as_ref().map(|running| &running.e2ee)
+    }
+
+    /// The last position that readers may see.
+    pub(crate) fn published(&self) -> Option<StreamPosition> {
+        self.running.as_ref().map(|running| running.store.notifier().published())
     }
 
     /// One of the server's users; the first is its anchor, who never leaves.

@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     deeds::{Deed, Done, KINDS, join, message},
+    devices::Devices,
     network::{Network, Weather},
     server::{SimClock, SimServer, USERS},
     view::View,
@@ -32,6 +33,15 @@ const TIME_TO_AGREE_IN_SILENCE: Duration = Duration::from_hours(5);
 
 const CALM: Weather = Weather { lost_per_mille: 0, max_delay_ms: 20 };
 
+/// Who does something in the storm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// Users in their rooms. They have no devices.
+    Rooms,
+    /// Devices, while the rooms are quiet.
+    Devices,
+}
+
 /// What one run came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -45,6 +55,10 @@ pub(crate) struct Outcome {
     pub(crate) events: usize,
     /// Servers that came into a room while the network was bad, and were in it at the end.
     pub(crate) late: usize,
+    /// Messages to devices that arrived.
+    pub(crate) to_devices: usize,
+    /// Device lists of another server's user that a server knew without asking.
+    pub(crate) followed: usize,
     /// Whether the servers agreed although nobody said anything after the storm; `None` where somebody did
     /// at once.
     pub(crate) in_silence: Option<bool>,
@@ -81,11 +95,13 @@ struct World {
     last_word: bool,
     /// Did they agree without that?
     agreed_in_silence: bool,
+    busy: Busy,
+    devices: Devices,
     running: JoinSet<Answer>,
 }
 
 /// Runs a seed; fails with what does not hold.
-pub(crate) async fn run(seed: u64) -> Result<Outcome, String> {
+pub(crate) async fn run(seed: u64, busy: Busy) -> Result<Outcome, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let clock = Arc::new(SimClock(Instant::now()));
     let network = Network::new(seed, CALM);
@@ -99,19 +115,35 @@ pub(crate) async fn run(seed: u64) -> Result<Outcome, String> {
     }
     let last_word = seed.is_multiple_of(2);
     let running = JoinSet::new();
-    let mut world =
-        World { rng, network, servers, rooms, last_word, agreed_in_silence: false, running };
+    let mut world = World {
+        rng,
+        network,
+        servers,
+        rooms,
+        last_word,
+        agreed_in_silence: false,
+        busy,
+        devices: Devices::new(seed),
+        running,
+    };
+    if busy == Busy::Devices {
+        world.devices.start(&world.servers).await?;
+    }
     world.founders_join().await?;
-    world.live().await;
+    world.live().await?;
     world.settle().await?;
     let (events, late) = world.check().await?;
+    let (to_devices, followed) = match busy {
+        Busy::Rooms => (0, 0),
+        Busy::Devices => world.check_devices().await?,
+    };
     let (trace, messages) = world.network.trace();
     for server in &mut world.servers {
         server.crash().await;
     }
     let acknowledged = world.rooms.iter().map(|room| room.acknowledged.len()).sum();
     let in_silence = (!world.last_word).then_some(world.agreed_in_silence);
-    Ok(Outcome { trace, messages, acknowledged, events, late, in_silence })
+    Ok(Outcome { trace, messages, acknowledged, events, late, to_devices, followed, in_silence })
 }
 
 /// Makes a room of some of the servers, at least two.
@@ -173,7 +205,7 @@ impl World {
     }
 
     /// Users act, the network is bad, servers crash.
-    async fn live(&mut self) {
+    async fn live(&mut self) -> Result<(), String> {
         let worst = Weather {
             lost_per_mille: self.rng.random_range(0..150),
             max_delay_ms: self.rng.random_range(10..3_000),
@@ -181,11 +213,15 @@ impl World {
         self.network.set_weather(worst);
         for step in 0..STEPS {
             self.disturb().await;
-            self.act(step);
+            match self.busy {
+                Busy::Rooms => self.act(step),
+                Busy::Devices => self.devices.act(&self.servers).await?,
+            }
             let pause = self.rng.random_range(0..2_000);
             sleep(Duration::from_millis(pause)).await;
             self.collect();
         }
+        Ok(())
     }
 
     /// Now and then something happens to the network or to a server.
@@ -369,6 +405,28 @@ impl World {
             }
         }
         Ok(None)
+    }
+
+    /// What must hold of devices when all is quiet. Returns the number of messages that arrived, and of lists
+    /// that were known without asking.
+    async fn check_devices(&self) -> Result<(usize, usize), String> {
+        let deadline = Instant::now() + TIME_TO_AGREE;
+        let arrived = loop {
+            match self.devices.all_arrived(&self.servers).await {
+                Ok(count) => break count,
+                Err(missing) if Instant::now() >= deadline => return Err(missing),
+                Err(_) => sleep(Duration::from_mins(1)).await,
+            }
+        };
+        // What was told with the last of them may still be on its way.
+        sleep(Duration::from_mins(5)).await;
+        let pairs = self.rooms.iter().flat_map(|room| {
+            let founders = &room.founders;
+            founders.iter().flat_map(|one| founders.iter().map(|other| (*one, *other)))
+        });
+        let shared = pairs.filter(|(one, other)| one != other).collect();
+        let followed = self.devices.lists_agree(&self.servers, &shared, &self.network).await?;
+        Ok((arrived, followed))
     }
 
     /// What must hold when all is quiet. Returns the number of events, and of late servers.
