@@ -159,13 +159,13 @@ impl Devices {
         shared: &BTreeSet<(usize, usize)>,
         network: &Network,
     ) -> Result<usize, String> {
-        let mut followed = 0;
+        let mut known = 0;
         for (one, other) in shared {
             let (follower, owner) = (&servers[*one], &servers[*other]);
             let whom = owner.user(0);
             let before = network.trace().1;
             let seen = query(follower.e2ee().unwrap(), &follower.user(0), &whom).await;
-            followed += usize::from(network.trace().1 == before);
+            known += usize::from(network.trace().1 == before);
             let own = query(owner.e2ee().unwrap(), &owner.user(0), &whom).await;
             if seen != own {
                 return Err(format!(
@@ -174,7 +174,7 @@ impl Devices {
                 ));
             }
         }
-        Ok(followed)
+        Ok(known)
     }
 
     /// The messages of a user's main device against what was sent.
