@@ -1,5 +1,5 @@
-//! Administration of the parts: the commands of `hearth user`, `hearth media` and `hearth federation destinations`, and
-//! the socket on which a running server takes them.
+//! Administration of the parts: the commands of `hearth user`, `hearth media`, `hearth reports` and `hearth federation
+//! destinations`, and the socket on which a running server takes them.
 //!
 //! The socket lies in the data folder and only the server's own user may open it; whoever can could
 //! as well write the store. One request and one answer a connection, each a line of JSON.
@@ -18,7 +18,7 @@ use std::{
 use hearth_federation::{Federation, outbound::DestinationReport};
 use hearth_media::ContentUri;
 use hearth_rooms::{RoomError, schema::Membership};
-use hearth_users::{NewAccount, Secret, UsersError};
+use hearth_users::{NewAccount, Report, Secret, UsersError};
 use ruma::{MxcUri, OwnedMxcUri, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -74,6 +74,21 @@ pub enum AdminRequest {
         /// What to do.
         action: MediaAction,
     },
+    /// List the newest reports of users.
+    Reports {
+        /// Only those with a smaller number.
+        before: Option<u64>,
+    },
+    /// Show a report.
+    ShowReport {
+        /// Its number.
+        number: u64,
+    },
+    /// Remove a report.
+    RemoveReport {
+        /// Its number.
+        number: u64,
+    },
     /// List the servers that this one sends to.
     Destinations,
 }
@@ -101,6 +116,10 @@ pub enum AdminAnswer {
     User(OwnedUserId),
     /// The content that it was about.
     Media(OwnedMxcUri),
+    /// Reports by number, the newest first.
+    Reports(Vec<(u64, Report)>),
+    /// The report of this number.
+    Report(u64, Box<Report>),
     /// The servers, by name.
     Destinations(Vec<DestinationReport>),
 }
@@ -126,8 +145,25 @@ pub(crate) async fn execute(server: &Administered, request: AdminRequest) -> Adm
             change_media(&server.parts, &uri, action).await?;
             Ok(AdminAnswer::Media(uri))
         }
+        AdminRequest::Reports { before } => {
+            let reports = server.parts.users.reports(before).await;
+            reports.map(AdminAnswer::Reports).map_err(|error| error.to_string())
+        }
+        AdminRequest::ShowReport { number } => report(&server.parts, number, false).await,
+        AdminRequest::RemoveReport { number } => report(&server.parts, number, true).await,
         request => change_user(&server.parts, request).await.map(AdminAnswer::User),
     }
+}
+
+/// A report, which may be removed with that.
+async fn report(parts: &Parts, number: u64, remove: bool) -> AdminReply {
+    let told = |error: UsersError| error.to_string();
+    let report = parts.users.get_report(number).await.map_err(told)?;
+    let report = report.ok_or_else(|| format!("there is no report {number}"))?;
+    if remove {
+        parts.users.remove_report(number).await.map_err(told)?;
+    }
+    Ok(AdminAnswer::Report(number, Box::new(report)))
 }
 
 /// Carries out a command about a user.
@@ -159,9 +195,11 @@ async fn change_user(parts: &Parts, request: AdminRequest) -> Result<OwnedUserId
             leave_rooms(parts, &user_id).await?;
             Ok(user_id)
         }
-        AdminRequest::Destinations | AdminRequest::Media { .. } => {
-            Err("this command is about no user".to_owned())
-        }
+        AdminRequest::Destinations
+        | AdminRequest::Media { .. }
+        | AdminRequest::Reports { .. }
+        | AdminRequest::ShowReport { .. }
+        | AdminRequest::RemoveReport { .. } => Err("this command is about no user".to_owned()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod federation;
 mod media;
+mod reports;
 
 use std::{
     env, fs,
@@ -66,6 +67,9 @@ enum Command {
     /// Hide or remove content, whether or not the server runs
     #[command(subcommand)]
     Media(media::MediaCommand),
+    /// Read what users report, whether or not the server runs
+    #[command(subcommand)]
+    Reports(reports::ReportsCommand),
     /// Show two servers on this machine federating, with temporary data
     Demo,
     /// Look at the configuration
@@ -164,6 +168,7 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Some(Command::Demo) => show_demo(),
         Some(Command::Federation(command)) => federation::run(cli, command),
         Some(Command::Media(command)) => media::run(cli, command),
+        Some(Command::Reports(command)) => reports::run(cli, command),
         Some(Command::Config(ConfigCommand::Check)) => {
             let path = cli.existing_config()?;
             cli.load(&path)?;

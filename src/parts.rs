@@ -3,6 +3,7 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
+use hearth_delayed::{Delayed, DelayedParts};
 use hearth_e2ee::{E2ee, E2eeError, E2eeParts};
 use hearth_federation::{FederationError, keys, transport::Transport};
 use hearth_media::{Blobs, Media, MediaError, MediaParts};
@@ -33,6 +34,7 @@ pub(crate) struct Parts {
     pub(crate) media: Media,
     pub(crate) sync: SyncService,
     pub(crate) push: Push,
+    pub(crate) delayed: Delayed,
 }
 
 /// What is not configuration but enters from outside.
@@ -139,6 +141,7 @@ impl Parts {
                 hearth_e2ee::KEYSPACES,
                 hearth_media::KEYSPACES,
                 hearth_push::KEYSPACES,
+                hearth_delayed::KEYSPACES,
                 hearth_federation::KEYSPACES,
             ]
             .concat(),
@@ -193,12 +196,18 @@ impl Parts {
             config: config.push.clone(),
         })
         .await?;
-        Ok(Self { identity, store, users, rooms, e2ee, media, sync, push })
+        let delayed = Delayed::open(DelayedParts {
+            store: store.clone(),
+            clock: Arc::clone(&options.clock),
+            config: config.delayed_events.clone(),
+        });
+        Ok(Self { identity, store, users, rooms, e2ee, media, sync, push, delayed })
     }
 
     /// Writes what is only in memory and closes the store, then waits for tasks that still hold it to
     /// end, so that it can be opened again. Nothing may be asked of the parts after it.
     pub(crate) async fn close(self) -> Result<(), OpenError> {
+        self.delayed.close().await;
         self.push.close().await;
         self.e2ee.close().await;
         self.media.close().await;

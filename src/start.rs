@@ -106,7 +106,8 @@ async fn surfaces(
     let guests = guests.await.map_err(OpenError::from)?;
     let federation = federation(config, options, parts).await?;
     let bound = serve::bind(&config.listen).await?;
-    let router = router(config, parts, federation.as_ref(), http);
+    let client_api = client_api(config, parts, http.clone());
+    let router = router(client_api.clone(), federation.as_ref(), http);
     let administered = Administered { parts: parts.clone(), federation: federation.clone() };
     let admin = AdminSocket::open(&config.admin_socket_path(), administered)?;
     if let Some(federation) = &federation {
@@ -114,6 +115,7 @@ async fn surfaces(
     }
     let gateways = Gateways::new(config.federation.clone(), config.push.clone());
     parts.push.start(Arc::new(gateways)).await.map_err(OpenError::from)?;
+    client_api.start_delayed();
     let listeners = bound.serve(&config.listen, router.clone());
     Ok(Surfaces { listeners, admin, router, federation, guests })
 }
@@ -146,9 +148,9 @@ pub(crate) async fn federation(
     Ok(Some(federation.await?))
 }
 
-fn router(config: &Config, parts: &Parts, federation: Option<&Federation>, http: Http) -> Router {
-    let client_api = ClientApi::new(
-        http.clone(),
+fn client_api(config: &Config, parts: &Parts, http: Http) -> ClientApi {
+    ClientApi::new(
+        http,
         Arc::clone(&parts.identity),
         Arc::clone(parts.rooms.clock()),
         parts.users.clone(),
@@ -157,8 +159,12 @@ fn router(config: &Config, parts: &Parts, federation: Option<&Federation>, http:
         parts.media.clone(),
         parts.sync.clone(),
         parts.push.clone(),
+        parts.delayed.clone(),
         config.client.clone(),
-    );
+    )
+}
+
+fn router(client_api: ClientApi, federation: Option<&Federation>, http: Http) -> Router {
     let mut router = hearth_client_api::router(client_api);
     if let Some(federation) = federation {
         router = router.merge(federation.router(http));

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use hearth_delayed::DelayedError;
 use hearth_e2ee::E2eeError;
 use hearth_http::MatrixError;
 use hearth_media::MediaError;
@@ -12,6 +13,8 @@ use hearth_rooms::RoomError;
 use hearth_sync::SyncError;
 use hearth_users::{PushRuleError, UsersError};
 use http::StatusCode;
+
+use crate::routes::delayed_events::MAX_DELAY;
 
 /// The error of every handler.
 #[derive(Debug)]
@@ -201,6 +204,34 @@ impl From<SyncError> for ApiError {
             SyncError::InvalidParam(text) => MatrixError::invalid_param(text),
             SyncError::UnknownFilter => MatrixError::not_found(error.to_string()),
             SyncError::Internal(source) => MatrixError::internal(&source),
+        })
+    }
+}
+
+/// Where MSC4140's own error codes stand while it is unstable, beside `M_UNKNOWN`.
+const DELAYED_ERRCODE: &str = "org.matrix.msc4140.errcode";
+
+impl From<DelayedError> for ApiError {
+    fn from(error: DelayedError) -> Self {
+        use DelayedError as E;
+        let text = error.to_string();
+        Self(match error {
+            E::InvalidParam(_) => MatrixError::invalid_param(text),
+            E::TooLarge => MatrixError::too_large(text),
+            E::DelayTooLong { max_ms } => MatrixError::bad_request(text)
+                .with(DELAYED_ERRCODE, "M_MAX_DELAY_EXCEEDED")
+                .with(MAX_DELAY, max_ms),
+            E::TooMany { next_in_ms } => {
+                MatrixError::limit_exceeded(Duration::from_millis(next_in_ms))
+                    .with(DELAYED_ERRCODE, "M_MAX_DELAYED_EVENTS_EXCEEDED")
+            }
+            E::NotFound => MatrixError::not_found(text),
+            E::Finalised(_) => MatrixError::bad_request(text).with_status(StatusCode::CONFLICT),
+            E::Refused(refusal) => match refusal.retry_after {
+                Some(retry_after) => MatrixError::limit_exceeded(retry_after),
+                None => passed_on(refusal.status, refusal.errcode, refusal.message),
+            },
+            E::Store(_) | E::Commit(_) | E::Internal(_) => MatrixError::internal(&text),
         })
     }
 }

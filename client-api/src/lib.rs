@@ -6,6 +6,7 @@
 //! handles in [`ClientApi`].
 
 mod config;
+mod delayed;
 mod error;
 mod guests;
 mod router;
@@ -14,7 +15,7 @@ mod state;
 mod uia;
 
 pub use self::{
-    config::{AliasCreation, ClientConfig},
+    config::{AliasCreation, CallsConfig, ClientConfig},
     error::ApiError,
     guests::GuestKeeper,
     router::router,

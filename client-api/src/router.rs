@@ -10,10 +10,11 @@ use hearth_http::{Class, Endpoints, Policy};
 use crate::{
     ClientApi,
     routes::{
-        account, account_data, admin, alias, backup, cross_signing, dehydrated_device, device,
-        directory, discovery, event_stream, filter, keys, knock, media, membership, message,
-        presence, profile, push, receipt, redact, relations, room, session, shared_secret, space,
-        state, sync, tag, threads, to_device, typing, user_directory, websocket,
+        account, account_data, admin, alias, backup, calls, cross_signing, dehydrated_device,
+        delayed_events, device, directory, discovery, event_stream, filter, keys, knock, media,
+        membership, message, presence, profile, push, receipt, redact, relations, reporting, room,
+        session, shared_secret, space, state, sync, tag, thirdparty, threads, to_device, typing,
+        user_directory, websocket,
     },
 };
 
@@ -23,6 +24,9 @@ pub fn router(api: ClientApi) -> Router {
     accounts()
         .merge(encryption())
         .merge(personal())
+        .merge(calling())
+        .merge(delayed())
+        .merge(bridged())
         .merge(key_backup())
         .merge(content())
         .merge(rooms())
@@ -123,6 +127,51 @@ fn personal() -> Endpoints<ClientApi> {
         .ruma(receipt::set_markers)
         .ruma_with(to_device, to_device::send)
         .ruma(user_directory::search)
+        .ruma_with(Class::General, reporting::user)
+        .ruma_with(Class::General, reporting::room)
+        .ruma_with(Class::General, reporting::event)
+}
+
+/// Servers that carry calls.
+fn calling() -> Endpoints<ClientApi> {
+    let guests = Policy::default().allow_guests();
+    Endpoints::new()
+        .ruma_with(guests, calls::turn_server)
+        .route("/_matrix/client/v1/rtc/transports", get(calls::rtc_transports))
+        .route(
+            "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports",
+            get(calls::rtc_transports),
+        )
+}
+
+/// Events that are sent later (MSC4140).
+fn delayed() -> Endpoints<ClientApi> {
+    const PREFIX: &str = "/_matrix/client/unstable/org.matrix.msc4140";
+    Endpoints::new()
+        .route(
+            &format!("{PREFIX}/rooms/{{room_id}}/delayed_event/{{event_type}}/{{txn_id}}"),
+            put(delayed_events::put),
+        )
+        .route(&format!("{PREFIX}/delayed_events"), get(delayed_events::list))
+        .route(
+            &format!("{PREFIX}/delayed_events/{{delay_id}}"),
+            get(delayed_events::get).post(delayed_events::manage_by_body),
+        )
+        .route(
+            &format!("{PREFIX}/delayed_events/{{delay_id}}/{{action}}"),
+            post(delayed_events::manage),
+        )
+}
+
+/// What bridges would know.
+fn bridged() -> Endpoints<ClientApi> {
+    Endpoints::new()
+        .ruma(thirdparty::protocols)
+        .ruma(thirdparty::protocol)
+        .ruma(thirdparty::location)
+        .ruma(thirdparty::location_of_alias)
+        .ruma(thirdparty::user)
+        .ruma(thirdparty::user_of_id)
 }
 
 /// What users upload. The paths without authentication are frozen: see [`media`].

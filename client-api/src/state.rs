@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use hearth_delayed::Delayed;
 use hearth_e2ee::E2ee;
 use hearth_http::{ApiState, Authenticate, Http, MatrixError, Session, TokenError};
 use hearth_media::Media;
@@ -12,7 +13,7 @@ use hearth_types::{Clock, ServerIdentity};
 use hearth_users::{AuthError, Users};
 use ruma::{DeviceId, UserId};
 
-use crate::{ApiError, ClientConfig};
+use crate::{ApiError, ClientConfig, delayed::DelayedSender};
 
 /// The state of the client-server API: handles of the domain crates. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -29,6 +30,7 @@ struct Parts {
     media: Media,
     sync: SyncService,
     push: Push,
+    delayed: Delayed,
     config: ClientConfig,
 }
 
@@ -46,9 +48,11 @@ impl ClientApi {
         media: Media,
         sync: SyncService,
         push: Push,
+        delayed: Delayed,
         config: ClientConfig,
     ) -> Self {
-        let parts = Parts { http, identity, clock, users, rooms, e2ee, media, sync, push, config };
+        let parts =
+            Parts { http, identity, clock, users, rooms, e2ee, media, sync, push, delayed, config };
         Self(Arc::new(parts))
     }
 
@@ -97,6 +101,16 @@ impl ClientApi {
     /// Pushers, and what users were notified of.
     pub(crate) fn push(&self) -> &Push {
         &self.0.push
+    }
+
+    /// Events that are sent later.
+    pub(crate) fn delayed(&self) -> &Delayed {
+        &self.0.delayed
+    }
+
+    /// Begins to send delayed events that are due.
+    pub fn start_delayed(&self) {
+        self.delayed().start(Arc::new(DelayedSender(self.clone())));
     }
 
     /// The section `[client]`.

@@ -83,6 +83,7 @@ pub const SECTIONS: &[Section] = &[
     SERVER,
     LISTEN,
     CLIENT,
+    CALLS,
     HTTP,
     RATE_LIMITS,
     RATE_LIMITS_LOGIN,
@@ -93,6 +94,7 @@ pub const SECTIONS: &[Section] = &[
     USERS,
     ARGON2,
     ROOMS,
+    DELAYED_EVENTS,
     E2EE,
     MEDIA,
     PUSH,
@@ -209,6 +211,57 @@ const CLIENT: Section = Section {
             "client.alias_creation",
             Kind::OneOf(&["everyone", "admins"]),
             "Who may make room aliases in this server's name.",
+        ),
+    ],
+};
+
+const CALLS: Section = Section {
+    name: "client.calls",
+    about: "Servers that carry calls. Two people's calls need a TURN server unless both can reach each other; \
+            calls over MatrixRTC, such as Element Call's, need a LiveKit server with its service for Matrix.",
+    fields: &[
+        field(
+            "client.calls.turn_uris",
+            Kind::TextList,
+            "URIs of TURN servers, such as turns:turn.example.org?transport=tcp. They need either the shared \
+             secret or the user name and password below.",
+        ),
+        unset(
+            "client.calls.turn_shared_secret",
+            Kind::Text,
+            "\"the static-auth-secret of coturn\"",
+            "The secret that the TURN servers share with this one (coturn: use-auth-secret). Each user then gets \
+             credentials of their own, which expire.",
+        ),
+        unset(
+            "client.calls.turn_username",
+            Kind::Text,
+            "\"matrix\"",
+            "The user name that everybody gets where there is no shared secret.",
+        ),
+        unset(
+            "client.calls.turn_password",
+            Kind::Text,
+            "\"a password that every user learns\"",
+            "The password of that user name.",
+        ),
+        field(
+            "client.calls.turn_lifetime_s",
+            Kind::Integer,
+            "Seconds for which clients use the credentials before they ask for others; with a shared secret they \
+             are good for no longer.",
+        ),
+        field(
+            "client.calls.turn_for_guests",
+            Kind::Boolean,
+            "Whether guests get credentials for the TURN servers, too.",
+        ),
+        field(
+            "client.calls.livekit_service_urls",
+            Kind::TextList,
+            "URLs of services that give Matrix users access to LiveKit (lk-jwt-service), such as \
+             https://livekit.example.org/. The service asks this server who somebody is, by federation, which \
+             must be on.",
         ),
     ],
 };
@@ -404,6 +457,24 @@ const ROOMS: Section = Section {
             "rooms.allow_publishing",
             Kind::Boolean,
             "Whether users may list rooms that they administer in the public directory.",
+        ),
+    ],
+};
+
+const DELAYED_EVENTS: Section = Section {
+    name: "delayed_events",
+    about: "Events that clients leave with the server, to be sent later (MSC4140): calls over MatrixRTC end by \
+            them when a client is lost.",
+    fields: &[
+        field(
+            "delayed_events.max_delay_s",
+            Kind::Integer,
+            "Seconds by which an event may be delayed at most. 0: there are no delayed events.",
+        ),
+        field(
+            "delayed_events.max_scheduled",
+            Kind::Integer,
+            "Events that one user may have scheduled at a time, 1 to 1000; further ones get 429.",
         ),
     ],
 };

@@ -13,6 +13,7 @@ pub mod render;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use hearth_client_api::ClientConfig;
+use hearth_delayed::DelayedConfig;
 use hearth_e2ee::E2eeConfig;
 use hearth_federation::FederationConfig;
 use hearth_http::HttpConfig;
@@ -44,6 +45,8 @@ pub struct Config {
     pub users: UsersConfig,
     /// How rooms are made and kept.
     pub rooms: RoomsConfig,
+    /// Events that are sent later.
+    pub delayed_events: DelayedConfig,
     /// Keys of encrypting clients and messages to their devices.
     pub e2ee: E2eeConfig,
     /// What users may upload.
@@ -169,6 +172,7 @@ impl Config {
         self.users.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         let in_rooms = |reason| ConfigError::Invalid(format!("rooms.{reason}"));
         self.rooms.validate().map_err(in_rooms)?;
+        self.delayed_events.validate().map_err(ConfigError::Invalid)?;
         self.e2ee.validate().map_err(ConfigError::Invalid)?;
         self.media.validate().map_err(ConfigError::Invalid)?;
         self.push.validate().map_err(ConfigError::Invalid)?;

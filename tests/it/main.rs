@@ -10,6 +10,7 @@ mod kills;
 mod life;
 mod media;
 mod push;
+mod reports;
 mod tls;
 mod users;
 mod waiting;

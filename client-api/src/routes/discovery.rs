@@ -6,12 +6,11 @@ use bytes::Bytes;
 use hearth_http::{MatrixError, RawJson, Ruma};
 use hearth_rooms::SUPPORTED_VERSIONS;
 use ruma::api::client::discovery::{
-    discover_homeserver::{self, HomeserverInfo},
-    discover_support, get_capabilities, get_supported_versions,
+    discover_homeserver, discover_support, get_capabilities, get_supported_versions,
 };
 use serde_json::{Map, Value, json};
 
-use crate::{ApiError, ClientApi, LocalUser};
+use crate::{ApiError, ClientApi, LocalUser, routes::calls};
 
 /// Every version whose client-server API this server follows. Clients look features up by exact
 /// entry, so all of them are listed.
@@ -24,32 +23,39 @@ const VERSIONS: &[&str] = &[
 /// Features outside of the specification, or under the names they had before they were inside.
 const UNSTABLE_FEATURES: &[&str] = &[
     "org.hearth.websocket",
+    "org.matrix.msc4140",
     "org.matrix.msc4222",
     // In the specification by now, but published clients still look for these names.
     "uk.half-shot.msc2666.query_mutual_rooms.stable",
     "uk.tcpip.msc4133.stable",
 ];
 
+/// The feature of servers that name transports for MatrixRTC, announced where there are any.
+const RTC_TRANSPORTS: &str = "org.matrix.msc4143";
+
 /// `GET /_matrix/client/versions`
 pub(crate) async fn versions(
-    _app: ClientApi,
+    app: ClientApi,
     _request: Ruma<get_supported_versions::Request, Option<LocalUser>>,
 ) -> Result<get_supported_versions::Response, ApiError> {
     let versions = VERSIONS.iter().map(|&version| version.to_owned()).collect();
     let mut response = get_supported_versions::Response::new(versions);
     response.unstable_features =
         UNSTABLE_FEATURES.iter().map(|&name| (name.to_owned(), true)).collect();
+    if !calls::transports(&app).is_empty() {
+        response.unstable_features.insert(RTC_TRANSPORTS.to_owned(), true);
+    }
     Ok(response)
 }
 
 /// `GET /_matrix/client/*/capabilities`
 pub(crate) async fn capabilities(
     app: ClientApi,
-    _request: Ruma<get_capabilities::v3::Request, LocalUser>,
+    request: Ruma<get_capabilities::v3::Request, LocalUser>,
 ) -> Result<RawJson, ApiError> {
     let available: BTreeMap<_, _> =
         SUPPORTED_VERSIONS.iter().map(|version| (version.as_str(), "stable")).collect();
-    let body = json!({"capabilities": {
+    let mut capabilities = json!({
         "m.change_password": {"enabled": true},
         "m.room_versions": {
             "default": app.rooms().config().default_version,
@@ -61,7 +67,15 @@ pub(crate) async fn capabilities(
         "m.3pid_changes": {"enabled": false},
         "m.get_login_token": {"enabled": app.users().config().login_token_enabled},
         "m.forget_forced_upon_leave": {"enabled": false},
-    }});
+        "org.matrix.msc4140.delayed_events": {
+            "max_delay_ms": app.delayed().config().max_delay_ms(),
+            "max_scheduled": app.delayed().config().max_scheduled,
+        },
+    });
+    if request.identity.must_be_admin().is_ok() {
+        capabilities["m.account_moderation"] = json!({"suspend": true, "lock": true});
+    }
+    let body = json!({ "capabilities": capabilities });
     Ok(RawJson(Bytes::from(body.to_string())))
 }
 
@@ -69,11 +83,17 @@ pub(crate) async fn capabilities(
 pub(crate) async fn well_known_client(
     app: ClientApi,
     _request: Ruma<discover_homeserver::Request>,
-) -> Result<discover_homeserver::Response, ApiError> {
+) -> Result<RawJson, ApiError> {
     let base_url = app.config().base_url();
     let base_url =
         base_url.ok_or_else(|| MatrixError::not_found("This server does not say where it is"))?;
-    Ok(discover_homeserver::Response::new(HomeserverInfo::new(base_url)))
+    let mut body = json!({ "m.homeserver": { "base_url": base_url } });
+    let transports = calls::transports(&app);
+    if !transports.is_empty() {
+        // Where clients of MatrixRTC looked before there was an endpoint for it.
+        body["org.matrix.msc4143.rtc_foci"] = Value::Array(transports);
+    }
+    Ok(RawJson(Bytes::from(body.to_string())))
 }
 
 /// `GET /.well-known/matrix/support`

@@ -134,5 +134,6 @@ fn question(
         set_presence: PresenceState::Online,
         timeout,
         use_state_after: true,
+        unstable_state_after: false,
     }
 }

@@ -1,5 +1,6 @@
 //! `/rooms/{roomId}/send` and `/messages`; also `/context` and `/event`, which read the same timeline.
 
+use bytes::Bytes;
 use hearth_http::{MatrixError, RawJson, Ruma};
 use hearth_rooms::{
     Draft,
@@ -8,7 +9,7 @@ use hearth_rooms::{
 };
 use hearth_storage::Direction;
 use ruma::{
-    OwnedEventId, RoomId, TransactionId, UInt,
+    EventId, OwnedEventId, RoomId, TransactionId, UInt,
     api::{
         Direction as Asked,
         client::{
@@ -19,24 +20,38 @@ use ruma::{
     },
     events::TimelineEventType,
 };
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use crate::{
     ApiError, ClientApi, LocalUser,
-    routes::events::{Chunk, body, client_events, ignored},
+    routes::{
+        delayed_events::{Scheduled, delay_of, schedule},
+        events::{Chunk, body, client_events, ignored},
+    },
 };
 
 /// `PUT /_matrix/client/*/rooms/{roomId}/send/{eventType}/{txnId}`
 pub(crate) async fn send(
     app: ClientApi,
     request: Ruma<send_message_event::v3::Request, LocalUser>,
-) -> Result<send_message_event::v3::Response, ApiError> {
+) -> Result<RawJson, ApiError> {
+    let delay_ms = delay_of(&request.uri)?;
     let send_message_event::v3::Request { room_id, event_type, txn_id, body, .. } = request.body;
     let event_type = TimelineEventType::from(event_type);
     let content = body.into_json();
+    if let Some(delay_ms) = delay_ms {
+        let (state_key, transaction_id) = (None, Some(txn_id));
+        let event = Scheduled { room_id, event_type, state_key, content, delay_ms, transaction_id };
+        return schedule(&app, &request.identity, event).await;
+    }
     let event_id =
         send_event(&app, &request.identity, &room_id, event_type, &txn_id, content).await?;
-    Ok(send_message_event::v3::Response::new(event_id))
+    Ok(sent(&event_id))
+}
+
+/// The answer to who sent an event.
+pub(crate) fn sent(event_id: &EventId) -> RawJson {
+    RawJson(Bytes::from(json!({ "event_id": event_id }).to_string()))
 }
 
 /// Sends a message-like event once for each transaction ID of a device.

@@ -1,7 +1,7 @@
 //! `/rooms/{roomId}/state`: the current state, or that at the reader's leave.
 
 use hearth_http::{RawJson, Ruma};
-use hearth_rooms::Draft;
+use hearth_rooms::{Draft, schema::TransactionKey};
 use ruma::{
     OwnedEventId, RoomId, UserId,
     api::client::state::{get_state_event_for_key, get_state_events, send_state_event},
@@ -13,8 +13,10 @@ use serde_json::value::RawValue;
 use crate::{
     ApiError, ClientApi, LocalUser,
     routes::{
+        delayed_events::{Scheduled, delay_of, schedule},
         events::{client_events, list},
         membership::{must_be_joined, must_take_invites},
+        message::sent,
     },
 };
 
@@ -51,13 +53,19 @@ pub(crate) async fn one(
 pub(crate) async fn send(
     app: ClientApi,
     request: Ruma<send_state_event::v3::Request, LocalUser>,
-) -> Result<send_state_event::v3::Response, ApiError> {
+) -> Result<RawJson, ApiError> {
+    let delay_ms = delay_of(&request.uri)?;
     let send_state_event::v3::Request { room_id, event_type, state_key, body, .. } = request.body;
     let event_type = TimelineEventType::from(event_type);
     let content = body.into_json();
+    if let Some(delay_ms) = delay_ms {
+        let (state_key, transaction_id) = (Some(state_key), None);
+        let event = Scheduled { room_id, event_type, state_key, content, delay_ms, transaction_id };
+        return schedule(&app, &request.identity, event).await;
+    }
     let event_id =
         send_event(&app, &request.identity, &room_id, event_type, state_key, content).await?;
-    Ok(send_state_event::v3::Response::new(event_id))
+    Ok(sent(&event_id))
 }
 
 /// Sets a state of a room.
@@ -69,7 +77,23 @@ pub(crate) async fn send_event(
     state_key: String,
     content: Box<RawValue>,
 ) -> Result<OwnedEventId, ApiError> {
-    caller.may_write()?;
+    let sender = caller.may_write()?.user_id();
+    let event_id = set(app, sender, room_id, event_type, state_key, content, None).await?;
+    app.users().presence_active(sender);
+    app.sync().viewed(sender, room_id);
+    Ok(event_id)
+}
+
+/// Sets a state of a room in the name of somebody who may have asked for it long ago.
+pub(crate) async fn set(
+    app: &ClientApi,
+    sender: &UserId,
+    room_id: &RoomId,
+    event_type: TimelineEventType,
+    state_key: String,
+    content: Box<RawValue>,
+    transaction: Option<TransactionKey>,
+) -> Result<OwnedEventId, ApiError> {
     let member = UserId::parse(&state_key).ok();
     let member = member.filter(|_| event_type == TimelineEventType::RoomMember);
     // What is no user ID the room refuses.
@@ -78,15 +102,13 @@ pub(crate) async fn send_event(
     {
         must_take_invites(app, target).await?;
     }
-    let draft = Draft::state(caller.user_id().to_owned(), event_type, state_key, content);
-    let event_id = app.rooms().send(room_id, draft, None).await?;
+    let draft = Draft::state(sender.to_owned(), event_type, state_key, content);
+    let event_id = app.rooms().send(room_id, draft, transaction).await?;
     if let Some(member) = member
         && must_be_joined(app, room_id, &member).await.is_err()
     {
         app.users().set_typing(room_id, &member, None);
     }
-    app.users().presence_active(caller.user_id());
-    app.sync().viewed(caller.user_id(), room_id);
     Ok(event_id)
 }
 

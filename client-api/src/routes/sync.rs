@@ -16,7 +16,8 @@ pub(crate) async fn sync(
     app: ClientApi,
     request: Ruma<sync_events::v3::Request, LocalUser>,
 ) -> Result<RawJson, ApiError> {
-    let use_state_after = request.use_state_after || asks_unstable_state_after(&request.uri);
+    let unstable_state_after = !request.use_state_after && asks_unstable_state_after(&request.uri);
+    let use_state_after = request.use_state_after || unstable_state_after;
     // Nothing of the request's own bytes may outlast this line: the URI is a piece of the connection's
     // read buffer, and a request that waits would keep all 8 KiB of it.
     let (body, identity) = taken(request);
@@ -36,6 +37,7 @@ pub(crate) async fn sync(
         set_presence,
         timeout: body.timeout.unwrap_or(Duration::ZERO),
         use_state_after,
+        unstable_state_after,
     };
     let waits = !question.timeout.is_zero();
     // Watched from before the first look: a session that ends meanwhile gets nothing any more.
@@ -61,7 +63,7 @@ pub(crate) async fn end_of(app: &ClientApi, caller: &LocalUser) -> MatrixError {
 }
 
 /// The parameter's name before the specification took it (MSC4222).
-pub(crate) fn asks_unstable_state_after(uri: &http::Uri) -> bool {
+fn asks_unstable_state_after(uri: &http::Uri) -> bool {
     let query = uri.query().unwrap_or_default();
     url::form_urlencoded::parse(query.as_bytes())
         .any(|(name, value)| name == "org.matrix.msc4222.use_state_after" && value == "true")

@@ -75,6 +75,7 @@ pub(crate) async fn open(
         set_presence: known(parameters.set_presence)?,
         timeout: Duration::ZERO,
         use_state_after: parameters.use_state_after,
+        unstable_state_after: false,
     };
     let stream = app.sync().stream(question).await?;
     Ok(upgrade

@@ -21,12 +21,16 @@ mod rooms;
 mod sync;
 
 mod bad_input;
+mod calls;
 mod cross_signing;
+mod delayed_events;
 mod discovery;
 mod engines;
 mod front;
 mod media;
 mod remote_media;
+mod reporting;
+mod thirdparty;
 mod thumbnails;
 mod to_device;
 mod websocket;

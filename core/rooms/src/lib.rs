@@ -56,5 +56,6 @@ pub use self::{
         JoinAnswer, MAX_BACKFILL, MAX_MISSING, MembershipShape, MembershipTemplate,
         ServerHierarchy, StateAnswer, StateIds, TemplateKind,
     },
+    transactions::DELAY_ID_PREFIX,
     writer::Draft,
 };

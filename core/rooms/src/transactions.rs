@@ -16,6 +16,10 @@ use crate::{
     writer::Action,
 };
 
+/// What the transaction IDs of events begin with that were sent for their users after a delay (MSC4140).
+/// Their senders are shown these in the place of a transaction.
+pub const DELAY_ID_PREFIX: &str = "hearth_delay_";
+
 /// Bytes of a transaction's key together: a key of the store holds 1,024, the room's ID among them.
 const MAX_KEY_BYTES: usize = 700;
 /// How long a request may be repeated.

@@ -35,6 +35,7 @@ pub(crate) struct Question {
     pub(crate) filter: Arc<SyncFilter>,
     pub(crate) full_state: bool,
     pub(crate) use_state_after: bool,
+    pub(crate) unstable_state_after: bool,
     /// Rooms that are new to the client do not come as a whole, but from its token on.
     pub(crate) news_only: bool,
 }

@@ -22,6 +22,9 @@ use crate::{
     timeline::{Timeline, TimelineQuestion},
 };
 
+/// What the section `state_after` was called before the specification had it (MSC4222).
+const UNSTABLE_STATE_AFTER: &str = "org.matrix.msc4222.state_after";
+
 /// The parts of a section that are events of the room.
 struct Parts {
     visibility: Visibility,
@@ -330,7 +333,9 @@ impl Pass<'_> {
         }
         let state = self.format(room_id, &parts.state, false, visibility).await?;
         if self.question.use_state_after {
-            state.write_object(object.key("state_after"));
+            let unstable = self.question.unstable_state_after;
+            let name = if unstable { UNSTABLE_STATE_AFTER } else { "state_after" };
+            state.write_object(object.key(name));
         } else if parts.complete {
             state.write_object(object.key("state"));
         } else {

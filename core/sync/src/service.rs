@@ -47,6 +47,9 @@ pub struct SyncRequest {
     pub timeout: Duration,
     /// Send the state after the timeline instead of before it.
     pub use_state_after: bool,
+    /// That was asked for by its name from before the specification had it (MSC4222), under which the
+    /// answer has it, too.
+    pub unstable_state_after: bool,
 }
 
 /// One `/sync` response.
@@ -228,6 +231,7 @@ impl SyncService {
             filter: self.filter(&request.user_id, request.filter.as_ref()).await?,
             full_state: request.full_state,
             use_state_after: request.use_state_after,
+            unstable_state_after: request.unstable_state_after,
             news_only: false,
         })
     }

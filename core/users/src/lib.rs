@@ -30,6 +30,7 @@ mod push_rules;
 mod receipts;
 mod registration;
 mod remote;
+mod reports;
 mod sessions;
 mod tags;
 mod tokens;
@@ -53,6 +54,7 @@ pub use self::{
     receipts::{ReadPositions, ReceiptEntry, ReceiptUpdate},
     registration::{RegistrationToken, SharedSecretRegistration},
     remote::{DeviceChange, DeviceKeeper, EphemeralWatcher, RemoteProfiles},
+    reports::{LISTED as LISTED_REPORTS, Report, ReportSubject, ReportedEvent},
     sessions::{IssuedTokens, NewSession, Session},
     tokens::TokenHash,
     typing::{Typing, TypingSerial},
@@ -77,4 +79,6 @@ pub const KEYSPACES: &[&str] = &[
     filters::FILTER_NUMBERS.name(),
     presence::PRESENCE.name(),
     receipts::RECEIPTS.name(),
+    reports::REPORTS.name(),
+    reports::REPORT_NUMBER.name(),
 ];

@@ -49,6 +49,16 @@ async fn a_locked_account_can_only_log_out() {
 }
 
 #[tokio::test]
+async fn administrators_are_told_that_they_can_moderate() {
+    let (server, root) = start().await;
+    let alice = server.register("alice").await;
+    let path = format!("{V3}/capabilities");
+    let moderation = json!({ "suspend": true, "lock": true });
+    assert_eq!(root.get_ok(&path).await["capabilities"]["m.account_moderation"], moderation);
+    assert!(alice.get_ok(&path).await["capabilities"].get("m.account_moderation").is_none());
+}
+
+#[tokio::test]
 async fn a_suspended_account_reads_leaves_and_redacts_its_own() {
     let (server, root) = start().await;
     let alice = server.register("alice").await;

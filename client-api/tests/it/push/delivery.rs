@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hearth_testkit::encode;
+use hearth_testkit::{Network, PushGateway, TestServer, TestServerBuilder, encode};
 use ruma::EventId;
 use serde_json::{Value, json};
 
@@ -210,4 +210,50 @@ async fn more_than_waits_for_a_slow_gateway_comes_in_the_end() {
     different.dedup();
     assert_eq!(different.len(), ids.len(), "none twice");
     assert!(ids.len() >= 200, "the newest, at least: {}", ids.len());
+}
+
+#[tokio::test]
+async fn invitations_of_other_servers_are_told() {
+    let network = Network::new();
+    let start = |name, builder: TestServerBuilder| builder.federating(name, &network).start();
+    let there = start("there.test", TestServer::builder()).await;
+    let here = start("here.test", pushing()).await;
+    let gateway = PushGateway::start().await;
+    let alice = here.register("alice").await;
+    alice.post_ok(&format!("{V3}/pushers/set"), gateway.pusher("app", "key")).await;
+    let bob = there.register("bob").await;
+    // Nobody of this server is in the room: the invitation is all that it knows of it.
+    let body = json!({ "name": "Far away", "invite": [alice.user_id] });
+    let room = bob.create_room(body).await;
+    let told = gateway.events(1).await.remove(0);
+    assert_eq!((&told["room_id"], &told["sender"]), (&json!(room), &json!(bob.user_id)));
+    assert_eq!((&told["type"], &told["user_is_target"]), (&json!("m.room.member"), &json!(true)));
+    assert_eq!(told["content"]["membership"], "invite");
+    assert_eq!((&told["room_name"], &told["prio"]), (&json!("Far away"), &json!("high")));
+    // Once she is in, she is told of messages.
+    alice.join(&room).await;
+    let hello = bob.send_text(&room, "hello").await;
+    let pushed = gateway.events(2).await;
+    assert_eq!(pushed[1]["event_id"], json!(hello));
+}
+
+#[tokio::test]
+async fn badges_are_right_after_a_restart() {
+    let mut scene = scene(pushing()).await;
+    let Scene { gateway, bob, room, .. } = &scene;
+    let root = bob.send_text(room, "root").await;
+    let reply = bob.send_event(room, "m.room.message", related("reply", "m.thread", &root)).await;
+    let gone = bob.send_text(room, "gone").await;
+    gateway.events(3).await;
+    scene.read("m.read", &reply, json!({ "thread_id": root })).await;
+    gateway.badge(2).await;
+    bob.redact(room, &gone).await;
+    gateway.badge(1).await;
+    scene.server.restart().await;
+    let Scene { gateway, bob, room, .. } = &scene;
+    bob.send_text(room, "after").await;
+    let pushed = gateway.events(4).await;
+    assert_eq!(pushed[3]["counts"]["unread"], 2, "the root and what came after");
+    scene.read("m.read", &root, json!({ "thread_id": "main" })).await;
+    gateway.badge(1).await;
 }

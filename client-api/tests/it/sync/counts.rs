@@ -261,3 +261,19 @@ async fn leave_ignored_users_out_and_survive_a_restart() {
     scene.bob.send_text(&scene.room, "unseen").await;
     assert_eq!(scene.counts().await, before, "an ignored user's event notifies nobody");
 }
+
+#[tokio::test]
+async fn begin_anew_when_somebody_comes_back() {
+    let scene = scene().await;
+    scene.mention("alice").await;
+    assert_eq!(scene.counts().await, (1, 1));
+    scene.alice.leave(&scene.room).await;
+    scene.mention("gone").await;
+    scene.alice.join(&scene.room).await;
+    assert_eq!(scene.counts().await, (0, 0), "what was said before is not unread");
+    let event = scene.mention("back").await;
+    assert_eq!(scene.counts().await, (1, 1));
+    scene.bob.send_text(&scene.room, "more").await;
+    scene.read("m.read", &event, json!({})).await;
+    assert_eq!(scene.counts().await, (1, 0), "the highlight is read, the message behind it is not");
+}

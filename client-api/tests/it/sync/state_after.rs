@@ -85,3 +85,27 @@ async fn leaves_have_it_too() {
         "leave"
     );
 }
+
+#[tokio::test]
+async fn asked_for_by_its_unstable_name_has_that_name() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_public_room().await;
+    let unstable = "&org.matrix.msc4222.use_state_after=true";
+    let initial = alice.sync(None, unstable).await;
+    let here = joined(&initial, &room);
+    assert!(here.get("state").is_none() && here.get("state_after").is_none(), "{here}");
+    let after = &here["org.matrix.msc4222.state_after"]["events"];
+    assert!(keys(after).contains(&("m.room.create".to_owned(), String::new())));
+
+    alice.send_text(&room, "hello").await;
+    let since = next(&initial);
+    let update = alice.sync(Some(&since), unstable).await;
+    let after = &joined(&update, &room)["org.matrix.msc4222.state_after"];
+    assert_eq!(after, &json!({ "events": [] }), "required even when it is empty");
+    // Who knows both names gets the specification's.
+    let both = alice.sync(Some(&since), &format!("{unstable}{AFTER}")).await;
+    assert_eq!(joined(&both, &room)["state_after"], json!({ "events": [] }));
+    let other = alice.sync(Some(&since), "&org.matrix.msc4222.use_state_after=false").await;
+    assert!(joined(&other, &room).get("org.matrix.msc4222.state_after").is_none());
+}

@@ -2,11 +2,13 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use ruma::{DeviceId, OwnedUserId, RoomId, UserId};
+use ruma::{DeviceId, OwnedUserId, RoomId, TransactionId, UserId};
 use serde_json::value::RawValue;
 
 use super::{Unsigned, client_event, membership_name, stripped_event};
-use crate::{ReadError, Rooms, read::Visibility, schema::StoredEvent, state::StateRoot};
+use crate::{
+    DELAY_ID_PREFIX, ReadError, Rooms, read::Visibility, schema::StoredEvent, state::StateRoot,
+};
 
 /// For whom events are shown, and how.
 #[derive(Clone, Copy, Debug)]
@@ -165,9 +167,12 @@ impl<'a> Gatherer<'a> {
             }
             None => None,
         };
-        let transaction = header.transaction.as_ref().filter(|(device_id, _)| {
-            self.view.device_id == Some(device_id) && event.pdu.sender() == self.view.user_id
-        });
+        let is_own = event.pdu.sender() == self.view.user_id;
+        let transaction = header.transaction.as_ref().filter(|_| is_own);
+        let is_delayed = |id: &TransactionId| id.as_str().starts_with(DELAY_ID_PREFIX);
+        let delay_id = transaction.map(|(_, id)| &**id).filter(|id| is_delayed(id));
+        let transaction = transaction
+            .filter(|(device_id, _)| self.view.device_id == Some(device_id) && delay_id.is_none());
         let unsigned = Unsigned {
             age: self.age(event),
             // Who never had any to do with the room is as good as gone (CS "UnsignedData").
@@ -176,6 +181,7 @@ impl<'a> Gatherer<'a> {
             replaces_state: replaced.as_ref().map(|replaced| replaced.pdu.id()),
             redacted_because,
             transaction_id: transaction.map(|(_, transaction_id)| &**transaction_id),
+            delay_id,
             relations,
         };
         client_event(event, self.shown_room(), &unsigned)

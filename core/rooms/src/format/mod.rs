@@ -41,6 +41,9 @@ pub struct Unsigned<'a> {
     /// The reader's own transaction that sent the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transaction_id: Option<&'a TransactionId>,
+    /// The ID that the reader's own event had while it was delayed (MSC4140).
+    #[serde(rename = "org.matrix.msc4140.delay_id", skip_serializing_if = "Option::is_none")]
+    pub delay_id: Option<&'a TransactionId>,
     /// Bundled aggregations.
     #[serde(rename = "m.relations", skip_serializing_if = "Option::is_none")]
     pub relations: Option<Relations>,

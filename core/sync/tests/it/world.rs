@@ -42,6 +42,7 @@ impl Ask {
             set_presence: PresenceState::Offline,
             timeout: Duration::ZERO,
             use_state_after: false,
+            unstable_state_after: false,
         };
         Self { request }
     }

@@ -1,0 +1,70 @@
+//! How delayed events get into their rooms: the way of all others, in the name of who left them here.
+
+use async_trait::async_trait;
+use hearth_delayed::{Due, Refusal, Sender};
+use hearth_http::MatrixError;
+use hearth_rooms::{Draft, schema::TransactionKey};
+use ruma::{OwnedEventId, events::TimelineEventType};
+
+use crate::{ApiError, ClientApi, routes::state};
+
+/// The scope of the transactions of delayed events, whose IDs they are.
+const SCOPE: &str = "delayed";
+
+/// What is plugged into the delayed events.
+pub(crate) struct DelayedSender(pub(crate) ClientApi);
+
+#[async_trait]
+impl Sender for DelayedSender {
+    async fn send(&self, due: Due) -> Result<OwnedEventId, Refusal> {
+        let app = &self.0;
+        match app.users().account(&due.user_id).await {
+            Ok(Some(account)) if account.is_suspended => {
+                return Err(refusal(MatrixError::suspended("The account is suspended").into()));
+            }
+            Ok(Some(account)) if !account.is_deactivated => {}
+            Ok(_) => {
+                let gone = MatrixError::user_deactivated("The account is deactivated");
+                return Err(Refusal { is_orphaned: true, ..refusal(gone.into()) });
+            }
+            Err(error) => return Err(refusal(error.into())),
+        }
+        into_room(app, due).await.map_err(refusal)
+    }
+}
+
+async fn into_room(app: &ClientApi, due: Due) -> Result<OwnedEventId, ApiError> {
+    let transaction = TransactionKey {
+        user_id: due.user_id.clone(),
+        device_id: due.device_id,
+        scope: SCOPE.to_owned(),
+        transaction_id: due.delay_id.into(),
+    };
+    let (sender, event_type) = (due.user_id, TimelineEventType::from(due.event_type));
+    let transaction = Some(transaction);
+    match due.state_key {
+        Some(state_key) => {
+            let (room_id, content) = (&due.room_id, due.content);
+            state::set(app, &sender, room_id, event_type, state_key, content, transaction).await
+        }
+        None => {
+            let draft = Draft::message(sender, event_type, due.content);
+            Ok(app.rooms().send(&due.room_id, draft, transaction).await?)
+        }
+    }
+}
+
+/// The error as whoever sends the event at once would see it.
+fn refusal(error: ApiError) -> Refusal {
+    let error = MatrixError::from(error);
+    if let Some(cause) = error.cause() {
+        tracing::error!(cause, "a delayed event could not be sent");
+    }
+    Refusal {
+        status: error.status().as_u16(),
+        errcode: error.errcode().unwrap_or("M_UNKNOWN").to_owned(),
+        message: error.message().to_owned(),
+        retry_after: error.retry_after(),
+        is_orphaned: false,
+    }
+}
