@@ -10,11 +10,11 @@ use hearth_http::{Class, Endpoints, Policy};
 use crate::{
     ClientApi,
     routes::{
-        account, account_data, admin, alias, backup, calls, cross_signing, dehydrated_device,
-        delayed_events, device, directory, discovery, event_stream, filter, keys, knock, media,
-        membership, message, presence, profile, push, receipt, redact, relations, reporting, room,
-        session, shared_secret, space, state, sync, tag, thirdparty, threads, to_device, typing,
-        user_directory, websocket,
+        account, account_data, admin, alias, appservice, backup, calls, cross_signing,
+        dehydrated_device, delayed_events, device, directory, discovery, event_stream, filter,
+        keys, knock, media, membership, message, presence, profile, push, receipt, redact,
+        relations, reporting, room, session, shared_secret, space, state, sync, tag, thirdparty,
+        threads, to_device, typing, user_directory, websocket,
     },
 };
 
@@ -166,6 +166,11 @@ fn delayed() -> Endpoints<ClientApi> {
 /// What bridges would know.
 fn bridged() -> Endpoints<ClientApi> {
     Endpoints::new()
+        .route("/_matrix/client/v1/appservice/{appservice_id}/ping", post(appservice::refuse))
+        .route(
+            "/_matrix/client/v3/directory/list/appservice/{network_id}/{room_id}",
+            put(appservice::refuse),
+        )
         .ruma(thirdparty::protocols)
         .ruma(thirdparty::protocol)
         .ruma(thirdparty::location)

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::PathRejection},
+    extract::{FromRequest as _, Path, Query, Request, State, rejection::PathRejection},
 };
 use bytes::Bytes;
 use hearth_delayed::{
@@ -85,12 +85,14 @@ pub(crate) struct Body {
 pub(crate) async fn put(
     State(app): State<ClientApi>,
     path: Result<Path<(String, String, String)>, PathRejection>,
-    head: Parts,
-    hearth_http::Json(body): hearth_http::Json<Body>,
+    request: Request,
 ) -> Result<RawJson, ApiError> {
     let _place = app.http().admit(Lane::Short)?;
+    let (head, body) = request.into_parts();
     let policy = Policy::from(Class::Message).allow_guests();
     let caller = Caller::<LocalUser>::of(&app, &head, policy).await?;
+    let request = Request::from_parts(head, body);
+    let hearth_http::Json(body) = hearth_http::Json::<Body>::from_request(request, &app).await?;
     let Path((room_id, event_type, transaction_id)) =
         path.map_err(|_| MatrixError::invalid_param("The path cannot be decoded"))?;
     if transaction_id.len() > MAX_PATH_PARAM_BYTES {

@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod account_data;
 pub(crate) mod admin;
 pub(crate) mod alias;
+pub(crate) mod appservice;
 pub(crate) mod backup;
 pub(crate) mod calls;
 pub(crate) mod cross_signing;

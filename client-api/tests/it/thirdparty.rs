@@ -1,4 +1,4 @@
-//! `/thirdparty/*` of a server without bridges.
+//! `/thirdparty/*`, and what only application services may ask, of a server without either.
 
 use hearth_testkit::TestServer;
 use serde_json::json;
@@ -22,4 +22,15 @@ async fn a_server_without_bridges_knows_no_protocol() {
     }
     let answer = server.client().get(&format!("{V3}/thirdparty/protocols")).await;
     refused(answer, 401, "M_MISSING_TOKEN");
+}
+
+#[tokio::test]
+async fn nobody_is_an_application_service() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let ping = "/_matrix/client/v1/appservice/irc/ping";
+    refused(alice.post(ping, json!({})).await, 403, "M_FORBIDDEN");
+    let list = format!("{V3}/directory/list/appservice/irc/!room:localhost");
+    refused(alice.put(&list, json!({ "visibility": "public" })).await, 403, "M_FORBIDDEN");
+    refused(server.client().post(ping, json!({})).await, 401, "M_MISSING_TOKEN");
 }

@@ -13,8 +13,10 @@ use crate::{Users, UsersError};
 
 /// Reports by number. They are the server's.
 pub(crate) const REPORTS: Keyspace<(), u64, Report> = Keyspace::new("reports");
-/// The number that was given last.
-pub(crate) const REPORT_NUMBER: Keyspace<(), (), NumberRow> = Keyspace::new("report_number");
+/// The number that was given last, in the one row [`LAST`].
+pub(crate) const REPORT_NUMBER: Keyspace<(), u8, NumberRow> = Keyspace::new("report_number");
+/// Keys are not empty.
+const LAST: u8 = 0;
 
 /// Reports that wait for the operator, of all users: what one person can still look through.
 const MAX_REPORTS: usize = 10_000;
@@ -116,11 +118,11 @@ impl Users {
             tracing::error!("a report was refused: {MAX_REPORTS} wait for the operator");
             return Err(UsersError::Busy("reports"));
         }
-        let last = self.store().get(&REPORT_NUMBER, &(), &()).await?;
+        let last = self.store().get(&REPORT_NUMBER, &(), &LAST).await?;
         let number = last.map_or(1, |NumberRow(last)| last.saturating_add(1));
         let mut commit = Commit::new(&());
         commit.put(&REPORTS, &(), &number, &report);
-        commit.put(&REPORT_NUMBER, &(), &(), &NumberRow(number));
+        commit.put(&REPORT_NUMBER, &(), &LAST, &NumberRow(number));
         self.store().commit(commit).await?;
         counts.total += 1;
         *counts.of_user.entry(report.reporter).or_default() += 1;

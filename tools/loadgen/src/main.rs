@@ -5,6 +5,7 @@
 
 mod client;
 mod connection;
+mod gateway;
 mod histogram;
 mod options;
 mod paths;

@@ -72,6 +72,12 @@ pub(crate) struct Options {
     /// `pagination`: messages in the room.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) history: u32,
+    /// `push`: messages per second.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) push_rate: u32,
+    /// `push`: rooms, each with a hundred members.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) push_rooms: u32,
     /// `idle-polls`, `idle-sockets`: number of waiting connections.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(crate) idle: u32,
@@ -140,6 +146,9 @@ pub(crate) enum Scenario {
     Sync,
     /// Reading a room's history backwards.
     Pagination,
+    /// Sends into rooms some of whose members have pushers, at a fixed rate, and the same without them.
+    /// The server must be allowed to push to a gateway on loopback without TLS.
+    Push,
     /// Read receipts from many members at once.
     Receipts,
     /// Claims of one-time keys of many devices, until all are claimed.

@@ -96,6 +96,8 @@ pub(crate) const CREATE_ROOM: &str = "/_matrix/client/v3/createRoom";
 pub(crate) const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
 /// `POST /keys/upload`
 pub(crate) const UPLOAD_KEYS: &str = "/_matrix/client/v3/keys/upload";
+/// `POST /pushers/set`
+pub(crate) const SET_PUSHER: &str = "/_matrix/client/v3/pushers/set";
 /// `POST /keys/claim`
 pub(crate) const CLAIM: &str = "/_matrix/client/v3/keys/claim";
 /// `GET /versions`

@@ -106,7 +106,8 @@ pub(crate) fn free_port() -> std::io::Result<u16> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// A configuration without rate limits, where anybody may register and hashing a password costs next to nothing.
+/// A configuration without rate limits, where anybody may register, hashing a password costs next to nothing, and
+/// the generator can be a push gateway.
 fn configuration_text(folder: &Path, name: &str, port: u16) -> String {
     let data_dir = folder.join("data");
     format!(
@@ -126,6 +127,10 @@ iterations = 1
 
 [http.rate_limits]
 enabled = false
+
+[push]
+allow_http = true
+allow_networks = ["127.0.0.0/8"]
 
 [listen]
 addresses = ["127.0.0.1:{port}"]

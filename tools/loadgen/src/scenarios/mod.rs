@@ -8,6 +8,7 @@ mod federation;
 mod idle;
 mod open_loop;
 mod pagination;
+mod push;
 mod receipts;
 mod sends;
 mod sync;
@@ -31,6 +32,7 @@ pub(crate) async fn run(world: &mut World, scenario: Scenario) -> Result<(), Fai
         Scenario::Members => delivery::by_room_size(world).await,
         Scenario::Sync => sync::run(world).await,
         Scenario::Pagination => pagination::run(world).await,
+        Scenario::Push => push::run(world).await,
         Scenario::Receipts => receipts::run(world).await,
         Scenario::Claims => claims::run(world).await,
         Scenario::Federation => federation::run(world).await,
