@@ -202,6 +202,8 @@ impl From<SyncError> for ApiError {
     fn from(error: SyncError) -> Self {
         Self(match error {
             SyncError::InvalidParam(text) => MatrixError::invalid_param(text),
+            SyncError::BadJson(text) => MatrixError::bad_json(text),
+            SyncError::UnknownPos => MatrixError::unknown_pos(error.to_string()),
             SyncError::UnknownFilter => MatrixError::not_found(error.to_string()),
             SyncError::Internal(source) => MatrixError::internal(&source),
         })

@@ -13,8 +13,8 @@ use crate::{
         account, account_data, admin, alias, appservice, backup, calls, cross_signing,
         dehydrated_device, delayed_events, device, directory, discovery, event_stream, filter,
         keys, knock, media, membership, message, presence, profile, push, receipt, redact,
-        relations, reporting, room, session, shared_secret, space, state, sync, tag, thirdparty,
-        threads, to_device, typing, user_directory, websocket,
+        relations, reporting, room, session, shared_secret, sliding_sync, space, state, sync, tag,
+        thirdparty, threads, to_device, typing, user_directory, websocket,
     },
 };
 
@@ -72,6 +72,11 @@ fn accounts() -> Endpoints<ClientApi> {
         .ruma(admin::suspend)
         .ruma(admin::whois)
         .ruma_with(long_poll, sync::sync)
+        .route(
+            "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
+            post(sliding_sync::deployed),
+        )
+        .route("/_matrix/client/v4/sync", post(sliding_sync::accepted))
         .route("/_matrix/client/unstable/org.hearth.websocket/sync", get(websocket::open))
         .route(
             "/_synapse/admin/v1/register",

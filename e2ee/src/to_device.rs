@@ -72,6 +72,18 @@ impl E2ee {
         since: StreamPosition,
         until: StreamPosition,
     ) -> Result<ToDevicePage, E2eeError> {
+        self.first_to_device(user_id, device_id, (since, until), PAGE).await
+    }
+
+    /// The same with at most so many messages.
+    pub async fn first_to_device(
+        &self,
+        user_id: &UserId,
+        device_id: &DeviceId,
+        (since, until): (StreamPosition, StreamPosition),
+        limit: usize,
+    ) -> Result<ToDevicePage, E2eeError> {
+        let limit = limit.min(PAGE);
         let (user_id, device_id) = (user_id.to_owned(), device_id.to_owned());
         let (mut events, mut bytes, mut after) = (Vec::new(), 0, since);
         while after < until {
@@ -83,7 +95,7 @@ impl E2ee {
             let is_last = rows.len() < READ_AT_ONCE;
             for ((_, position), event) in rows {
                 bytes += event.len();
-                if !events.is_empty() && (events.len() >= PAGE || bytes > MAX_PAGE_BYTES) {
+                if !events.is_empty() && (events.len() >= limit || bytes > MAX_PAGE_BYTES) {
                     return Ok(ToDevicePage { events, until: after });
                 }
                 events.push(event);

@@ -24,7 +24,9 @@ const VERSIONS: &[&str] = &[
 const UNSTABLE_FEATURES: &[&str] = &[
     "org.hearth.websocket",
     "org.matrix.msc4140",
+    "org.matrix.msc4186",
     "org.matrix.msc4222",
+    "org.matrix.simplified_msc3575",
     // In the specification by now, but published clients still look for these names.
     "uk.half-shot.msc2666.query_mutual_rooms.stable",
     "uk.tcpip.msc4133.stable",

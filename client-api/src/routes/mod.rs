@@ -32,6 +32,7 @@ pub(crate) mod reporting;
 pub(crate) mod room;
 pub(crate) mod session;
 pub(crate) mod shared_secret;
+pub(crate) mod sliding_sync;
 pub(crate) mod space;
 pub(crate) mod state;
 pub(crate) mod sync;

@@ -129,6 +129,8 @@ errors! {
     missing_param => BAD_REQUEST, "M_MISSING_PARAM";
     /// The request or the event is too large.
     too_large => PAYLOAD_TOO_LARGE, "M_TOO_LARGE";
+    /// The sliding sync connection is not known (any more): begin anew.
+    unknown_pos => BAD_REQUEST, "M_UNKNOWN_POS";
     /// Anything that has no code of its own.
     bad_request => BAD_REQUEST, "M_UNKNOWN";
     /// The account is suspended and may not do this.

@@ -31,7 +31,7 @@ pub(crate) struct Deliveries {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Delivery {
+pub(crate) struct Delivery {
     in_response: StreamPosition,
     room_id: OwnedRoomId,
     event_id: OwnedEventId,
@@ -66,8 +66,13 @@ impl Deliveries {
         }
     }
 
+    /// The response with this token did not arrive.
+    pub(crate) fn lost(&mut self, response: StreamPosition) {
+        self.waiting.retain(|delivery| delivery.in_response != response);
+    }
+
     /// Takes out what a device that shows this token has.
-    fn proven(&mut self, token: StreamPosition) -> Vec<Delivery> {
+    pub(crate) fn proven(&mut self, token: StreamPosition) -> Vec<Delivery> {
         let (proven, waiting) = std::mem::take(&mut self.waiting)
             .into_iter()
             .partition(|delivery| delivery.in_response <= token);
@@ -103,6 +108,11 @@ impl SyncService {
         }
         let Some(session) = self.inner.hub.session(user_id) else { return };
         let proven = session.device(device_id).lock().deliveries.proven(token.position);
+        self.tell_delivered(user_id, proven).await;
+    }
+
+    /// Tells the senders of these messages that they arrived.
+    pub(crate) async fn tell_delivered(&self, user_id: &UserId, proven: Vec<Delivery>) {
         for delivery in proven {
             match self.is_small(&self.inner.rooms, &delivery.room_id).await {
                 Ok(true) => {}

@@ -83,16 +83,26 @@ impl SyncService {
         let until = self.inner.read_token(to)?.position;
         let connection = self.inner.hub.connect(user_id);
         let (rooms, _) = connection.session().rooms(&self.inner.rooms).await?;
-        let inner = &*self.inner;
-        let mut changes = Vec::new();
-        for place in inner.notifier().changed_among(&rooms.topics, since) {
-            changes.extend(inner.room_change(&rooms, place, since, until).await?);
-        }
-        Question { inner, user_id, rooms: &rooms, since, until }.answer(&changes).await
+        self.inner.device_lists_between(user_id, &rooms, since, until).await
     }
 }
 
 impl Inner {
+    /// What changed between two positions for a user with these rooms.
+    pub(crate) async fn device_lists_between(
+        &self,
+        user_id: &UserId,
+        rooms: &RoomList,
+        since: StreamPosition,
+        until: StreamPosition,
+    ) -> Result<DeviceLists, SyncError> {
+        let mut changes = Vec::new();
+        for place in self.notifier().changed_among(&rooms.topics, since) {
+            changes.extend(self.room_change(rooms, place, since, until).await?);
+        }
+        Question { inner: self, user_id, rooms, since, until }.answer(&changes).await
+    }
+
     /// How a room that the user is in changed between two positions.
     async fn room_change(
         &self,

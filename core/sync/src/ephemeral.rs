@@ -1,28 +1,30 @@
 //! Typing and receipts of one room.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hearth_users::ReceiptEntry;
 use ruma::{
-    OwnedEventId, OwnedUserId, RoomId,
+    OwnedEventId, OwnedUserId, RoomId, UserId,
     events::receipt::{ReceiptThread, ReceiptType},
 };
 use serde::Serialize;
 
 use crate::{
     SyncError, body::EventList, body::write_json, delivery::DELIVERED_RECEIPT, pass::Pass,
+    service::Inner,
 };
 
 /// What a receipt says (CS "m.receipt").
 #[derive(Debug, Serialize)]
-struct Receipt {
+pub(crate) struct Receipt {
     ts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     thread_id: Option<String>,
 }
 
 /// Content of `m.receipt`: event, receipt type, user.
-type ReceiptContent = BTreeMap<OwnedEventId, BTreeMap<ReceiptType, BTreeMap<OwnedUserId, Receipt>>>;
+pub(crate) type ReceiptContent =
+    BTreeMap<OwnedEventId, BTreeMap<ReceiptType, BTreeMap<OwnedUserId, Receipt>>>;
 
 impl Pass<'_> {
     /// Adds the room's `m.typing` if it changed; on a whole room only if somebody types.
@@ -47,19 +49,16 @@ impl Pass<'_> {
     pub(crate) async fn add_receipts(
         &self,
         room_id: &RoomId,
-        mut receipts: Vec<ReceiptEntry>,
+        receipts: Vec<ReceiptEntry>,
         large: bool,
         out: &mut EventList,
     ) -> Result<(), SyncError> {
         if receipts.is_empty() || !self.question.filter.wants_ephemeral(room_id, "m.receipt") {
             return Ok(());
         }
-        let own = &self.question.user_id;
-        let ignored = &self.ignored;
-        receipts.retain(|receipt| {
-            receipt.user_id == *own || !(large || ignored.contains(&receipt.user_id))
-        });
-        self.keep_own_deliveries(room_id, &mut receipts).await?;
+        let user_id = &self.question.user_id;
+        let mut receipts = self.inner.shown_receipts(user_id, &self.ignored, receipts, large);
+        self.inner.keep_own_deliveries(user_id, room_id, &mut receipts).await?;
         for content in contents(receipts) {
             let mut json = Vec::new();
             write_json(&mut json, &content);
@@ -67,10 +66,27 @@ impl Pass<'_> {
         }
         Ok(())
     }
+}
+
+impl Inner {
+    /// Those of a room's receipts that are shown: in large rooms only the user's own.
+    pub(crate) fn shown_receipts(
+        &self,
+        user_id: &UserId,
+        ignored: &HashSet<OwnedUserId>,
+        mut receipts: Vec<ReceiptEntry>,
+        large: bool,
+    ) -> Vec<ReceiptEntry> {
+        receipts.retain(|receipt| {
+            receipt.user_id == user_id || !(large || ignored.contains(&receipt.user_id))
+        });
+        receipts
+    }
 
     /// That a message was delivered is told to its sender and to nobody else.
-    async fn keep_own_deliveries(
+    pub(crate) async fn keep_own_deliveries(
         &self,
+        user_id: &UserId,
         room_id: &RoomId,
         receipts: &mut Vec<ReceiptEntry>,
     ) -> Result<(), SyncError> {
@@ -79,8 +95,8 @@ impl Pass<'_> {
             if receipt.receipt_type.as_str() == DELIVERED_RECEIPT
                 && !own_events.contains_key(&receipt.event_id)
             {
-                let event = self.inner.rooms.event_by_id(room_id, &receipt.event_id).await?;
-                let own = event.is_some_and(|event| event.pdu.sender() == self.question.user_id);
+                let event = self.rooms.event_by_id(room_id, &receipt.event_id).await?;
+                let own = event.is_some_and(|event| event.pdu.sender() == user_id);
                 own_events.insert(receipt.event_id.clone(), own);
             }
         }
@@ -94,7 +110,7 @@ impl Pass<'_> {
 
 /// Receipts as contents of `m.receipt`. One content holds one receipt for each event, type and user;
 /// where a user has several (in different threads) there is another event for each more.
-fn contents(receipts: Vec<ReceiptEntry>) -> Vec<ReceiptContent> {
+pub(crate) fn contents(receipts: Vec<ReceiptEntry>) -> Vec<ReceiptContent> {
     let mut contents: Vec<ReceiptContent> = Vec::new();
     for entry in receipts {
         let thread_id = match &entry.thread {

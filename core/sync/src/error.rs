@@ -10,6 +10,12 @@ pub enum SyncError {
     /// The token, the filter or another parameter can never be right (`M_INVALID_PARAM`).
     #[error("{0}")]
     InvalidParam(String),
+    /// The request's body has another shape than the endpoint's (`M_BAD_JSON`).
+    #[error("{0}")]
+    BadJson(String),
+    /// The connection that this `pos` belongs to is not remembered, or is beyond it (`M_UNKNOWN_POS`).
+    #[error("unknown pos: begin anew without one")]
+    UnknownPos,
     /// No filter of this ID (`M_NOT_FOUND`).
     #[error("unknown filter")]
     UnknownFilter,

@@ -40,6 +40,17 @@ impl SyncFilter {
         }
     }
 
+    /// Everything, but of each timeline only so many events.
+    pub(crate) fn of_limit(timeline_limit: usize) -> Self {
+        Self {
+            definition: Arc::default(),
+            timeline_limit,
+            lazy: LazyLoadOptions::Disabled,
+            thread_counts: false,
+            federation_format: false,
+        }
+    }
+
     /// Are memberships sent only of those whom the client needs to know?
     pub(crate) fn lazy_load(&self) -> bool {
         self.lazy != LazyLoadOptions::Disabled

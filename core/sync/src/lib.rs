@@ -1,8 +1,9 @@
-//! What changed for whom: `/sync`, the same over a WebSocket, unread counts, delivery status.
+//! What changed for whom: `/sync`, the same over a WebSocket, sliding sync, unread counts, delivery status.
 //!
 //! Owns nothing in the store. Holds in memory: one session for each user with a connected client
 //! (`hub`), which knows the user's rooms and listens for changes of them; what each device has been
-//! told about lazily loaded members; counts of users with push rules of their own. All of it is
+//! told about lazily loaded members, and on its sliding sync connections; counts of users with push rules
+//! of their own. All of it is
 //! bounded and can be lost at any time.
 //!
 //! A response is made from two positions, what the client knows and what is published now: every part
@@ -26,6 +27,7 @@ mod pass;
 mod presence;
 mod rooms;
 mod service;
+mod sliding;
 mod state;
 mod stream;
 mod summary;
@@ -40,6 +42,7 @@ pub use self::{
     error::SyncError,
     judge::{Judge, is_read},
     service::{SyncRequest, SyncResponse, SyncService},
+    sliding::{SlidingBody, SlidingForm, SlidingRequest, SlidingResponse},
     stream::SyncStream,
     token::SyncToken,
 };

@@ -62,6 +62,16 @@ impl KnownMembers {
         }
     }
 
+    /// The response with this token did not arrive.
+    pub(crate) fn lost(&mut self, response: StreamPosition) {
+        self.sent.retain(|_, sent| sent.in_response != response);
+    }
+
+    /// How many memberships are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.sent.len()
+    }
+
     /// Forgets everything: the client starts anew.
     pub(crate) fn clear(&mut self) {
         self.sent.clear();
@@ -88,8 +98,13 @@ mod tests {
         assert!(!known.knows(room, user, 7, at(9)), "asked again with the old token");
         assert!(!known.knows(room, user, 8, at(10)), "another event");
         assert!(!known.knows(room_id!("!s:x"), user, 7, at(10)));
+        known.lost(at(11));
+        assert!(known.knows(room, user, 7, at(12)));
+        known.lost(at(10));
+        assert!(!known.knows(room, user, 7, at(12)));
+        known.sent(room, user, 7, at(13));
         known.clear();
-        assert!(!known.knows(room, user, 7, at(10)));
+        assert!(!known.knows(room, user, 7, at(13)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hearth_rooms::{
     read::{TimelineToken, UnreadCounts, UnreadTotals, Visibility},
-    schema::{Membership, StoredEvent, TimelineIndex, UserRoomRow},
+    schema::{Membership, RoomHead, StoredEvent, TimelineIndex, UserRoomRow},
 };
 use hearth_storage::Topic;
 use hearth_types::StreamPosition;
@@ -17,6 +17,7 @@ use crate::{
     device_lists::RoomChange,
     hub::{JoinedRoom, Session},
     pass::Pass,
+    service::Inner,
     state::StateQuestion,
     summary::{Summary, summary},
     timeline::{Timeline, TimelineQuestion},
@@ -60,13 +61,7 @@ impl Pass<'_> {
             return Ok(None);
         }
         let head = self.inner.rooms.head(room_id).await?;
-        let large =
-            head.is_some_and(|head| head.joined_members > self.inner.config.large_room_members);
-        let crowded = || {
-            let connected = self.inner.notifier().listeners(topic);
-            connected > self.inner.config.quiet_connected_users
-        };
-        session.set_quiet(topic, large && crowded());
+        let large = head.is_some_and(|head| self.inner.note_size(session, topic, &head));
         let since = self.known_since(room_id, row).await?;
         let range = Range {
             since,
@@ -360,6 +355,16 @@ impl Pass<'_> {
         } else {
             write_counts(unread.sum(), object.key("unread_notifications"));
         }
+    }
+}
+
+impl Inner {
+    /// Is the room large? Then wakes by it are gathered, if many are connected to it.
+    pub(crate) fn note_size(&self, session: &Session, topic: &Topic, head: &RoomHead) -> bool {
+        let large = head.joined_members > self.config.large_room_members;
+        let crowded = || self.notifier().listeners(topic) > self.config.quiet_connected_users;
+        session.set_quiet(topic, large && crowded());
+        large
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
     judge::{LevelsCache, levels_cache},
     pass::{Pass, Question},
     presence::{PresenceLog, RoomAudience},
+    sliding::Sliding,
 };
 
 /// One `/sync` request (CS "GET /sync").
@@ -80,6 +81,7 @@ pub(crate) struct Inner {
     pub(crate) counts: CountCache,
     pub(crate) levels: LevelsCache,
     pub(crate) presence: Arc<PresenceLog>,
+    pub(crate) sliding: Sliding,
     closing: watch::Sender<bool>,
 }
 
@@ -119,6 +121,7 @@ impl SyncService {
             counts,
             levels: levels_cache(),
             presence,
+            sliding: Sliding::new(),
             closing,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -294,6 +297,11 @@ impl SyncService {
 impl Inner {
     pub(crate) fn notifier(&self) -> &Notifier {
         self.store.notifier()
+    }
+
+    /// Becomes true when the service is closed.
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
     }
 
     /// Reads a token of a client. One from the future is not ours: this store never was there.

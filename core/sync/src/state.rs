@@ -9,7 +9,7 @@ use hearth_rooms::{
     Rooms,
     read::StatePart,
     schema::{CompletionRow, EventOrdinal, StoredEvent},
-    state::StateRoot,
+    state::{Change, StateRoot},
 };
 use hearth_types::StreamPosition;
 use parking_lot::Mutex;
@@ -82,26 +82,9 @@ impl StateQuestion<'_> {
         (known, from): (StateRoot, StreamPosition),
         (root, until): (StateRoot, StreamPosition),
     ) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
-        if known == root {
-            return Ok(Vec::new());
-        }
-        let differ = |known, root, part| self.rooms.state_changes(self.room_id, known, root, part);
-        let completion = if self.filter.lazy_load() && known.members != root.members {
-            self.rooms.completion_between(self.room_id, from, until).await?
-        } else {
-            None
-        };
-        let changes = match completion {
-            None => differ(known, root, StatePart::All)?,
-            Some(CompletionRow { before, after }) => {
-                let before = StateRoot { members: before, ..known };
-                let after = StateRoot { members: after, ..root };
-                let mut changes = differ(known, root, StatePart::Rest)?;
-                changes.extend(differ(known, before, StatePart::Members)?);
-                changes.extend(differ(after, root, StatePart::Members)?);
-                changes
-            }
-        };
+        let range = ((known, from), (root, until));
+        let lazy = self.filter.lazy_load();
+        let changes = changes_between(self.rooms, self.room_id, lazy, range).await?;
         let ordinals: Vec<EventOrdinal> =
             changes.iter().filter_map(|change| change.after).collect();
         Ok(self.rooms.events(self.room_id, &ordinals).await?)
@@ -187,6 +170,39 @@ impl StateQuestion<'_> {
             }
         }
     }
+}
+
+/// A state and the position where it is that.
+type Place = (StateRoot, StreamPosition);
+
+/// What differs between the states at two positions. A client that loads members lazily does not hear of
+/// those that only became known in between, when a partial state was completed.
+pub(crate) async fn changes_between(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    lazy: bool,
+    ((known, from), (root, until)): (Place, Place),
+) -> Result<Vec<Change>, SyncError> {
+    if known == root {
+        return Ok(Vec::new());
+    }
+    let differ = |known, root, part| rooms.state_changes(room_id, known, root, part);
+    let completion = if lazy && known.members != root.members {
+        rooms.completion_between(room_id, from, until).await?
+    } else {
+        None
+    };
+    Ok(match completion {
+        None => differ(known, root, StatePart::All)?,
+        Some(CompletionRow { before, after }) => {
+            let before = StateRoot { members: before, ..known };
+            let after = StateRoot { members: after, ..root };
+            let mut changes = differ(known, root, StatePart::Rest)?;
+            changes.extend(differ(known, before, StatePart::Members)?);
+            changes.extend(differ(after, root, StatePart::Members)?);
+            changes
+        }
+    })
 }
 
 /// The state key that an event sets.

@@ -105,7 +105,7 @@ async fn is_named(rooms: &Rooms, room_id: &RoomId, root: StateRoot) -> Result<bo
 }
 
 /// The first five members by arrival, joined or invited ones before those who left; never the reader.
-async fn heroes(
+pub(crate) async fn heroes(
     rooms: &Rooms,
     room_id: &RoomId,
     user_id: &UserId,

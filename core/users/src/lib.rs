@@ -56,6 +56,7 @@ pub use self::{
     remote::{DeviceChange, DeviceKeeper, EphemeralWatcher, RemoteProfiles},
     reports::{LISTED as LISTED_REPORTS, Report, ReportSubject, ReportedEvent},
     sessions::{IssuedTokens, NewSession, Session},
+    tags::TaggedRooms,
     tokens::TokenHash,
     typing::{Typing, TypingSerial},
     uia::{UiaChallenge, UiaError, UiaFlow, UiaOutcome, UiaProof, UiaRequest},

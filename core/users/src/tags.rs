@@ -1,12 +1,17 @@
 //! Room tags: the room account data `m.tag`, changed tag by tag (CS "Room Tagging").
 
+use std::{collections::HashMap, ops::Bound};
+
 use hearth_types::limits::MAX_ID_BYTES;
-use ruma::{RoomId, UserId};
+use ruma::{OwnedRoomId, RoomId, UserId};
 use serde_json::{Map, Value, json};
 
-use crate::{AccountDataScope, Users, UsersError};
+use crate::{AccountDataScope, Users, UsersError, account_data::ACCOUNT_DATA};
 
 const TAG: &str = "m.tag";
+
+/// Rooms with tags, and their tags' names.
+pub type TaggedRooms = HashMap<OwnedRoomId, Vec<String>>;
 
 impl Users {
     /// The user's tags of a room: name to a JSON object, perhaps with an `order`.
@@ -21,6 +26,23 @@ impl Users {
             Some(Value::Object(tags)) => Ok(tags),
             _ => Ok(Map::new()),
         }
+    }
+
+    /// All rooms that the user has tagged. Costs a look at all of their rooms' account data.
+    pub async fn tagged_rooms(&self, user_id: &UserId) -> Result<TaggedRooms, UsersError> {
+        // What begins as a room ID does; global data has no scope.
+        let range = (
+            Bound::Included(("!".to_owned(), String::new())),
+            Bound::Excluded(("\"".to_owned(), String::new())),
+        );
+        let rows = self.store().page_all(&ACCOUNT_DATA, &user_id.to_owned(), range).await?;
+        let contents = rows.into_iter().filter(|((_, event_type), _)| event_type == TAG);
+        let tagged = contents.filter_map(|((scope, _), row)| {
+            let content: Map<String, Value> = serde_json::from_str(&row.record.json).ok()?;
+            let tags: Vec<String> = content.get("tags")?.as_object()?.keys().cloned().collect();
+            (!tags.is_empty()).then_some((RoomId::parse(scope).ok()?, tags))
+        });
+        Ok(tagged.collect())
     }
 
     /// Adds a tag to a room or replaces it. `info` is the tag's content.
@@ -96,6 +118,9 @@ mod tests {
         users.set_tag(&alice, room_id, "m.favourite", info(0.25)).await.unwrap();
         let tags = users.tags(&alice, room_id).await.unwrap();
         assert_eq!(Value::Object(tags), json!({"m.favourite": {"order": 0.25}, "u.work": {}}));
+        let all = users.tagged_rooms(&alice).await.unwrap();
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[room_id], ["m.favourite", "u.work"]);
         users.delete_tag(&alice, room_id, "m.favourite").await.unwrap();
         users.delete_tag(&alice, room_id, "m.favourite").await.unwrap();
         let entries = users.room_account_data(&alice, room_id).await.unwrap();

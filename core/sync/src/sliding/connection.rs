@@ -1,0 +1,310 @@
+//! What one connection was sent.
+//!
+//! Two states are kept: the one that the client has shown to know by its last `pos`, and what the response
+//! after that adds to it, which may never have arrived. A request with the new `pos` makes the second
+//! part of the first; one with the old `pos` again throws the second away, and is answered anew.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use hearth_rooms::{
+    schema::{EventOrdinal, StoredEvent},
+    state::StateRoot,
+};
+use hearth_storage::Topic;
+use hearth_types::StreamPosition;
+use parking_lot::Mutex;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+
+use super::{pos::Pos, required::RequiredState};
+use crate::{
+    SyncError,
+    delivery::{Deliveries, Delivery},
+    members::KnownMembers,
+};
+
+/// Different combinations of `required_state` that one connection remembers; clients that use more have
+/// to begin anew now and then.
+const MAX_CONFIGS: usize = 200;
+
+/// In what way a room was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// As an invitation or a knock.
+    Asked,
+    /// As one that the user is in.
+    Joined,
+    /// As one that they are not in any more; there is nothing to add.
+    Gone,
+}
+
+/// What a client knows of a room.
+#[derive(Clone, Debug)]
+pub(crate) struct SentRoom {
+    pub(crate) stage: Stage,
+    /// Everything up to here.
+    pub(crate) until: StreamPosition,
+    /// So many of the newest events, if there are as many.
+    pub(crate) timeline_limit: u64,
+    /// Of the state, what this wants of that.
+    pub(crate) required: Arc<RequiredState>,
+    pub(crate) state: StateRoot,
+    pub(crate) is_dm: bool,
+    /// Unread notifications and highlights.
+    pub(crate) unread: (u64, u64),
+    /// Receipts up to here; `None`: none were sent.
+    pub(crate) receipts: Option<StreamPosition>,
+    /// Who types, as of this serial.
+    pub(crate) typing: u64,
+    /// Was its account data sent, and is not outdated since?
+    pub(crate) account_data: bool,
+}
+
+/// What a response adds.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    /// Everything up to here was looked at.
+    pub(crate) position: StreamPosition,
+    pub(crate) rooms: HashMap<Topic, SentRoom>,
+    /// The timelines that are shown with it.
+    pub(crate) shown: HashMap<Topic, Vec<OwnedEventId>>,
+    /// Rooms whose account data changed and was not sent.
+    pub(crate) outdated: Vec<OwnedRoomId>,
+    pub(crate) counts: BTreeMap<String, u64>,
+    /// Under which rules (by their hash) nothing was left out, and the serial of typing then.
+    pub(crate) settled: Option<(u64, u64)>,
+    pub(crate) account_data: Option<StreamPosition>,
+    pub(crate) e2ee: Option<StreamPosition>,
+}
+
+impl Draft {
+    /// What the client will know of a room: to be changed; `None` if the room is not sent.
+    pub(crate) fn room(&mut self, base: &Connection, topic: &Topic) -> Option<&mut SentRoom> {
+        if !self.rooms.contains_key(topic) {
+            self.rooms.insert(topic.clone(), base.rooms.get(topic)?.clone());
+        }
+        self.rooms.get_mut(topic)
+    }
+
+    /// The same, to be looked at.
+    pub(crate) fn known<'a>(&'a self, base: &'a Connection, topic: &Topic) -> Option<&'a SentRoom> {
+        self.rooms.get(topic).or_else(|| base.rooms.get(topic))
+    }
+}
+
+/// What goes out with a response whose arrival is not known, and counts from its `pos` on.
+#[derive(Debug, Default)]
+pub(crate) struct Enclosed {
+    pub(crate) members: Vec<(OwnedRoomId, OwnedUserId, EventOrdinal)>,
+    pub(crate) timelines: Vec<(OwnedRoomId, Vec<Arc<StoredEvent>>)>,
+}
+
+/// One connection of one device.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The last `pos` that the client showed; that of no response at the beginning.
+    pub(crate) pos: Pos,
+    /// Everything up to here was looked at; `None`: nothing was sent yet.
+    pub(crate) position: Option<StreamPosition>,
+    pub(crate) rooms: HashMap<Topic, SentRoom>,
+    pub(crate) members: KnownMembers,
+    pub(crate) counts: BTreeMap<String, u64>,
+    pub(crate) settled: Option<(u64, u64)>,
+    pub(crate) account_data: Option<StreamPosition>,
+    pub(crate) e2ee: Option<StreamPosition>,
+    deliveries: Deliveries,
+    configs: Mutex<Vec<Arc<RequiredState>>>,
+    pending: Option<(Pos, Draft)>,
+    last_serial: u64,
+}
+
+impl Connection {
+    pub(crate) fn new(boot: u32, number: u64) -> Self {
+        let pos = Pos { position: StreamPosition::ZERO, boot, connection: number, serial: 0 };
+        Self {
+            pos,
+            position: None,
+            rooms: HashMap::new(),
+            members: KnownMembers::default(),
+            counts: BTreeMap::new(),
+            settled: None,
+            account_data: None,
+            e2ee: None,
+            deliveries: Deliveries::default(),
+            configs: Mutex::default(),
+            pending: None,
+            last_serial: 0,
+        }
+    }
+
+    /// The client stands at this `pos`. Returns what that proves to have arrived.
+    pub(crate) fn enter(&mut self, pos: Pos) -> Result<Vec<Delivery>, SyncError> {
+        let pending = self.pending.take();
+        if pos == self.pos {
+            if let Some((lost, _)) = pending {
+                self.members.lost(StreamPosition::new(lost.serial));
+                self.deliveries.lost(StreamPosition::new(lost.serial));
+            }
+            return Ok(Vec::new());
+        }
+        match pending {
+            Some((due, draft)) if due == pos => {
+                self.apply(draft);
+                self.pos = due;
+                Ok(self.deliveries.proven(StreamPosition::new(pos.serial)))
+            }
+            other => {
+                self.pending = other;
+                Err(SyncError::UnknownPos)
+            }
+        }
+    }
+
+    /// Nothing was told: the client knows all that was looked at, without another `pos`.
+    pub(crate) fn settle(&mut self, draft: Draft) {
+        self.apply(draft);
+    }
+
+    /// A response goes out. Returns its `pos`.
+    pub(crate) fn send(&mut self, draft: Draft, enclosed: Enclosed, user_id: &UserId) -> Pos {
+        self.last_serial += 1;
+        let pos = Pos { position: draft.position, serial: self.last_serial, ..self.pos };
+        let in_response = StreamPosition::new(pos.serial);
+        for (room_id, member, event) in enclosed.members {
+            self.members.sent(&room_id, &member, event, in_response);
+        }
+        for (room_id, events) in enclosed.timelines {
+            self.deliveries.sent(&room_id, user_id, &events, in_response);
+        }
+        self.pending = Some((pos, draft));
+        pos
+    }
+
+    fn apply(&mut self, draft: Draft) {
+        self.position = Some(draft.position);
+        self.rooms.extend(draft.rooms);
+        for room_id in draft.outdated {
+            if let Some(room) = self.rooms.get_mut(room_id.as_str()) {
+                room.account_data = false;
+            }
+        }
+        self.counts = draft.counts;
+        self.settled = draft.settled;
+        self.account_data = draft.account_data;
+        self.e2ee = draft.e2ee;
+    }
+
+    /// Does the client know this membership event?
+    pub(crate) fn knows_member(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        event: EventOrdinal,
+    ) -> bool {
+        self.members.knows(room_id, user_id, event, StreamPosition::new(self.pos.serial))
+    }
+
+    /// The same set of state as one that was used before, if there is one: compared by address then.
+    pub(crate) fn intern(&self, required: RequiredState) -> Result<Arc<RequiredState>, SyncError> {
+        let mut configs = self.configs.lock();
+        if let Some(known) = configs.iter().find(|known| ***known == required) {
+            return Ok(Arc::clone(known));
+        }
+        if configs.len() >= MAX_CONFIGS {
+            configs.retain(|config| Arc::strong_count(config) > 1);
+        }
+        if configs.len() >= MAX_CONFIGS {
+            return Err(SyncError::UnknownPos);
+        }
+        let required = Arc::new(required);
+        configs.push(Arc::clone(&required));
+        Ok(required)
+    }
+
+    /// How much is remembered, in entries.
+    pub(crate) fn weight(&self) -> usize {
+        let pending = self.pending.as_ref().map_or(0, |(_, draft)| draft.rooms.len());
+        1 + self.rooms.len() + pending + self.members.len() + self.configs.lock().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::user_id;
+
+    use super::*;
+
+    fn draft(position: u64, room: &str) -> Draft {
+        let sent = SentRoom {
+            stage: Stage::Joined,
+            until: StreamPosition::new(position),
+            timeline_limit: 1,
+            required: Arc::default(),
+            state: StateRoot::default(),
+            is_dm: false,
+            unread: (0, 0),
+            receipts: None,
+            typing: 0,
+            account_data: true,
+        };
+        Draft {
+            position: StreamPosition::new(position),
+            rooms: HashMap::from([(Topic::new(room), sent)]),
+            ..Draft::default()
+        }
+    }
+
+    fn send(connection: &mut Connection, draft: Draft) -> Pos {
+        connection.send(draft, Enclosed::default(), user_id!("@me:x"))
+    }
+
+    #[test]
+    fn a_response_counts_when_its_pos_is_shown_and_not_before() {
+        let mut connection = Connection::new(1, 2);
+        let first = send(&mut connection, draft(5, "!a:x"));
+        assert!(connection.rooms.is_empty());
+        connection.enter(first).unwrap();
+        assert!(connection.rooms.contains_key("!a:x"));
+        let second = send(&mut connection, draft(6, "!b:x"));
+        // It did not arrive: the client asks with the first one again.
+        connection.enter(first).unwrap();
+        assert!(!connection.rooms.contains_key("!b:x"));
+        assert!(matches!(connection.enter(second), Err(SyncError::UnknownPos)), "thrown away");
+        let third = send(&mut connection, draft(6, "!c:x"));
+        assert_ne!(third, second, "another response has another pos");
+        connection.enter(third).unwrap();
+        assert!(connection.rooms.contains_key("!c:x") && !connection.rooms.contains_key("!b:x"));
+        assert!(matches!(connection.enter(first), Err(SyncError::UnknownPos)), "long gone");
+        connection.enter(third).unwrap();
+    }
+
+    #[test]
+    fn what_told_nothing_counts_at_once() {
+        let mut connection = Connection::new(1, 2);
+        let first = send(&mut connection, draft(5, "!a:x"));
+        connection.enter(first).unwrap();
+        connection.settle(draft(9, "!a:x"));
+        connection.enter(first).unwrap();
+        assert_eq!(connection.position, Some(StreamPosition::new(9)));
+        assert_eq!(connection.rooms.get("!a:x").unwrap().until, StreamPosition::new(9));
+    }
+
+    #[test]
+    fn sets_of_state_are_kept_once_and_bounded() {
+        use super::super::required::{Element, StateSet};
+        let connection = Connection::new(1, 2);
+        let set = |number: usize| -> RequiredState {
+            let element = Element { kind: Some(number.to_string()), key: None };
+            StateSet { include: vec![element], ..StateSet::default() }.into()
+        };
+        let one = connection.intern(set(0)).unwrap();
+        assert!(Arc::ptr_eq(&one, &connection.intern(set(0)).unwrap()));
+        let held: Vec<_> =
+            (1..MAX_CONFIGS).map(|number| connection.intern(set(number)).unwrap()).collect();
+        assert!(matches!(connection.intern(set(MAX_CONFIGS)), Err(SyncError::UnknownPos)));
+        drop(held);
+        assert!(connection.intern(set(MAX_CONFIGS)).is_ok(), "what nothing uses is forgotten");
+    }
+}

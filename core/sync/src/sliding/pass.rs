@@ -1,0 +1,276 @@
+//! One response.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use hearth_rooms::schema::{EventOrdinal, StoredEvent};
+use hearth_storage::Topic;
+use hearth_types::StreamPosition;
+use hearth_users::AccountDataScope;
+use ruma::{DeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+
+use super::{
+    connection::{Connection, Draft, Enclosed, SentRoom, Stage},
+    extensions::Extras,
+    request::{Rules, SlidingForm},
+    service::SlidingRequest,
+    view::{InView, View},
+};
+use crate::{
+    SyncError,
+    body::Object,
+    hub::{RoomList, Session},
+    service::Inner,
+};
+
+/// Rooms that are worked on before other tasks get their turn.
+const ROOMS_PER_TURN: usize = 8;
+/// Beyond so many bytes of rooms, those that are left come with the next response.
+const MAX_ROOMS_BYTES: usize = 4 * 1024 * 1024;
+
+/// Who looks, at what, and what they know.
+pub(crate) struct Look<'a> {
+    pub(crate) inner: &'a Inner,
+    pub(crate) session: &'a Session,
+    pub(crate) user_id: &'a UserId,
+    pub(crate) device_id: &'a DeviceId,
+    pub(crate) form: SlidingForm,
+    pub(crate) rules: &'a Rules,
+    pub(crate) base: &'a Connection,
+    /// Everything up to here is looked at.
+    pub(crate) until: StreamPosition,
+    pub(crate) ignored: Arc<HashSet<OwnedUserId>>,
+    pub(crate) blocks_invites: bool,
+    /// The user's direct chats, as their clients keep them.
+    pub(crate) dms: HashSet<OwnedRoomId>,
+}
+
+/// What is told of a room.
+pub(crate) struct Told {
+    /// `None`: nothing.
+    pub(crate) body: Option<Vec<u8>>,
+    /// What the client knows then.
+    pub(crate) sent: SentRoom,
+    /// Memberships that are among it.
+    pub(crate) members: Vec<(OwnedUserId, EventOrdinal)>,
+    /// Its timeline.
+    pub(crate) events: Vec<Arc<StoredEvent>>,
+}
+
+/// A response, or that there is nothing to tell.
+pub(crate) struct Answer {
+    pub(crate) body: Bytes,
+    pub(crate) is_empty: bool,
+}
+
+/// The parts of a response's body.
+#[derive(Default)]
+struct Parts {
+    rooms: Vec<(OwnedRoomId, Vec<u8>)>,
+    counts: BTreeMap<String, u64>,
+    extras: Extras,
+}
+
+/// Makes the response to a request on this connection, at the `pos` that it was entered with.
+pub(crate) async fn answer(
+    inner: &Inner,
+    session: &Session,
+    request: &SlidingRequest,
+    connection: &mut Connection,
+) -> Result<Answer, SyncError> {
+    // Serials first: what changes from here on may be told twice, but is not missed.
+    let typing = inner.users.typing_serial();
+    let (list, until) = session.rooms(&inner.rooms).await?;
+    let rules = &request.body.rules;
+    let hash = inner.sliding.hash(rules);
+    let mut extras = Extras::of_device(inner, request, until).await?;
+    if extras.is_empty()
+        && is_settled(inner, session, connection, rules, (hash, typing), &list, until)
+    {
+        let parts = Parts { counts: connection.counts.clone(), extras, ..Parts::default() };
+        let body = parts.write(request, &connection.pos.to_string());
+        return Ok(Answer { body, is_empty: true });
+    }
+    let look = Look::new(inner, session, request, connection, until).await?;
+    let view = look.view(&list).await?;
+    let mut draft = Draft {
+        position: until,
+        account_data: connection.account_data,
+        e2ee: connection.e2ee,
+        ..Draft::default()
+    };
+    let mut enclosed = Enclosed::default();
+    let (rooms, whole) = look.rooms(&view, &mut draft, &mut enclosed).await?;
+    look.extend(&list, &view, &mut extras, &mut draft).await?;
+    draft.shown.clear();
+    draft.settled = whole.then_some((hash, typing));
+    draft.counts.clone_from(&view.counts);
+    let is_empty = rooms.is_empty() && extras.is_empty() && view.counts == connection.counts;
+    let counts = view.counts;
+    let pos = if is_empty && connection.position.is_some() {
+        connection.settle(draft);
+        connection.pos
+    } else {
+        connection.send(draft, enclosed, &request.user_id)
+    };
+    let body = Parts { rooms, counts, extras }.write(request, &pos.to_string());
+    Ok(Answer { body, is_empty })
+}
+
+/// Is nothing new since all was told that these rules ask for? From memory, by the last positions of the
+/// user's rooms.
+fn is_settled(
+    inner: &Inner,
+    session: &Session,
+    connection: &Connection,
+    rules: &Rules,
+    (hash, typing): (u64, u64),
+    list: &RoomList,
+    until: StreamPosition,
+) -> bool {
+    let (Some(since), Some((known, known_typing))) = (connection.position, connection.settled)
+    else {
+        return false;
+    };
+    if known != hash {
+        return false;
+    }
+    let typed = typing > known_typing
+        && rules.extensions.typing.is_some()
+        && list
+            .joined
+            .iter()
+            .any(|room| inner.users.room_typing_serial(&room.room_id) > known_typing);
+    if typed {
+        return false;
+    }
+    if since == until {
+        return true;
+    }
+    // Others' devices change without a change of any of these topics.
+    !rules.extensions.e2ee
+        && !inner.notifier().changed_since(session.topic(), since)
+        && inner.notifier().changed_among(&list.topics, since).is_empty()
+}
+
+impl<'a> Look<'a> {
+    async fn new(
+        inner: &'a Inner,
+        session: &'a Session,
+        request: &'a SlidingRequest,
+        base: &'a Connection,
+        until: StreamPosition,
+    ) -> Result<Self, SyncError> {
+        let user_id = &*request.user_id;
+        let direct =
+            inner.users.account_data(user_id, AccountDataScope::Global, "m.direct").await?;
+        let direct: BTreeMap<String, Vec<OwnedRoomId>> =
+            direct.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default();
+        Ok(Self {
+            inner,
+            session,
+            user_id,
+            device_id: &request.device_id,
+            form: request.body.form,
+            rules: &request.body.rules,
+            base,
+            until,
+            ignored: inner.users.ignored_users(user_id).await?,
+            blocks_invites: inner.users.blocks_invites(user_id).await?,
+            dms: direct.into_values().flatten().collect(),
+        })
+    }
+
+    /// What is told of the rooms in view, and whether that is all.
+    async fn rooms(
+        &self,
+        view: &View<'_>,
+        draft: &mut Draft,
+        enclosed: &mut Enclosed,
+    ) -> Result<(Vec<(OwnedRoomId, Vec<u8>)>, bool), SyncError> {
+        let (mut rooms, mut bytes, mut looked) = (Vec::new(), 0, 0);
+        for room in view.rooms.iter().filter(|room| self.has_news(room)) {
+            if bytes > MAX_ROOMS_BYTES {
+                return Ok((rooms, false));
+            }
+            looked += 1;
+            if looked % ROOMS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+            let told = match room.stage {
+                Stage::Joined => Box::pin(self.joined_room(room)).await?,
+                Stage::Asked => self.asked_room(room).await?,
+                Stage::Gone => Box::pin(self.gone_room(room)).await?,
+            };
+            draft.rooms.insert(room.topic.clone(), told.sent);
+            let ids = told.events.iter().map(|event| event.pdu.id().to_owned()).collect();
+            draft.shown.insert(room.topic.clone(), ids);
+            if let Some(body) = told.body {
+                bytes += body.len();
+                rooms.push((room.room_id.to_owned(), body));
+            }
+            let members = told.members.into_iter();
+            let members = members.map(|(user_id, event)| (room.room_id.to_owned(), user_id, event));
+            enclosed.members.extend(members);
+            enclosed.timelines.push((room.room_id.to_owned(), told.events));
+        }
+        Ok((rooms, true))
+    }
+
+    /// Can there be something to tell of a room?
+    fn has_news(&self, room: &InView<'_>) -> bool {
+        let Some(sent) = self.base.rooms.get(&room.topic) else { return true };
+        if sent.stage != room.stage {
+            return true;
+        }
+        match room.stage {
+            Stage::Asked | Stage::Gone => room.row.position > sent.until,
+            Stage::Joined => {
+                room.timeline_limit > sent.timeline_limit
+                    || !Arc::ptr_eq(&room.required, &sent.required)
+                    || self.dms.contains(room.room_id) != sent.is_dm
+                    || self.changed_since(room.room_id, &room.topic, sent.until)
+            }
+        }
+    }
+
+    /// Has a room, or what the user has read there, changed after this position?
+    pub(crate) fn changed_since(
+        &self,
+        room_id: &RoomId,
+        topic: &Topic,
+        since: StreamPosition,
+    ) -> bool {
+        self.inner.notifier().changed_since(topic, since)
+            || self.inner.users.receipts_changed_since(room_id, since)
+    }
+}
+
+impl Parts {
+    fn write(self, request: &SlidingRequest, pos: &str) -> Bytes {
+        let mut out = Vec::new();
+        let mut body = Object::begin(&mut out);
+        body.member("pos", pos);
+        if let Some(txn_id) = &request.body.txn_id {
+            body.member("txn_id", txn_id);
+        }
+        let mut lists = Object::begin(body.key("lists"));
+        for (name, count) in &self.counts {
+            let mut list = Object::begin(lists.key(name));
+            list.member("count", count);
+            list.end();
+        }
+        lists.end();
+        let mut rooms = Object::begin(body.key("rooms"));
+        for (room_id, room) in &self.rooms {
+            rooms.raw(room_id.as_str(), room);
+        }
+        rooms.end();
+        self.extras.write(body.key("extensions"));
+        body.end();
+        Bytes::from(out)
+    }
+}

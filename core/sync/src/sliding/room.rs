@@ -1,0 +1,322 @@
+//! What is told of a room that the user is in, or was in.
+
+use std::sync::Arc;
+
+use hearth_rooms::{
+    format::{ClientView, membership_name},
+    read::Visibility,
+    schema::{RoomHead, StoredEvent, TimelineIndex},
+    state::StateRoot,
+};
+use hearth_types::StreamPosition;
+use serde::Deserialize;
+
+use super::{
+    connection::{SentRoom, Stage},
+    pass::{Look, Told},
+    request::SlidingForm,
+    state::Wanted,
+    view::InView,
+};
+use crate::{
+    SyncError,
+    body::{EventList, Object},
+    filter::SyncFilter,
+    summary::heroes,
+    timeline::{Timeline, TimelineQuestion},
+};
+
+/// The parts of a room that are its events.
+pub(crate) struct Parts {
+    pub(crate) visibility: Visibility,
+    pub(crate) timeline: Timeline,
+    pub(crate) wanted: Wanted,
+    /// The timeline goes back behind what the client knows, since it wants more of it than before.
+    pub(crate) expanded: bool,
+    /// Between what the client knows and the timeline are events that were left out.
+    pub(crate) gap: bool,
+}
+
+/// What a member or a room calls itself.
+#[derive(Default, Deserialize)]
+struct Named {
+    name: Option<String>,
+    displayname: Option<String>,
+    #[serde(alias = "url")]
+    avatar_url: Option<String>,
+}
+
+fn named(event: Option<&Arc<StoredEvent>>) -> Named {
+    event.and_then(|event| event.pdu.content_as().ok()).unwrap_or_default()
+}
+
+impl Look<'_> {
+    /// A room that the user is in.
+    pub(crate) async fn joined_room(&self, room: &InView<'_>) -> Result<Told, SyncError> {
+        let sent = self.base.rooms.get(&room.topic).filter(|sent| sent.stage == Stage::Joined);
+        let head = self.inner.rooms.head(room.room_id).await?;
+        if let Some(head) = &head {
+            self.inner.note_size(self.session, &room.topic, head);
+        }
+        let mut parts = self.parts(room, sent, self.until).await?;
+        let unread = self.inner.unread(self.user_id, room.room_id, room.row, self.until).await?;
+        let unread = (unread.sum().notifications, unread.sum().highlights);
+        let now = SentRoom { unread, ..self.sent_now(room, sent, &parts) };
+        let is_news = sent.is_none_or(|sent| {
+            sent.state != now.state || sent.unread != now.unread || sent.is_dm != now.is_dm
+        });
+        let body = if is_news || parts.has_news() {
+            Some(self.write_joined(room, sent, &mut parts, &now, head.as_deref()).await?)
+        } else {
+            None
+        };
+        let (members, events) = (parts.wanted.members, parts.timeline.events);
+        Ok(Told { body, sent: now, members, events })
+    }
+
+    /// Reads what changed of a room up to here, for a client that knows this of it.
+    pub(crate) async fn parts(
+        &self,
+        room: &InView<'_>,
+        sent: Option<&SentRoom>,
+        until: StreamPosition,
+    ) -> Result<Parts, SyncError> {
+        let rooms = &self.inner.rooms;
+        let row = Some(room.row.clone());
+        let mut visibility = rooms.visibility_with(room.room_id, self.user_id, row).await?;
+        let since = sent.map(|sent| sent.until);
+        let more = sent.is_some_and(|sent| room.timeline_limit > sent.timeline_limit);
+        let limit = usize::try_from(room.timeline_limit).unwrap_or(usize::MAX);
+        let question = TimelineQuestion {
+            rooms,
+            room_id: room.room_id,
+            since: since.filter(|_| !more),
+            until,
+            filter: &SyncFilter::of_limit(limit),
+            ignored: &self.ignored,
+        };
+        let mut timeline = question.read(&mut visibility).await?;
+        // Whoever wants no timeline misses none.
+        timeline.limited &= limit > 0;
+        let start = timeline.start_position();
+        let expanded = more && since.is_some_and(|since| start < since);
+        let gap = timeline.limited && since.is_none_or(|since| start > since);
+        let wanted = self.wanted(room, sent, &timeline, gap).await?;
+        Ok(Parts { visibility, timeline, wanted, expanded, gap })
+    }
+
+    /// What the client knows of a room when it has got these parts; counts aside.
+    pub(crate) fn sent_now(
+        &self,
+        room: &InView<'_>,
+        sent: Option<&SentRoom>,
+        parts: &Parts,
+    ) -> SentRoom {
+        let before = sent.filter(|_| !parts.gap).map_or(0, |sent| sent.timeline_limit);
+        SentRoom {
+            stage: room.stage,
+            until: self.until,
+            timeline_limit: room.timeline_limit.max(before),
+            required: Arc::clone(&room.required),
+            state: parts.timeline.end_state,
+            is_dm: self.dms.contains(room.room_id),
+            unread: (0, 0),
+            receipts: sent.and_then(|sent| sent.receipts),
+            typing: sent.map_or(0, |sent| sent.typing),
+            account_data: sent.is_some_and(|sent| sent.account_data),
+        }
+    }
+
+    async fn write_joined(
+        &self,
+        room: &InView<'_>,
+        sent: Option<&SentRoom>,
+        parts: &mut Parts,
+        now: &SentRoom,
+        head: Option<&RoomHead>,
+    ) -> Result<Vec<u8>, SyncError> {
+        let mut out = Vec::new();
+        let mut object = Object::begin(&mut out);
+        self.write_common(room, sent, &mut object).await?;
+        if now.is_dm != sent.is_some_and(|sent| sent.is_dm) {
+            object.member("is_dm", &now.is_dm);
+        }
+        let known = sent.map(|sent| sent.state);
+        self.write_naming(room, known, now.state, &mut object).await?;
+        if let Some(head) = head
+            && known.is_none_or(|known| known.members != now.state.members)
+        {
+            object.member("joined_count", &head.joined_members);
+            object.member("invited_count", &head.invited_members);
+        }
+        if self.form == SlidingForm::Deployed {
+            object.member("notification_count", &now.unread.0);
+            object.member("highlight_count", &now.unread.1);
+        }
+        self.write_parts(room, parts, &mut object).await?;
+        object.end();
+        Ok(out)
+    }
+
+    /// What is told of every room: that it is new, what bumped it, and in which lists it is.
+    pub(crate) async fn write_common(
+        &self,
+        room: &InView<'_>,
+        sent: Option<&SentRoom>,
+        object: &mut Object<'_>,
+    ) -> Result<(), SyncError> {
+        if sent.is_none() {
+            object.member("initial", &true);
+        }
+        let bump = match room.stage {
+            Stage::Joined => self.inner.last_bump(room.room_id, &room.topic).await?,
+            Stage::Asked | Stage::Gone => Some(room.row.position),
+        };
+        object.member("bump_stamp", &bump.unwrap_or(room.row.joined_at).get());
+        if self.form == SlidingForm::Accepted {
+            object.member("membership", membership_name(room.row.details.membership));
+            let names: Vec<&str> = self
+                .rules
+                .lists
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| room.lists & (1 << place) != 0)
+                .map(|(_, list)| &*list.name)
+                .collect();
+            if !names.is_empty() {
+                object.member("lists", &names);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the room is called and shown by, as far as that differs from what the client knows.
+    async fn write_naming(
+        &self,
+        room: &InView<'_>,
+        known: Option<StateRoot>,
+        now: StateRoot,
+        object: &mut Object<'_>,
+    ) -> Result<(), SyncError> {
+        let rooms = &self.inner.rooms;
+        let (mut named_anew, room_id) = (known.is_none(), room.room_id);
+        if known.is_none_or(|known| known.rest != now.rest) {
+            for (kind, field) in [("m.room.name", "name"), ("m.room.avatar", "avatar")] {
+                let event = rooms.state_event(room_id, now, kind, "").await?;
+                let before = match known {
+                    Some(known) => rooms.state_ordinal(room_id, known, kind, "").await?,
+                    None => None,
+                };
+                if event.as_ref().map(|event| event.ordinal) == before {
+                    continue;
+                }
+                named_anew |= field == "name";
+                let content = named(event.as_ref());
+                let value = if field == "name" { content.name } else { content.avatar_url };
+                match value.filter(|value| !value.is_empty()) {
+                    Some(value) => object.member(field, &value),
+                    // The deployed form has no word for a name that was taken away.
+                    None if known.is_none() => {}
+                    None if field == "name" && self.form == SlidingForm::Deployed => {}
+                    None => object.member(field, &()),
+                }
+            }
+        }
+        if named_anew || known.is_none_or(|known| known.members != now.members) {
+            let name = rooms.state_event(room_id, now, "m.room.name", "").await?;
+            if named(name.as_ref()).name.is_none_or(|name| name.is_empty()) {
+                let heroes = heroes(rooms, room_id, self.user_id, now).await?;
+                write_heroes(&heroes, object.key("heroes"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The timeline and the state.
+    pub(crate) async fn write_parts(
+        &self,
+        room: &InView<'_>,
+        parts: &mut Parts,
+        object: &mut Object<'_>,
+    ) -> Result<(), SyncError> {
+        let Parts { visibility, timeline, wanted, expanded, .. } = parts;
+        let state = self.shown(room, &wanted.events, false, visibility).await?;
+        let mut list = state;
+        if self.form == SlidingForm::Accepted {
+            for (kind, key) in &wanted.deleted {
+                let mut stub = Object::begin(list.next());
+                stub.member("type", kind);
+                stub.member("state_key", key);
+                stub.end();
+            }
+        }
+        list.write(object.key("required_state"));
+        // Bundled where the client cannot have seen the children, or asks for what it may not have.
+        let bundled = timeline.limited || *expanded;
+        let events = self.shown(room, &timeline.events, bundled, visibility).await?;
+        events.write(object.key("timeline"));
+        if let Some(start) = timeline.start {
+            object.member("prev_batch", &start.to_string());
+        }
+        object.member("limited", &timeline.limited);
+        let live = timeline.events.iter().filter(|event| self.is_live(event)).count();
+        object.member("num_live", &live);
+        if *expanded {
+            let name = match self.form {
+                SlidingForm::Deployed => "unstable_expanded_timeline",
+                SlidingForm::Accepted => "expanded_timeline",
+            };
+            object.member(name, &true);
+        }
+        Ok(())
+    }
+
+    /// Did this event happen since the connection's last response?
+    fn is_live(&self, event: &StoredEvent) -> bool {
+        self.base.position.is_some_and(|known| event.index > Some(TimelineIndex::Live(known)))
+    }
+
+    pub(crate) async fn shown(
+        &self,
+        room: &InView<'_>,
+        events: &[Arc<StoredEvent>],
+        bundled: bool,
+        visibility: &mut Visibility,
+    ) -> Result<EventList, SyncError> {
+        let view = ClientView::sync(self.user_id, Some(self.device_id), bundled);
+        let view = view.ignoring(&self.ignored);
+        let mut list = EventList::default();
+        let rooms = &self.inner.rooms;
+        for json in rooms.client_events_with(room.room_id, events, &view, visibility).await? {
+            list.push(json.get().as_bytes());
+        }
+        Ok(list)
+    }
+}
+
+impl Parts {
+    /// Is there anything in it?
+    pub(crate) fn has_news(&self) -> bool {
+        !self.timeline.events.is_empty()
+            || self.gap
+            || !self.wanted.events.is_empty()
+            || !self.wanted.deleted.is_empty()
+    }
+}
+
+fn write_heroes(heroes: &[Arc<StoredEvent>], out: &mut Vec<u8>) {
+    let mut list = EventList::default();
+    for event in heroes {
+        let member = named(Some(event));
+        let mut hero = Object::begin(list.next());
+        hero.member("user_id", event.pdu.state_key().unwrap_or_default());
+        if let Some(name) = &member.displayname {
+            hero.member("displayname", name);
+        }
+        if let Some(url) = &member.avatar_url {
+            hero.member("avatar_url", url);
+        }
+        hero.end();
+    }
+    list.write(out);
+}
