@@ -1,4 +1,4 @@
-//! `GET /sync`.
+//! `GET /sync`, and simplified sliding sync.
 
 mod counts;
 mod delivery;
@@ -12,5 +12,6 @@ mod limited;
 mod long_poll;
 mod restart;
 mod rooms_asked_into;
+mod sliding;
 mod state_after;
 mod summary;

@@ -71,7 +71,13 @@ impl Extras {
     ) -> Result<Self, SyncError> {
         let (user_id, device_id) = (&request.user_id, &request.device_id);
         let extensions = &request.body.rules.extensions;
-        let mut extras = Self::default();
+        // What is asked for stands in each answer, be it empty.
+        let mut extras = Self {
+            account_data: extensions.account_data.as_ref().map(|_| AccountData::default()),
+            receipts: extensions.receipts.as_ref().map(|_| Vec::new()),
+            typing: extensions.typing.as_ref().map(|_| Vec::new()),
+            ..Self::default()
+        };
         if let Some(limit) = extensions.to_device {
             let since = to_device_since(inner, request)?.unwrap_or(StreamPosition::ZERO);
             let range = (since, until);

@@ -125,8 +125,8 @@ impl<'a> Look<'a> {
     }
 
     /// How lists show a room that the user is not in; `None`: they do not. A room that the user left by
-    /// themselves is shown until a client that knows it as another has been told; one that they were
-    /// put out of always (MSC4186, "Lists").
+    /// themselves is shown to connections that were sent it; one that they were put out of always
+    /// (MSC4186, "Lists").
     fn stage_in_lists(&self, room_id: &RoomId, row: &UserRoomRow) -> Option<Stage> {
         let details = &row.details;
         match details.membership {
@@ -134,7 +134,9 @@ impl<'a> Look<'a> {
             Membership::Invite | Membership::Knock => self.is_asked(row).then_some(Stage::Asked),
             Membership::Leave | Membership::Ban => {
                 let sent = self.base.rooms.get(room_id.as_str());
-                let news = sent.is_some_and(|s| s.stage != Stage::Gone || s.until < row.position);
+                let news = sent.is_some_and(|sent| {
+                    sent.stage != Stage::Gone || sent.until < row.position || !details.forgotten
+                });
                 let put_out = details.was_joined && details.sender != *self.user_id;
                 (news || (put_out && !details.forgotten)).then_some(Stage::Gone)
             }

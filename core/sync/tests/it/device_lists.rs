@@ -10,7 +10,7 @@ use crate::world::{Ask, World, user};
 
 const MEGOLM: &str = "m.megolm.v1.aes-sha2";
 
-async fn encrypted_room(world: &World, creator: &UserId) -> OwnedRoomId {
+pub(crate) async fn encrypted_room(world: &World, creator: &UserId) -> OwnedRoomId {
     let room = world.room(creator).await;
     encrypt(world, &room, creator).await;
     room
@@ -21,13 +21,13 @@ async fn encrypt(world: &World, room: &OwnedRoomId, sender: &UserId) {
 }
 
 /// A user with an account, whose device list changes with each call of the function beside.
-async fn account(world: &World, username: &str) -> OwnedUserId {
+pub(crate) async fn account(world: &World, username: &str) -> OwnedUserId {
     let account = NewAccount { username: username.to_owned(), ..NewAccount::default() };
     world.users.create_account(account).await.unwrap()
 }
 
 /// Changes the user's device list by one more device with keys.
-async fn change_list(world: &World, user_id: &UserId) {
+pub(crate) async fn change_list(world: &World, user_id: &UserId) {
     let tokens = world.users.create_session(user_id, NewSession::default()).await.unwrap();
     let (device_id, account) = (tokens.device_id, Account::new());
     let keys = account.identity_keys();

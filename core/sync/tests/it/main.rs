@@ -9,6 +9,7 @@ mod forks;
 mod lazy;
 mod membership;
 mod publishing;
+mod sliding;
 mod timeline;
 mod waiting;
 mod world;

@@ -1,0 +1,160 @@
+//! What is told beside rooms; messages to devices are tested over HTTP.
+
+use std::time::Duration;
+
+use hearth_users::AccountDataScope;
+use ruma::{
+    UserId,
+    events::receipt::{ReceiptThread, ReceiptType},
+};
+use serde_json::{Map, Value, json, value::to_raw_value};
+
+use super::{Phone, is_quiet, rooms, window};
+use crate::{
+    device_lists::{account, change_list, encrypted_room},
+    world::{World, user},
+};
+
+fn asking(user_id: &UserId, extensions: Value) -> Phone {
+    let mut phone = Phone::of(user_id, window(0, 9));
+    phone.body["extensions"] = extensions;
+    phone
+}
+
+#[tokio::test]
+async fn typing_comes_and_goes() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let one = world.room(&alice).await;
+    world.join(&one, &bob).await;
+    let mut phone = asking(&alice, json!({"typing": {"enabled": true}}));
+    let first = phone.ask(&world).await;
+    assert_eq!(first["extensions"]["typing"]["rooms"], json!({}));
+    world.users.set_typing(&one, &bob, Some(Duration::from_mins(1)));
+    let typing = phone.ask(&world).await;
+    let event = json!({"type": "m.typing", "content": {"user_ids": ["@bob:x"]}});
+    assert_eq!(typing["extensions"]["typing"]["rooms"][one.as_str()], event);
+    assert!(is_quiet(&typing), "it is told without the room");
+    let quiet = phone.ask(&world).await;
+    assert_eq!(quiet["extensions"]["typing"]["rooms"], json!({}));
+    // Out of view while it ends, and told so when the room is back.
+    phone.body = window(5, 9);
+    phone.body["extensions"] = json!({"typing": {"enabled": true}});
+    phone.ask(&world).await;
+    world.users.set_typing(&one, &bob, None);
+    let unseen = phone.ask(&world).await;
+    assert_eq!(unseen["extensions"]["typing"]["rooms"], json!({}));
+    phone.body = asking(&alice, json!({"typing": {"enabled": true}})).body;
+    let ended = phone.ask(&world).await;
+    let nobody = &ended["extensions"]["typing"]["rooms"][one.as_str()]["content"]["user_ids"];
+    assert_eq!(*nobody, json!([]));
+}
+
+#[tokio::test]
+async fn receipts_are_of_what_is_shown_then_of_what_moves() {
+    let world = World::new().await;
+    let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
+    let one = world.room(&alice).await;
+    world.join(&one, &bob).await;
+    world.join(&one, &carol).await;
+    let old = world.text(&one, &alice, "old").await;
+    world.read(&one, &bob, ReceiptType::Read, ReceiptThread::Unthreaded, &old).await;
+    world.read(&one, &carol, ReceiptType::ReadPrivate, ReceiptThread::Unthreaded, &old).await;
+    let mut last = old.clone();
+    for number in 0..5 {
+        last = world.text(&one, &alice, &number.to_string()).await;
+    }
+    world.read(&one, &alice, ReceiptType::Read, ReceiptThread::Unthreaded, &old).await;
+    let all = json!({"receipts": {"enabled": true}});
+    let content =
+        |answer: &Value| answer["extensions"]["receipts"]["rooms"][one.as_str()]["content"].clone();
+    let mut phone = asking(&alice, all.clone());
+    let first = content(&phone.ask(&world).await);
+    let readers: Vec<_> = first[old.as_str()]["m.read"].as_object().unwrap().keys().collect();
+    assert_eq!(readers, ["@alice:x"], "one's own, and nobody's of events that are not shown");
+    world.read(&one, &bob, ReceiptType::Read, ReceiptThread::Unthreaded, &last).await;
+    world.read(&one, &carol, ReceiptType::ReadPrivate, ReceiptThread::Unthreaded, &last).await;
+    let moved = content(&phone.ask(&world).await);
+    assert!(moved[last.as_str()]["m.read"]["@bob:x"].is_object(), "{moved}");
+    assert_eq!(moved.as_object().unwrap().len(), 1);
+    assert_eq!(moved[last.as_str()].as_object().unwrap().len(), 1, "nobody's private ones");
+    assert!(content(&phone.ask(&world).await).is_null());
+    let anew = content(&asking(&bob, all).ask(&world).await);
+    assert!(anew[last.as_str()]["m.read"]["@bob:x"].is_object(), "{anew}");
+    // Nothing of rooms that the extension does not speak of.
+    let none = json!({"receipts": {"enabled": true, "lists": [], "rooms": ["*"]}});
+    assert!(content(&asking(&bob, none).ask(&world).await).is_null());
+}
+
+#[tokio::test]
+async fn account_data_comes_whole_then_as_it_changes() {
+    let world = World::new().await;
+    let alice = user("alice");
+    let one = world.room(&alice).await;
+    let two = world.room(&alice).await;
+    let set = async |kind: &str, content: Value| {
+        let content = to_raw_value(&content).unwrap();
+        let scope = AccountDataScope::Global;
+        world.users.set_account_data(&alice, scope, kind, &content).await.unwrap();
+    };
+    set("u.x", json!({"n": 1})).await;
+    world.users.set_tag(&alice, &one, "u.work", Map::new()).await.unwrap();
+    let mut phone = asking(&alice, json!({"account_data": {"enabled": true}}));
+    let first = phone.ask(&world).await;
+    let data = &first["extensions"]["account_data"];
+    let types: Vec<_> = data["global"].as_array().unwrap().iter().map(|e| &e["type"]).collect();
+    assert!(types.contains(&&json!("u.x")) && types.contains(&&json!("m.push_rules")));
+    assert_eq!(data["rooms"][one.as_str()][0]["type"], "m.tag");
+    set("u.x", json!({"n": 2})).await;
+    world.users.set_tag(&alice, &two, "u.work", Map::new()).await.unwrap();
+    let second = phone.ask(&world).await;
+    let data = &second["extensions"]["account_data"];
+    assert_eq!(data["global"], json!([{"type": "u.x", "content": {"n": 2}}]));
+    assert_eq!(data["rooms"].as_object().unwrap().keys().collect::<Vec<_>>(), [two.as_str()]);
+    // What changes out of view comes with the room when it is back.
+    phone.body["lists"]["all"]["ranges"] = json!([[0, 0]]);
+    phone.ask(&world).await;
+    world.users.set_tag(&alice, &one, "u.home", Map::new()).await.unwrap();
+    let unseen = phone.ask(&world).await;
+    assert_eq!(unseen["extensions"]["account_data"]["rooms"], json!({}));
+    phone.body["lists"]["all"]["ranges"] = json!([[0, 9]]);
+    let back = phone.ask(&world).await;
+    let tags = &back["extensions"]["account_data"]["rooms"][one.as_str()][0]["content"]["tags"];
+    assert_eq!(*tags, json!({"u.home": {}, "u.work": {}}));
+    let quiet = phone.ask(&world).await;
+    assert_eq!(quiet["extensions"]["account_data"], json!({"global": [], "rooms": {}}));
+}
+
+#[tokio::test]
+async fn changed_devices_are_told_on_a_connection_without_rooms() {
+    let world = World::new().await;
+    let (alice, bob) = (account(&world, "alice").await, account(&world, "bob").await);
+    let one = encrypted_room(&world, &alice).await;
+    world.join(&one, &bob).await;
+    let mut phone = Phone::of(
+        &alice,
+        json!({
+            "conn_id": "encryption",
+            "extensions": {"e2ee": {"enabled": true}, "to_device": {"enabled": true}},
+        }),
+    );
+    change_list(&world, &bob).await;
+    let first = phone.ask(&world).await;
+    let e2ee = &first["extensions"]["e2ee"];
+    assert_eq!(e2ee["device_lists"], json!(null), "whoever begins looks at everybody");
+    assert_eq!(e2ee["device_unused_fallback_key_types"], json!([]));
+    assert!(first["extensions"]["to_device"]["next_batch"].is_string());
+    change_list(&world, &bob).await;
+    let lost = phone.try_ask(&world).await.unwrap();
+    let changed = |answer: &Value| answer["extensions"]["e2ee"]["device_lists"]["changed"].clone();
+    assert_eq!(changed(&lost), json!(["@bob:x"]));
+    assert_eq!(changed(&phone.ask(&world).await), json!(["@bob:x"]), "asked again");
+    assert!(changed(&phone.ask(&world).await).is_null());
+    assert!(rooms(&lost).is_empty());
+    let carol = account(&world, "carol").await;
+    world.join(&one, &carol).await;
+    assert_eq!(changed(&phone.ask(&world).await), json!(["@carol:x"]));
+    world.rooms.leave(&one, &carol, None).await.unwrap();
+    let left = phone.ask(&world).await;
+    assert_eq!(left["extensions"]["e2ee"]["device_lists"]["left"], json!(["@carol:x"]));
+}
