@@ -69,6 +69,9 @@ pub(crate) struct Options {
     /// `sync`: rooms of the user.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) sync_rooms: u32,
+    /// `sliding`: rooms of the user.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=10_000))]
+    pub(crate) sliding_rooms: u32,
     /// `pagination`: messages in the room.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) history: u32,
@@ -144,6 +147,8 @@ pub(crate) enum Scenario {
     Members,
     /// Initial sync, and incremental sync with nothing new, of a user in many rooms.
     Sync,
+    /// Simplified sliding sync of a user in many rooms: first answers, and follow-ups with nothing new.
+    Sliding,
     /// Reading a room's history backwards.
     Pagination,
     /// Sends into rooms some of whose members have pushers, at a fixed rate, and the same without them.

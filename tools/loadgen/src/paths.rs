@@ -78,6 +78,13 @@ pub(crate) fn sync(since: Option<&str>, timeout_ms: u32, filter: Option<&str>) -
     target
 }
 
+/// Simplified sliding sync, without waiting. Presence is not touched.
+pub(crate) fn sliding_sync(pos: Option<&str>) -> String {
+    let target = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
+    let pos = pos.map_or_else(String::new, |pos| format!("&pos={}", encode(pos)));
+    format!("{target}?timeout=0&set_presence=offline{pos}")
+}
+
 /// Hearth's WebSocket (`docs/websocket.md`). `filter` is inline JSON. Presence is not touched.
 pub(crate) fn websocket(since: &str, filter: &str) -> String {
     let (since, filter) = (encode(since), encode(filter));

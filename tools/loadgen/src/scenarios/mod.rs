@@ -11,6 +11,7 @@ mod pagination;
 mod push;
 mod receipts;
 mod sends;
+mod sliding;
 mod sync;
 
 use self::idle::Transport;
@@ -31,6 +32,7 @@ pub(crate) async fn run(world: &mut World, scenario: Scenario) -> Result<(), Fai
         Scenario::Fanout => fanout::run(world).await,
         Scenario::Members => delivery::by_room_size(world).await,
         Scenario::Sync => sync::run(world).await,
+        Scenario::Sliding => sliding::run(world).await,
         Scenario::Pagination => pagination::run(world).await,
         Scenario::Push => push::run(world).await,
         Scenario::Receipts => receipts::run(world).await,

@@ -45,7 +45,9 @@ async fn an_invitation_comes_stripped_then_the_room_then_the_leave_once() {
     assert!(is_quiet(&quiet), "{quiet}");
     assert_eq!(quiet["lists"]["all"]["count"], 1, "on this connection it stays in the list");
     // A new connection is not told of it at all.
-    let anew = Phone::of(&bob, window(0, 9)).ask(&world).await;
+    let mut other = Phone::of(&bob, window(0, 9));
+    other.body["conn_id"] = json!("other");
+    let anew = other.ask(&world).await;
     assert_eq!((rooms(&anew).len(), &anew["lists"]["all"]["count"]), (0, &json!(0)));
     // Coming back is another beginning.
     world.join(&one, &bob).await;
