@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hearth_federation::{
     FederationConfig, FederationError,
+    discovery::guard::AddressGuard,
     transport::{Limits, WebClient},
 };
 use hearth_push::{Gateway, GatewayAnswer, GatewayError, PushConfig};
@@ -31,7 +32,8 @@ impl Gateways {
         let (trust, config) = (self.trust.clone(), self.config.clone());
         let make = move || {
             let PushConfig { allow_networks, allow_http, .. } = config;
-            WebClient::new(&trust, allow_networks, "push.allow_networks", allow_http)
+            let guard = AddressGuard::of_setting(allow_networks, "push.allow_networks");
+            WebClient::new(&trust, guard, allow_http)
         };
         let ended = tokio::task::spawn_blocking(make).await;
         let client: Result<WebClient, FederationError> =

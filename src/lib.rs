@@ -11,6 +11,7 @@ pub mod config;
 mod demo;
 mod gateways;
 pub mod keyfile;
+mod pages;
 mod parts;
 pub mod password;
 mod serve;

@@ -17,6 +17,7 @@ use crate::{
     Config, ConfigError,
     admin::{AdminSocket, AdminSocketError, Administered},
     gateways::Gateways,
+    pages::Pages,
     parts::{OpenError, Parts, StartOptions},
     serve::{self, ListenError, Listeners},
 };
@@ -116,6 +117,8 @@ async fn surfaces(
     let gateways = Gateways::new(config.federation.clone(), config.push.clone());
     parts.push.start(Arc::new(gateways)).await.map_err(OpenError::from)?;
     client_api.start_delayed();
+    let pages = Pages::new(config.federation.clone(), config.media.previews.clone());
+    parts.media.set_web(Arc::new(pages));
     let listeners = bound.serve(&config.listen, router.clone());
     Ok(Surfaces { listeners, admin, router, federation, guests })
 }

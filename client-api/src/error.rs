@@ -175,6 +175,9 @@ impl From<MediaError> for ApiError {
             E::Remote(_) => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
             E::RemoteTooLarge => MatrixError::too_large(text).with_status(StatusCode::BAD_GATEWAY),
             E::InvalidParam(_) => MatrixError::invalid_param(text),
+            E::PreviewsOff => MatrixError::unrecognized(text),
+            E::PreviewRefused(_) => MatrixError::forbidden(text),
+            E::NoPreview => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
             E::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
             E::Bytes(_) | E::Store(_) | E::Commit(_) | E::Internal(_) => {
                 MatrixError::internal(&text)

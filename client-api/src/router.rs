@@ -12,7 +12,7 @@ use crate::{
     routes::{
         account, account_data, admin, alias, appservice, backup, calls, cross_signing,
         dehydrated_device, delayed_events, device, directory, discovery, event_stream, filter,
-        keys, knock, media, membership, message, presence, profile, push, receipt, redact,
+        keys, knock, media, membership, message, presence, preview, profile, push, receipt, redact,
         relations, reporting, room, session, shared_secret, sliding_sync, space, state, sync, tag,
         thirdparty, threads, to_device, typing, user_directory, websocket,
     },
@@ -199,6 +199,9 @@ fn content() -> Endpoints<ClientApi> {
         .ruma(media::old_download)
         .ruma(media::old_download_as)
         .ruma(media::old_thumbnail)
+        .route("/_matrix/client/v1/media/preview_url", get(preview::preview))
+        .route("/_matrix/media/v3/preview_url", get(preview::preview))
+        .route("/_matrix/media/r0/preview_url", get(preview::preview))
 }
 
 /// What a user's clients leave with the server for times without clients: key backup, dehydrated device.

@@ -37,6 +37,8 @@ pub enum Kind {
     Boolean,
     /// A list of texts.
     TextList,
+    /// A list of whole numbers.
+    IntegerList,
     /// How often: `per_second` in the long run, up to `burst` at once.
     Rate,
 }
@@ -54,6 +56,7 @@ impl Kind {
             Self::Integer => "whole number".to_owned(),
             Self::Boolean => "truth value, `true` or `false`".to_owned(),
             Self::TextList => "list of texts".to_owned(),
+            Self::IntegerList => "list of whole numbers".to_owned(),
             Self::Rate => "rate, `{ per_second = NUMBER, burst = WHOLE NUMBER }`".to_owned(),
         }
     }
@@ -90,6 +93,7 @@ pub const SECTIONS: &[Section] = &[
     RATE_LIMITS_MESSAGE,
     RATE_LIMITS_MEMBERSHIP,
     RATE_LIMITS_UPLOAD,
+    RATE_LIMITS_PREVIEW,
     RATE_LIMITS_GENERAL,
     USERS,
     ARGON2,
@@ -97,6 +101,7 @@ pub const SECTIONS: &[Section] = &[
     DELAYED_EVENTS,
     E2EE,
     MEDIA,
+    MEDIA_PREVIEWS,
     PUSH,
     SYNC,
     FEDERATION,
@@ -348,6 +353,11 @@ rate_class!(RATE_LIMITS_MESSAGE, "message", "Events sent into rooms.");
 rate_class!(RATE_LIMITS_MEMBERSHIP, "membership", "Rooms made, joined and invited to.");
 rate_class!(RATE_LIMITS_UPLOAD, "upload", "Content uploaded.");
 rate_class!(
+    RATE_LIMITS_PREVIEW,
+    "preview",
+    "Previews of pages that users link to, which this server reads."
+);
+rate_class!(
     RATE_LIMITS_GENERAL,
     "general",
     "Everything else that the specification marks as rate-limited."
@@ -533,6 +543,61 @@ const MEDIA: Section = Section {
             "media.cache_days",
             Kind::Integer,
             "Days for which other servers' content and thumbnails are kept after they were last asked for.",
+        ),
+    ],
+};
+
+const MEDIA_PREVIEWS: Section = Section {
+    name: "media.previews",
+    about: "Previews of the pages that users link to: this server reads them, so that a page learns this server's \
+            address and not the user's. It reads nothing in private networks, at other ports, or with a user's name \
+            in the URL. A service of yours that has a public address, and trusts this server's, should be denied.",
+    fields: &[
+        field("media.previews.enabled", Kind::Boolean, "Whether previews are made at all."),
+        field(
+            "media.previews.allow_networks",
+            Kind::TextList,
+            "Networks in which pages may be although they are private or loopback, such as 10.1.0.0/16 for an \
+             intranet whose pages every user may see.",
+        ),
+        field(
+            "media.previews.deny_networks",
+            Kind::TextList,
+            "Networks of which no pages are read although they are public. Counts more than allow_networks.",
+        ),
+        field(
+            "media.previews.allow_domains",
+            Kind::TextList,
+            "Domains of which previews are made, with everything below them; empty: of all. Redirects and pictures \
+             count, too.",
+        ),
+        field(
+            "media.previews.deny_domains",
+            Kind::TextList,
+            "Domains of which no previews are made, with everything below them. Counts more than allow_domains.",
+        ),
+        field("media.previews.ports", Kind::IntegerList, "Ports at which pages are read."),
+        field(
+            "media.previews.max_page_bytes",
+            Kind::Integer,
+            "Bytes of a page that are read; what a page says of itself comes first.",
+        ),
+        field(
+            "media.previews.max_image_bytes",
+            Kind::Integer,
+            "Greatest size of a preview's picture in bytes. Pictures are kept as other servers' content is, within \
+             media.cache_bytes and for media.cache_days.",
+        ),
+        field(
+            "media.previews.timeout_s",
+            Kind::Integer,
+            "Longest time that reading a page may take, redirects included, in seconds. Its picture may take as long \
+             again.",
+        ),
+        field(
+            "media.previews.lifetime_s",
+            Kind::Integer,
+            "How long a preview is shown before the page is read again, in seconds.",
         ),
     ],
 };

@@ -149,6 +149,9 @@ fn parse(kind: Kind, text: &str) -> Result<Value, String> {
                 .map(|part| Value::String(part.to_owned()))
                 .collect(),
         )),
+        Kind::IntegerList if !text.trim_start().starts_with('[') => {
+            parse(kind, &format!("[{text}]"))
+        }
         // The text itself may be a secret in the wrong place: it is not repeated.
         _ => toml::from_str::<Table>(&format!("value = {text}"))
             .ok()

@@ -23,6 +23,7 @@ pub(crate) mod membership;
 pub(crate) mod message;
 pub(crate) mod peeking;
 pub(crate) mod presence;
+pub(crate) mod preview;
 pub(crate) mod profile;
 pub(crate) mod push;
 pub(crate) mod receipt;

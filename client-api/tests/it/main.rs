@@ -28,6 +28,7 @@ mod discovery;
 mod engines;
 mod front;
 mod media;
+mod previews;
 mod remote_media;
 mod reporting;
 mod thirdparty;

@@ -55,6 +55,8 @@ pub struct RateLimits {
     pub membership: ClassLimits,
     /// Content uploaded.
     pub upload: ClassLimits,
+    /// Previews of pages.
+    pub preview: ClassLimits,
     /// Everything else that the specification marks as rate-limited.
     pub general: ClassLimits,
 }
@@ -69,6 +71,7 @@ impl Default for RateLimits {
             message: class(Rate::new(10.0, 100), Rate::new(200.0, 1_000)),
             membership: class(Rate::new(2.0, 50), Rate::new(20.0, 200)),
             upload: class(Rate::new(2.0, 100), Rate::new(20.0, 500)),
+            preview: class(Rate::new(2.0, 60), Rate::new(10.0, 200)),
             general: class(Rate::new(50.0, 200), Rate::new(500.0, 2_000)),
         }
     }
@@ -149,6 +152,7 @@ impl RateLimits {
             ("rate_limits.message", self.message),
             ("rate_limits.membership", self.membership),
             ("rate_limits.upload", self.upload),
+            ("rate_limits.preview", self.preview),
             ("rate_limits.general", self.general),
         ];
         for (field, class) in classes {

@@ -28,6 +28,8 @@ pub enum Class {
     Membership,
     /// Content uploaded.
     Upload,
+    /// Previews of pages, which this server reads for it.
+    Preview,
     /// Everything else that the specification marks as rate-limited.
     General,
 }
@@ -86,6 +88,7 @@ impl Limiter {
             Class::Message => self.limits.message,
             Class::Membership => self.limits.membership,
             Class::Upload => self.limits.upload,
+            Class::Preview => self.limits.preview,
             Class::General => self.limits.general,
         }
     }

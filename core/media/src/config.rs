@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::PreviewConfig;
+
 /// What users may upload.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,6 +28,8 @@ pub struct MediaConfig {
     pub cache_bytes: u64,
     /// Days for which other servers' content, and thumbnails, are kept after they were last asked for.
     pub cache_days: u64,
+    /// Previews of pages.
+    pub previews: PreviewConfig,
 }
 
 impl Default for MediaConfig {
@@ -40,6 +44,7 @@ impl Default for MediaConfig {
             max_thumbnail_pixels: 40_000_000,
             cache_bytes: 10 << 30,
             cache_days: 90,
+            previews: PreviewConfig::default(),
         }
     }
 }
@@ -57,7 +62,7 @@ impl MediaConfig {
         ];
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(format!("media.{name}: must be at least 1")),
-            None => Ok(()),
+            None => self.previews.validate(),
         }
     }
 

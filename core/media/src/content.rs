@@ -59,7 +59,7 @@ impl Media {
     ) -> Result<Content, MediaError> {
         match self.uploaded(uri).await {
             Err(MediaError::NotYetUploaded) => {}
-            found => return self.served(uri, found?).await,
+            found => return self.served_and_noted(uri, found?).await,
         }
         let Ok(_place) = self.inner().waiting.try_acquire() else {
             return Err(MediaError::NotYetUploaded);
@@ -77,14 +77,26 @@ impl Media {
             }
         };
         let found = timeout(wait, arrives).await.unwrap_or(Err(MediaError::NotYetUploaded))?;
-        self.served(uri, found).await
+        self.served_and_noted(uri, found).await
     }
 
-    /// What is known of the content of an item of this server.
-    async fn uploaded(&self, uri: &ContentUri) -> Result<ContentRow, MediaError> {
+    /// The bytes that a row of this server tells of. What this server fetched itself, for a preview, is kept as long as
+    /// it is asked for.
+    async fn served_and_noted(
+        &self,
+        uri: &ContentUri,
+        (row, origin): (ContentRow, Origin),
+    ) -> Result<Content, MediaError> {
+        let content = self.served(uri, row).await?;
+        self.note_use(uri, &origin).await?;
+        Ok(content)
+    }
+
+    /// What is known of the content of an item of this server, and how it came here.
+    async fn uploaded(&self, uri: &ContentUri) -> Result<(ContentRow, Origin), MediaError> {
         let row = self.store().get(&ITEMS, &uri.key(), &()).await?.ok_or(MediaError::NotFound)?;
         match (row.content, row.origin) {
-            (Some(content), _) => Ok(content),
+            (Some(content), origin) => Ok((content, origin)),
             (None, Origin::Created(_, expires_ms)) if self.now_ms() < expires_ms => {
                 Err(MediaError::NotYetUploaded)
             }

@@ -44,6 +44,16 @@ pub enum MediaError {
     /// A picture of this server is too large for a thumbnail to be made of it (`M_TOO_LARGE`).
     #[error("The content is too large for a thumbnail")]
     PictureTooLarge,
+    /// This server makes no previews of pages (`M_UNRECOGNIZED`).
+    #[error("This server makes no previews")]
+    PreviewsOff,
+    /// A URL of which this server makes no preview; the text says why (`M_FORBIDDEN`).
+    #[error("{0}")]
+    PreviewRefused(&'static str),
+    /// There is no page behind a URL that this server can show. Not said why: a user could find out by it what is in
+    /// this server's network (502 `M_UNKNOWN`).
+    #[error("The page cannot be fetched")]
+    NoPreview,
     /// Too many uploads are under way (`M_LIMIT_EXCEEDED`).
     #[error("{0}")]
     Busy(&'static str),

@@ -63,6 +63,11 @@ pub(crate) fn content_type(said: Option<&str>, head: &[u8]) -> String {
     said.or_else(|| sniffed(head)).unwrap_or(UNKNOWN).to_owned()
 }
 
+/// The type of a picture that can be shown in place, by its first bytes, whatever anybody says of it.
+pub(crate) fn picture_type(head: &[u8]) -> Option<&'static str> {
+    sniffed(head).filter(|kind| kind.starts_with("image/"))
+}
+
 /// May browsers show content of this type in place? Only the types of the specification's list; and not what
 /// calls itself a picture, sound or film and begins as markup does.
 pub(crate) fn is_inline(content_type: &str, head: &[u8]) -> bool {

@@ -42,6 +42,7 @@ mod moderate;
 pub mod multipart;
 mod picture;
 mod places;
+mod preview;
 mod remote;
 mod schema;
 mod sweep;
@@ -56,6 +57,7 @@ pub use self::{
     create::Created,
     error::MediaError,
     media::{Media, MediaParts},
+    preview::{Preview, PreviewConfig, PreviewRequest, Web, WebError},
     remote::{RemoteContent, RemoteMedia, RemoteMediaError},
     schema::KEYSPACES,
     thumbnail::Thumbnail,

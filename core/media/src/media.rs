@@ -17,9 +17,11 @@ use crate::{
     fetch::Fetches,
     hash::ContentHash,
     places::Places,
+    preview::Previews,
     schema::REFERENCES,
     sweep,
     thumbnail::{MAX_MAKING, MAX_WANTING},
+    upload::UPLOADS,
 };
 
 /// What the crate stands on.
@@ -64,6 +66,7 @@ pub(crate) struct Inner {
     /// Places for those who want one made.
     pub(crate) wanting: Semaphore,
     pub(crate) cache: Cache,
+    pub(crate) previews: Previews,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -82,7 +85,7 @@ impl Media {
         let media = Self {
             inner: Arc::new(Inner {
                 parts,
-                places: Places::default(),
+                places: Places::new(UPLOADS),
                 users: OwnerLocks::new(),
                 contents: OwnerLocks::new(),
                 arrivals: watch::Sender::new(()),
@@ -93,6 +96,7 @@ impl Media {
                 making: Arc::new(Semaphore::new(MAX_MAKING)),
                 wanting: Semaphore::new(MAX_WANTING),
                 cache: Cache::default(),
+                previews: Previews::new(),
                 stop: CancellationToken::new(),
                 tasks: TaskTracker::new(),
             }),

@@ -90,6 +90,11 @@ pub(crate) fn make(
     encoded(&shape.cut(picture.still()?))
 }
 
+/// The width and height at which a picture is to be shown, by its first bytes; `None` if these do not tell.
+pub(crate) fn seen_size(head: &[u8], max_pixels: u64) -> Option<(u32, u32)> {
+    Picture::open(head, max_pixels).ok().map(|picture| picture.seen_size())
+}
+
 fn format_of(head: &[u8]) -> Option<(ImageFormat, &'static str)> {
     match image::guess_format(head).ok()? {
         ImageFormat::Png => Some((ImageFormat::Png, PNG)),

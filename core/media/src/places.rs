@@ -1,4 +1,4 @@
-//! How many uploads run at once.
+//! How much of a kind runs at once, altogether and for one user.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,14 +7,25 @@ use ruma::{OwnedUserId, UserId};
 
 use crate::MediaError;
 
-/// Uploads under way at once: each holds up to two parts in memory.
-const MAX_UPLOADS: usize = 512;
-/// Uploads of one user under way at once. Clients send a handful of pictures together.
-const MAX_UPLOADS_OF_USER: usize = 16;
+/// How much may run at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Altogether.
+    pub(crate) all: usize,
+    /// What is said when these are taken.
+    pub(crate) all_taken: &'static str,
+    /// Of one user.
+    pub(crate) own: usize,
+    /// What is said when these are taken.
+    pub(crate) own_taken: &'static str,
+}
 
-/// Who is uploading how much at once. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Places(Arc<Mutex<Taken>>);
+/// Who runs how much at once. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    bounds: Bounds,
+    taken: Arc<Mutex<Taken>>,
+}
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -22,7 +33,7 @@ struct Taken {
     by_user: HashMap<OwnedUserId, usize>,
 }
 
-/// The right to upload; given back when dropped.
+/// The right to run; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Places,
@@ -30,14 +41,18 @@ pub(crate) struct Place {
 }
 
 impl Places {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, taken: Arc::default() }
+    }
+
     pub(crate) fn take(&self, user_id: &UserId) -> Result<Place, MediaError> {
-        let mut taken = self.0.lock();
-        if taken.all >= MAX_UPLOADS {
-            return Err(MediaError::Busy("Too many uploads are under way"));
+        let mut taken = self.taken.lock();
+        if taken.all >= self.bounds.all {
+            return Err(MediaError::Busy(self.bounds.all_taken));
         }
         let own = taken.by_user.entry(user_id.to_owned()).or_default();
-        if *own >= MAX_UPLOADS_OF_USER {
-            return Err(MediaError::Busy("Too many of your uploads are under way"));
+        if *own >= self.bounds.own {
+            return Err(MediaError::Busy(self.bounds.own_taken));
         }
         *own += 1;
         taken.all += 1;
@@ -47,7 +62,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.0.lock();
+        let mut taken = self.places.taken.lock();
         taken.all = taken.all.saturating_sub(1);
         let left = taken.by_user.get_mut(&self.user_id).map(|own| {
             *own = own.saturating_sub(1);
@@ -67,22 +82,23 @@ mod tests {
 
     #[test]
     fn users_and_everybody_have_so_many_places() {
-        let places = Places::default();
+        let (all_taken, own_taken) = ("all", "own");
+        let places = Places::new(Bounds { all: 8, all_taken, own: 3, own_taken });
         let mut held = Vec::new();
-        for _ in 0..MAX_UPLOADS_OF_USER {
+        for _ in 0..3 {
             held.push(places.take(user_id!("@a:b")).unwrap());
         }
-        assert!(matches!(places.take(user_id!("@a:b")), Err(MediaError::Busy(_))));
+        assert!(matches!(places.take(user_id!("@a:b")), Err(MediaError::Busy("own"))));
         held.push(places.take(user_id!("@c:b")).unwrap());
         held.remove(0);
         held.push(places.take(user_id!("@a:b")).unwrap());
-        for number in held.len()..MAX_UPLOADS {
+        for number in held.len()..8 {
             let user_id = UserId::parse(format!("@u{number}:b")).unwrap();
             held.push(places.take(&user_id).unwrap());
         }
-        assert!(matches!(places.take(user_id!("@d:b")), Err(MediaError::Busy(_))));
+        assert!(matches!(places.take(user_id!("@d:b")), Err(MediaError::Busy("all"))));
         drop(held);
-        assert!(places.0.lock().by_user.is_empty());
-        assert_eq!(places.0.lock().all, 0);
+        assert!(places.taken.lock().by_user.is_empty());
+        assert_eq!(places.taken.lock().all, 0);
     }
 }

@@ -8,12 +8,20 @@ use crate::{
     ContentUri, Media, MediaError,
     blobs::{Staged, Whole},
     kinds::{self, HEAD_BYTES},
-    places::Place,
+    places::{Bounds, Place},
     schema::{ContentRow, ITEMS, ItemRow, Origin, PENDING, REFERENCES, USAGE, UsageRow},
 };
 
 /// The longest file name that is kept, in bytes: 255 characters of any script.
 pub(crate) const MAX_NAME_BYTES: usize = 1_020;
+
+/// Uploads under way at once. Each holds up to two parts in memory; clients send a handful of pictures together.
+pub(crate) const UPLOADS: Bounds = Bounds {
+    all: 512,
+    all_taken: "Too many uploads are under way",
+    own: 16,
+    own_taken: "Too many of your uploads are under way",
+};
 
 /// What an uploader says of content.
 #[derive(Clone, Debug, Default)]

@@ -14,6 +14,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 #[derive(Clone, Debug)]
 pub struct AddressGuard {
     allowed: Vec<IpNet>,
+    denied: Vec<IpNet>,
     setting: &'static str,
 }
 
@@ -97,21 +98,31 @@ impl AddressGuard {
     /// The same by another setting of the configuration, which refusals name.
     #[must_use]
     pub fn of_setting(allowed: Vec<IpNet>, setting: &'static str) -> Self {
-        Self { allowed, setting }
+        Self { allowed, denied: Vec::new(), setting }
+    }
+
+    /// The same, but nothing passes that is in these networks, be it public or allowed.
+    #[must_use]
+    pub fn denying(self, denied: Vec<IpNet>) -> Self {
+        Self { denied, ..self }
     }
 
     /// May requests go there?
     pub fn check(&self, address: IpAddr) -> Result<(), ForbiddenAddress> {
         let inner = translated(address);
-        let Some(what) = special(inner.unwrap_or(address)) else {
-            return Ok(());
+        let listed = |networks: &[IpNet]| {
+            let holds = |address: &IpAddr| networks.iter().any(|network| network.contains(address));
+            holds(&address) || inner.as_ref().is_some_and(holds)
         };
-        let listed =
-            |address: &IpAddr| self.allowed.iter().any(|network| network.contains(address));
-        if listed(&address) || inner.as_ref().is_some_and(listed) {
-            return Ok(());
+        let forbidden =
+            |what| ForbiddenAddress { address, what: Kind(what), setting: self.setting };
+        if listed(&self.denied) {
+            return Err(forbidden("denied by the configuration"));
         }
-        Err(ForbiddenAddress { address, what: Kind(what), setting: self.setting })
+        match special(inner.unwrap_or(address)) {
+            Some(what) if !listed(&self.allowed) => Err(forbidden(what)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -246,6 +257,22 @@ mod tests {
             assert!(passes(&guard, address), "{address}");
         }
         for address in ["10.0.0.1", "::1", "fd00:2::7", "::ffff:10.0.0.1"] {
+            assert!(!passes(&guard, address), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_operator_may_deny_networks() {
+        let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let guard = AddressGuard::new(networks(&["10.0.0.0/8"])).denying(networks(&[
+            "10.1.0.0/16",
+            "1.1.1.0/24",
+            "2600::/16",
+        ]));
+        for address in ["10.0.0.1", "1.1.2.1", "2a00::1"] {
+            assert!(passes(&guard, address), "{address}");
+        }
+        for address in ["10.1.0.1", "1.1.1.1", "2600::1", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1"] {
             assert!(!passes(&guard, address), "{address}");
         }
     }

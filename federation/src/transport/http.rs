@@ -173,7 +173,7 @@ impl Transport for HttpTransport {
 }
 
 /// An answer whose body is read as it comes, all of it within the limits.
-async fn streamed(
+pub(super) async fn streamed(
     server: &ServerName,
     asked: impl Future<Output = Result<Response<Incoming>, TransportError>> + Send,
     limits: Limits,
@@ -230,7 +230,7 @@ async fn read(
 }
 
 /// What became of a request without an answer.
-fn failure(server: &ServerName, error: &ClientError) -> TransportError {
+pub(super) fn failure(server: &ServerName, error: &ClientError) -> TransportError {
     let server = server.to_owned();
     match connect_error(error) {
         Some(ConnectError::NotFound(reason)) => TransportError::NotFound { server, reason },

@@ -1,4 +1,4 @@
-//! Requests to addresses that users name: push gateways. The same resolver, guard and pool as for federation,
+//! Requests to addresses that users name: push gateways, pages of the web. The same resolver, guard and pool as for federation,
 //! under settings of their own.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -6,19 +6,23 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use ipnet::IpNet;
+use ruma::OwnedServerName;
 use tokio::time::timeout;
 use url::Url;
 
 use super::{
-    Limits,
+    BodyStream, Limits, TransportError,
     connect::{Network, Purpose},
-    http::{Http, connect_error, pool},
+    http::{Http, connect_error, failure, pool, streamed},
     tls, web,
 };
 use crate::{
     FederationConfig, FederationError,
-    discovery::{Ports, dns::SystemResolver, guard::AddressGuard},
+    discovery::{
+        Ports,
+        dns::{Resolver, SystemResolver},
+        guard::AddressGuard,
+    },
 };
 
 /// The default port of HTTP.
@@ -44,17 +48,26 @@ impl fmt::Debug for WebClient {
 }
 
 impl WebClient {
-    /// A client that trusts the certificates that federation trusts, and may also go to these networks, which
-    /// are the configuration's `setting`.
+    /// A client that trusts the certificates that federation trusts, and goes where the guard lets it.
     pub fn new(
         trust: &FederationConfig,
-        allowed: Vec<IpNet>,
-        setting: &'static str,
+        guard: AddressGuard,
         allow_http: bool,
     ) -> Result<Self, FederationError> {
+        let resolver = SystemResolver::new().map_err(FederationError::Config)?;
+        Self::with(trust, guard, allow_http, Arc::new(resolver))
+    }
+
+    /// The same with another way to resolve names.
+    pub fn with(
+        trust: &FederationConfig,
+        guard: AddressGuard,
+        allow_http: bool,
+        resolver: Arc<dyn Resolver>,
+    ) -> Result<Self, FederationError> {
         let https = Arc::new(Network {
-            guard: AddressGuard::of_setting(allowed, setting),
-            resolver: Arc::new(SystemResolver::new().map_err(FederationError::Config)?),
+            guard,
+            resolver,
             tls: Arc::new(tls::client_config(tls::roots(trust)?)?),
             ports: Ports::default(),
         });
@@ -65,6 +78,24 @@ impl WebClient {
         Ok(Self { pool: pool(&https, Purpose::Web), plain })
     }
 
+    /// Asks for what is at an address, once: a redirect is the answer. The body is read as it comes, within the limits.
+    pub async fn get(
+        &self,
+        request: Request<()>,
+        limits: Limits,
+    ) -> Result<Response<BodyStream>, WebError> {
+        let pool = self.pool_for(request.uri().scheme_str().unwrap_or_default())?;
+        let host = request.uri().authority().map_or("", |authority| authority.as_str());
+        let server = OwnedServerName::try_from(host)
+            .map_err(|_| WebError(format!("{host:?} is no name of a server")))?;
+        let asked = async {
+            let response = pool.request(request.map(|()| Full::default())).await;
+            response.map_err(|error| failure(&server, &error))
+        };
+        let opened = streamed(&server, asked, limits).await;
+        opened.map_err(|error: TransportError| WebError(error.to_string()))
+    }
+
     /// Posts a body of JSON, and reads the whole answer.
     pub async fn post_json(
         &self,
@@ -72,17 +103,21 @@ impl WebClient {
         body: Bytes,
         limits: Limits,
     ) -> Result<Response<Bytes>, WebError> {
-        let pool = match url.scheme() {
-            "https" => &self.pool,
-            "http" => {
-                let plain = self.plain.as_ref();
-                plain.ok_or_else(|| WebError("plain HTTP is not allowed".to_owned()))?
-            }
-            scheme => return Err(WebError(format!("{scheme} is not spoken"))),
-        };
+        let pool = self.pool_for(url.scheme())?;
         timeout(limits.timeout, exchange(pool, url, body, limits.max_bytes))
             .await
             .unwrap_or_else(|_| Err(timed_out(limits.timeout)))
+    }
+
+    fn pool_for(&self, scheme: &str) -> Result<&Http, WebError> {
+        match scheme {
+            "https" => Ok(&self.pool),
+            "http" => {
+                let plain = self.plain.as_ref();
+                plain.ok_or_else(|| WebError("plain HTTP is not allowed".to_owned()))
+            }
+            scheme => Err(WebError(format!("{scheme} is not spoken"))),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod content;
 mod diagnosis;
 mod fake;
+mod pages;
 
 use std::{sync::Arc, time::Duration};
 

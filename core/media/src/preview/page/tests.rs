@@ -1,0 +1,112 @@
+use super::*;
+
+fn properties(text: &str) -> Vec<(String, String)> {
+    read(text).properties.into_iter().collect()
+}
+
+fn property(text: &str, name: &str) -> Option<String> {
+    read(text).properties.remove(name)
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn open_graph_is_taken_as_it_is() {
+    let page = r#"<!doctype html><html><head>
+        <META PROPERTY="OG:Title" content=" The &amp; Rock
+            again ">
+        <meta name="og:type" content="video.movie"/>
+        <meta property="og:title" content="a second one">
+        <meta property="og:description" content="">
+        <meta property="og:image" content="/rock.jpg">
+        <meta property="og:image:width" content="7">
+        <meta property="og:image:alt" content="a rock">
+        <meta property="og:evil\"key" content="x">
+        <meta property="article:author" content="somebody">
+        <title>not this</title></head><body><p>Nor this.</p></body></html>"#;
+    let expected = [
+        ("og:description", "Nor this."),
+        ("og:image:alt", "a rock"),
+        ("og:title", "The & Rock again"),
+        ("og:type", "video.movie"),
+    ];
+    assert_eq!(properties(page), pairs(&expected));
+    assert_eq!(read(page).images, ["/rock.jpg"]);
+}
+
+#[test]
+fn what_is_missing_is_taken_from_elsewhere() {
+    let title = |text: &str| property(text, "og:title");
+    let twitter = "<meta name=twitter:title content=T><title>A</title><h1>B</h1>";
+    assert_eq!(title(twitter).as_deref(), Some("T"));
+    assert_eq!(title("<title> A\n&lt;b> </title><h1>B</h1>").as_deref(), Some("A <b>"));
+    assert_eq!(title("<body><h1><a>B</a>c</h1>").as_deref(), Some("B c"));
+    assert_eq!(title("<svg><title>A</title></svg>"), None);
+    let description = |text: &str| property(text, "og:description");
+    let meta = "<meta name=description content=D><body><p>P</p>";
+    assert_eq!(description(meta).as_deref(), Some("D"));
+    let paragraphs =
+        "<body>x<nav><p>menu</p></nav><p>One <b>two</b></p>y<p>three<script>s</script>";
+    assert_eq!(description(paragraphs).as_deref(), Some("One two three"));
+    assert_eq!(
+        description("<body>Some <i>text</i>.<style>p{}</style>").as_deref(),
+        Some("Some text .")
+    );
+    assert_eq!(properties(""), []);
+    assert_eq!(properties("<html><head></head><body> \n </body>"), []);
+}
+
+#[test]
+fn the_best_picture_comes_first() {
+    let page = r#"<link rel="image_src" href="f.png"><meta itemprop="image" content="e.png">
+        <meta name="twitter:image" content="d.png"><meta property="og:image" content="b.png">
+        <meta property="og:image" content="c.png"><meta property="og:image:secure_url" content="a.png">
+        <meta property="og:image:url" content=" ">"#;
+    assert_eq!(read(page).images, ["a.png", "b.png", "d.png", "e.png"]);
+}
+
+#[test]
+fn scripts_and_comments_are_not_the_page() {
+    let page = "<!-- <meta property=og:title content=a> --><script>'<meta property=og:title content=b>'\
+                </script><textarea><meta property=og:title content=c></textarea><title>d</title>";
+    assert_eq!(property(page, "og:title").as_deref(), Some("d"));
+}
+
+#[test]
+fn values_are_cut_between_characters() {
+    let long = "ä".repeat(MAX_VALUE_CHARS * 2);
+    let page = format!("<meta property=og:title content={long}><body>{long}");
+    assert_eq!(property(&page, "og:title").unwrap().chars().count(), MAX_VALUE_CHARS);
+    assert_eq!(property(&page, "og:description").unwrap().chars().count(), MAX_TEXT_CHARS);
+    let many: String =
+        (0..1_000).map(|n| format!("<meta property=og:a{} content=x>", "b".repeat(n))).collect();
+    assert!(properties(&many).len() <= MAX_PROPERTIES);
+}
+
+#[test]
+fn depth_costs_nothing() {
+    let deep = format!("{}<title>deep</title>", "<div><b><table><svg>".repeat(100_000));
+    // Inside of a picture there are titles of its parts.
+    assert_eq!(property(&deep, "og:title"), None);
+    let deep = format!("{}<title>deep</title>", "<div><b><a>".repeat(20_000));
+    assert_eq!(property(&deep, "og:title").as_deref(), Some("deep"));
+}
+
+#[test]
+fn what_takes_long_is_left_where_it_begins() {
+    let after = "<title>after</title>";
+    let attributes: String = (0..200_000).map(|n| format!(" a{n}")).collect();
+    let page = format!("<title>before</title><p{attributes}>{after}");
+    assert_eq!(property(&page, "og:title").as_deref(), Some("before"));
+    let wide: String = (0..3_000).map(|n| format!(" a{n}")).collect();
+    let page = format!("{}{after}", format!("<p{wide}>").repeat(10));
+    assert_eq!(property(&page, "og:title"), None, "too many attributes");
+    let page = format!("<!--{}-->{after}", "-".repeat(MAX_TOKEN_BYTES * 2));
+    assert_eq!(property(&page, "og:title"), None, "a long comment");
+    let page = format!("{}{after}", "<i>".repeat(MAX_TOKENS));
+    assert_eq!(property(&page, "og:title"), None, "too many tags");
+    let page = format!("<script>{}</script>{after}", "x;".repeat(MAX_TOKEN_BYTES * 4));
+    assert_eq!(property(&page, "og:title").as_deref(), Some("after"), "text is no tag");
+}
