@@ -182,8 +182,8 @@ impl Found {
             _ => {}
         }
         self.place = match name {
-            "title" if self.skipped == 0 && !self.in_body => Place::Title,
-            "h1" => Place::Heading,
+            "title" if self.skipped == 0 && !self.in_body && self.is_missing("title") => Place::Title,
+            "h1" if self.is_missing("heading") => Place::Heading,
             "p" => Place::Paragraph,
             _ if self.place == Place::Nowhere && self.in_body => Place::Body,
             _ => self.place,
@@ -191,6 +191,10 @@ impl Found {
         // Words of neighbouring elements do not run together.
         self.text(" ");
         raw_kind(name).map_or(TokenSinkResult::Continue, TokenSinkResult::RawData)
+    }
+
+    fn is_missing(&self, name: &str) -> bool {
+        !self.properties.contains_key(name)
     }
 
     fn end(&mut self, name: &str) {
