@@ -118,6 +118,15 @@ impl Config {
         self.server.data_dir.join("media")
     }
 
+    /// Where the bytes of content are: in a bucket if one is named, else in the folder.
+    async fn open_blobs(&self) -> Result<Blobs, MediaError> {
+        let (folder, bucket) = (self.media_path(), &self.media.bucket);
+        if bucket.name.is_none() {
+            return Blobs::open_folder(&folder).await;
+        }
+        Blobs::open_bucket(bucket, &folder, self.server.name.as_str()).await
+    }
+
     /// The socket on which a running server takes commands.
     #[must_use]
     pub fn admin_socket_path(&self) -> PathBuf {
@@ -174,7 +183,7 @@ impl Parts {
         .await?;
         let media = Media::open(MediaParts {
             store: store.clone(),
-            blobs: Blobs::open_folder(&config.media_path()).await?,
+            blobs: config.open_blobs().await?,
             identity: Arc::clone(&identity),
             clock: Arc::clone(&options.clock),
             config: config.media.clone(),

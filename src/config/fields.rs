@@ -101,6 +101,7 @@ pub const SECTIONS: &[Section] = &[
     DELAYED_EVENTS,
     E2EE,
     MEDIA,
+    MEDIA_BUCKET,
     MEDIA_PREVIEWS,
     PUSH,
     SYNC,
@@ -543,6 +544,51 @@ const MEDIA: Section = Section {
             "media.cache_days",
             Kind::Integer,
             "Days for which other servers' content and thumbnails are kept after they were last asked for.",
+        ),
+    ],
+};
+
+const MEDIA_BUCKET: Section = Section {
+    name: "media.bucket",
+    about: "A bucket of S3, or of whatever speaks its protocol, for content, instead of the folder media of \
+            server.data_dir. Nothing else may be kept under the prefix. When these are changed, what was kept before has \
+            to be copied; see the chapter on media.",
+    fields: &[
+        unset(
+            "media.bucket.name",
+            Kind::Text,
+            "\"hearth-media\"",
+            "The bucket's name. When unset, content is kept in the folder.",
+        ),
+        unset(
+            "media.bucket.endpoint",
+            Kind::Text,
+            "\"https://s3.example.org\"",
+            "The URL of the service that has the bucket. When unset, Amazon's in the region.",
+        ),
+        field("media.bucket.region", Kind::Text, "The region that the bucket is in."),
+        unset(
+            "media.bucket.access_key_id",
+            Kind::Text,
+            "\"AKEXAMPLE\"",
+            "The name of the key with which this server asks. It may list, read, write and delete in the bucket.",
+        ),
+        unset(
+            "media.bucket.secret_access_key",
+            Kind::Text,
+            "\"a secret\"",
+            "The key itself. Better given as an environment variable.",
+        ),
+        field(
+            "media.bucket.prefix",
+            Kind::Text,
+            "What stands before the name of every object, such as hearth: for a bucket that several share.",
+        ),
+        field(
+            "media.bucket.path_style",
+            Kind::Boolean,
+            "Whether the bucket's name is part of the path (https://s3.example.org/NAME), as most services other than \
+             Amazon's want it, or of the host.",
         ),
     ],
 };

@@ -12,14 +12,14 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use hearth_storage::run_blocking;
 use object_store::{
-    GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload,
+    GetResult, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload,
     local::LocalFileSystem, memory::InMemory, path::Path,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
-use crate::{ContentStream, MediaError, hash::ContentHash, uri::random_text};
+use crate::{ContentStream, MediaError, bucket::Bucket, hash::ContentHash, uri::random_text};
 
 /// Bytes of an upload that are gathered before they are written, and bytes of a download that are read at once.
 pub const PART_BYTES: usize = 128 * 1024;
@@ -33,9 +33,13 @@ const STAGED_NAME_CHARS: usize = 24;
 /// The place of all bytes. Cheap to clone.
 #[derive(Clone)]
 pub struct Blobs {
+    /// Where they are read.
     objects: Arc<dyn ObjectStore>,
+    /// Where they are written first: the same, or a folder of this machine if they are in a bucket.
+    staging: Arc<dyn ObjectStore>,
     /// The folder, if they are in one.
     folder: Option<PathBuf>,
+    bucket: Option<Bucket>,
 }
 
 impl fmt::Debug for Blobs {
@@ -46,6 +50,7 @@ impl fmt::Debug for Blobs {
 
 /// Bytes that are being written. Dropped, they are gone.
 pub(crate) struct Staged {
+    blobs: Blobs,
     path: Path,
     writer: Box<dyn MultipartUpload>,
     hasher: Sha256,
@@ -54,10 +59,11 @@ pub(crate) struct Staged {
     part_bytes: usize,
 }
 
-/// Bytes that are written to the end and on the disk, but have no place yet.
+/// Bytes that are written to the end and on the disk, but have no place yet. (In a bucket they have it, so that nobody's
+/// turn lasts as long as sending them; but whoever finds that nobody refers to them may remove them.)
 #[derive(Debug)]
 pub(crate) struct Whole {
-    path: Path,
+    pub(crate) path: Path,
     pub(crate) hash: ContentHash,
     pub(crate) bytes: u64,
 }
@@ -78,32 +84,63 @@ impl Blobs {
     /// Bytes in memory, for tests and simulations.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { objects: Arc::new(InMemory::new()), folder: None }
+        Self::over(Arc::new(InMemory::new()), None)
+    }
+
+    fn over(objects: Arc<dyn ObjectStore>, folder: Option<PathBuf>) -> Self {
+        Self { staging: Arc::clone(&objects), objects, folder, bucket: None }
+    }
+
+    pub(crate) fn over_bucket(objects: Arc<dyn ObjectStore>, bucket: Bucket) -> Self {
+        let staging: Arc<dyn ObjectStore> = Arc::<LocalFileSystem>::clone(&bucket.staging);
+        Self { objects, staging, folder: None, bucket: Some(bucket) }
+    }
+
+    /// May bytes that nobody refers to be at their place before [`Self::publish`]?
+    pub(crate) fn is_bucket(&self) -> bool {
+        self.bucket.is_some()
     }
 
     /// Begins to write something.
     pub(crate) async fn stage(&self) -> Result<Staged, MediaError> {
         let path = Path::from_iter([STAGED, &random_text(STAGED_NAME_CHARS)?]);
-        let writer = self.objects.put_multipart(&path).await?;
+        let writer = self.staging.put_multipart(&path).await?;
         let (hasher, part) = (Sha256::new(), Vec::new());
-        Ok(Staged { path, writer, hasher, bytes: 0, part, part_bytes: 0 })
+        let blobs = self.clone();
+        Ok(Staged { blobs, path, writer, hasher, bytes: 0, part, part_bytes: 0 })
     }
 
     /// Moves whole bytes to where they are read, over what may be there already: the same bytes.
     pub(crate) async fn publish(&self, whole: &Whole) -> Result<Replaced, MediaError> {
+        if let Some(bucket) = &self.bucket {
+            if !self.is_kept(whole).await? {
+                bucket.carry(self.objects.as_ref(), whole).await?;
+            }
+            self.discard(whole).await;
+            return Ok(Replaced(None));
+        }
         let replaced = self.hold(whole.hash).await?;
         self.objects.rename(&whole.path, &place(whole.hash)).await?;
         Ok(replaced)
     }
 
-    /// Removes whole bytes that are not needed after all.
+    /// Are these bytes at their place still?
+    async fn is_kept(&self, whole: &Whole) -> Result<bool, MediaError> {
+        match self.objects.head(&place(whole.hash)).await {
+            Ok(found) => Ok(found.size == whole.bytes),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes what was written of whole bytes on their way to their place.
     pub(crate) async fn discard(&self, whole: &Whole) {
-        self.delete(&whole.path).await;
+        delete(self.staging.as_ref(), &whole.path).await;
     }
 
     /// Removes bytes.
     pub(crate) async fn remove(&self, hash: ContentHash) {
-        self.delete(&place(hash)).await;
+        delete(self.objects.as_ref(), &place(hash)).await;
     }
 
     /// The bytes in order, [`PART_BYTES`] at a time, and how many they are; `None` if there are none of this hash.
@@ -116,14 +153,7 @@ impl Blobs {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let bytes = found.meta.size;
-        let stream: ContentStream = match found.payload {
-            GetResultPayload::File(file, _) => {
-                ReaderStream::with_capacity(File::from_std(file), PART_BYTES).boxed()
-            }
-            GetResultPayload::Stream(stream) => stream.map_err(io::Error::other).boxed(),
-        };
-        Ok(Some((bytes, stream)))
+        Ok(Some((found.meta.size, stream_of(found))))
     }
 
     /// The hashes of everything that is kept, in no useful order.
@@ -144,13 +174,23 @@ impl Blobs {
         let held = run_blocking(move || fs::File::open(file).ok()).await;
         held.map(Replaced).map_err(|error| MediaError::Internal(error.to_string()))
     }
+}
 
-    /// What cannot be removed now is removed by the next start's sweep.
-    async fn delete(&self, path: &Path) {
-        match self.objects.delete(path).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => tracing::warn!(%error, "cannot remove content that nobody needs"),
+/// What cannot be removed now is removed by the next start's sweep.
+async fn delete(objects: &dyn ObjectStore, path: &Path) {
+    match objects.delete(path).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+        Err(error) => tracing::warn!(%error, "cannot remove content that nobody needs"),
+    }
+}
+
+/// The bytes of an object in order.
+pub(crate) fn stream_of(found: GetResult) -> ContentStream {
+    match found.payload {
+        GetResultPayload::File(file, _) => {
+            ReaderStream::with_capacity(File::from_std(file), PART_BYTES).boxed()
         }
+        GetResultPayload::Stream(stream) => stream.map_err(io::Error::other).boxed(),
     }
 }
 
@@ -169,12 +209,19 @@ impl Staged {
         if self.part_bytes >= PART_BYTES { self.write_part().await } else { Ok(()) }
     }
 
-    /// Ends the bytes and waits until the disk has them.
+    /// Ends the bytes and waits until the disk has them, or the bucket.
     pub(crate) async fn finish(mut self) -> Result<Whole, MediaError> {
         self.write_part().await?;
         self.writer.complete().await?;
         let hash = ContentHash::new(self.hasher.finalize().into());
-        Ok(Whole { path: self.path, hash, bytes: self.bytes })
+        let whole = Whole { path: self.path, hash, bytes: self.bytes };
+        if let Some(bucket) = &self.blobs.bucket
+            && let Err(error) = bucket.carry(self.blobs.objects.as_ref(), &whole).await
+        {
+            self.blobs.discard(&whole).await;
+            return Err(error);
+        }
+        Ok(whole)
     }
 
     async fn write_part(&mut self) -> Result<(), MediaError> {
@@ -199,27 +246,44 @@ impl Replaced {
 }
 
 /// Where whole bytes are.
-fn place(hash: ContentHash) -> Path {
+pub(crate) fn place(hash: ContentHash) -> Path {
     Path::from_iter([WHOLE, &hash.shard(), &hash.to_string()])
 }
 
 fn open_folder(folder: PathBuf) -> Result<Blobs, MediaError> {
-    let failed = |error: io::Error| {
-        MediaError::Internal(format!("the folder {} cannot be used: {error}", folder.display()))
-    };
-    prepare_folder(&folder).map_err(failed)?;
+    prepare_folder(&folder).map_err(|error| unusable(&folder, &error))?;
     let objects = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
-    Ok(Blobs { objects: Arc::new(objects), folder: Some(folder) })
+    Ok(Blobs::over(Arc::new(objects), Some(folder)))
+}
+
+/// A folder for what is being written, without anything in it. What is there is of no use to another run of the process,
+/// so that the disk need not have it.
+pub(crate) async fn open_staging(folder: &FsPath) -> Result<LocalFileSystem, MediaError> {
+    let folder = folder.to_owned();
+    let opened = run_blocking(move || {
+        let made = empty_staged(&folder).and_then(|()| fs::create_dir_all(folder.join(STAGED)));
+        made.map_err(|error| unusable(&folder, &error))?;
+        Ok(LocalFileSystem::new_with_prefix(&folder)?)
+    });
+    opened.await.map_err(|error| MediaError::Internal(error.to_string()))?
+}
+
+fn unusable(folder: &FsPath, error: &io::Error) -> MediaError {
+    MediaError::Internal(format!("the folder {} cannot be used: {error}", folder.display()))
+}
+
+fn empty_staged(folder: &FsPath) -> io::Result<()> {
+    match fs::remove_dir_all(folder.join(STAGED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Empties the folder of unfinished uploads, and makes all folders of finished ones: if they were made when they
 /// are needed first, the time of an upload would tell whether there is anything near it.
 fn prepare_folder(folder: &FsPath) -> io::Result<()> {
     let (whole, staged) = (folder.join(WHOLE), folder.join(STAGED));
-    match fs::remove_dir_all(&staged) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    empty_staged(folder)?;
     fs::create_dir_all(&staged)?;
     for shard in 0..=u8::MAX {
         fs::create_dir_all(whole.join(format!("{shard:02x}")))?;

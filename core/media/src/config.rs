@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::PreviewConfig;
+use crate::{BucketConfig, PreviewConfig};
 
 /// What users may upload.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -28,6 +28,8 @@ pub struct MediaConfig {
     pub cache_bytes: u64,
     /// Days for which other servers' content, and thumbnails, are kept after they were last asked for.
     pub cache_days: u64,
+    /// The bucket that the bytes are in, if they are in one.
+    pub bucket: BucketConfig,
     /// Previews of pages.
     pub previews: PreviewConfig,
 }
@@ -44,6 +46,7 @@ impl Default for MediaConfig {
             max_thumbnail_pixels: 40_000_000,
             cache_bytes: 10 << 30,
             cache_days: 90,
+            bucket: BucketConfig::default(),
             previews: PreviewConfig::default(),
         }
     }
@@ -62,7 +65,7 @@ impl MediaConfig {
         ];
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(format!("media.{name}: must be at least 1")),
-            None => self.previews.validate(),
+            None => self.bucket.validate().and_then(|()| self.previews.validate()),
         }
     }
 

@@ -21,7 +21,7 @@
 //!
 //! # What always holds
 //!
-//! 1. Bytes, and the folder's entry of them, are on the disk before the row that refers to them is committed,
+//! 1. Bytes, and the folder's entry of them, are on the disk, or in the bucket, before the row that refers to them is committed,
 //!    and the row is durable before the upload is answered.
 //! 2. An upload goes the same way whether or not somebody has uploaded the same before: it is written to the end,
 //!    then moved over what is there. Neither the answer nor its time tells a stranger.
@@ -29,6 +29,7 @@
 //! 4. An upload that ends early leaves nothing, at the latest after the next start.
 
 mod blobs;
+mod bucket;
 mod cache;
 mod config;
 mod content;
@@ -52,6 +53,7 @@ mod uri;
 
 pub use self::{
     blobs::{Blobs, PART_BYTES},
+    bucket::BucketConfig,
     config::MediaConfig,
     content::{Content, ContentStream},
     create::Created,

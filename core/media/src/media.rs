@@ -127,6 +127,9 @@ impl Media {
             Ok(replaced) => replaced,
             Err(error) => {
                 self.blobs().discard(&whole).await;
+                if self.blobs().is_bucket() {
+                    self.remove_unreferenced(whole.hash).await?;
+                }
                 return Err(error);
             }
         };
@@ -136,6 +139,15 @@ impl Media {
         }
         replaced.free();
         committed?;
+        Ok(())
+    }
+
+    /// Removes whole bytes that are not needed after all.
+    pub(crate) async fn discard(&self, whole: &Whole) -> Result<(), MediaError> {
+        self.blobs().discard(whole).await;
+        if self.blobs().is_bucket() {
+            self.release(whole.hash).await?;
+        }
         Ok(())
     }
 

@@ -182,7 +182,9 @@ impl Found {
             _ => {}
         }
         self.place = match name {
-            "title" if self.skipped == 0 && !self.in_body && self.is_missing("title") => Place::Title,
+            "title" if self.skipped == 0 && !self.in_body && self.is_missing("title") => {
+                Place::Title
+            }
             "h1" if self.is_missing("heading") => Place::Heading,
             "p" => Place::Paragraph,
             _ if self.place == Place::Nowhere && self.in_body => Place::Body,

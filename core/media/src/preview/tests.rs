@@ -212,8 +212,7 @@ async fn a_link_to_a_picture_and_to_something_else() {
 
 #[tokio::test]
 async fn a_picture_that_cannot_be_had_is_left_away() {
-    let config =
-        PreviewConfig { max_image_bytes: 2_000, timeout_s: 1, ..PreviewConfig::default() };
+    let config = PreviewConfig { max_image_bytes: 2_000, timeout_s: 1, ..PreviewConfig::default() };
     let bench = Bench::with(config);
     let large = [png(1, 1), vec![0; 2_000]].concat();
     let bomb = png(1, 1).into_iter().enumerate().map(|(at, byte)| {
