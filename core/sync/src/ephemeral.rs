@@ -57,7 +57,7 @@ impl Pass<'_> {
             return Ok(());
         }
         let user_id = &self.question.user_id;
-        let mut receipts = self.inner.shown_receipts(user_id, &self.ignored, receipts, large);
+        let mut receipts = shown_receipts(user_id, &self.ignored, receipts, large);
         self.inner.keep_own_deliveries(user_id, room_id, &mut receipts).await?;
         for content in contents(receipts) {
             let mut json = Vec::new();
@@ -68,21 +68,20 @@ impl Pass<'_> {
     }
 }
 
-impl Inner {
-    /// Those of a room's receipts that are shown: in large rooms only the user's own.
-    pub(crate) fn shown_receipts(
-        &self,
-        user_id: &UserId,
-        ignored: &HashSet<OwnedUserId>,
-        mut receipts: Vec<ReceiptEntry>,
-        large: bool,
-    ) -> Vec<ReceiptEntry> {
-        receipts.retain(|receipt| {
-            receipt.user_id == user_id || !(large || ignored.contains(&receipt.user_id))
-        });
-        receipts
-    }
+/// Those of a room's receipts that a user is shown: in large rooms only their own.
+pub(crate) fn shown_receipts(
+    user_id: &UserId,
+    ignored: &HashSet<OwnedUserId>,
+    mut receipts: Vec<ReceiptEntry>,
+    large: bool,
+) -> Vec<ReceiptEntry> {
+    receipts.retain(|receipt| {
+        receipt.user_id == user_id || !(large || ignored.contains(&receipt.user_id))
+    });
+    receipts
+}
 
+impl Inner {
     /// That a message was delivered is told to its sender and to nobody else.
     pub(crate) async fn keep_own_deliveries(
         &self,

@@ -215,7 +215,9 @@ impl<'a> Look<'a> {
             let members = told.members.into_iter();
             let members = members.map(|(user_id, event)| (room.room_id.to_owned(), user_id, event));
             enclosed.members.extend(members);
-            enclosed.timelines.push((room.room_id.to_owned(), told.events));
+            if self.inner.config.delivery_receipts {
+                enclosed.timelines.push((room.room_id.to_owned(), told.events));
+            }
         }
         Ok((rooms, true))
     }

@@ -13,7 +13,10 @@ use super::{
     request::Scope,
     view::{InView, View},
 };
-use crate::{SyncError, ephemeral::contents};
+use crate::{
+    SyncError,
+    ephemeral::{contents, shown_receipts},
+};
 
 impl Look<'_> {
     pub(crate) async fn receipts(
@@ -40,8 +43,7 @@ impl Look<'_> {
                 sent.receipts = Some(self.until);
             }
             let large = self.is_large(room.room_id).await?;
-            let mut entries =
-                self.inner.shown_receipts(self.user_id, &self.ignored, entries, large);
+            let mut entries = shown_receipts(self.user_id, &self.ignored, entries, large);
             self.inner.keep_own_deliveries(self.user_id, room.room_id, &mut entries).await?;
             // One event is all that a room has here: where a user has several receipts for one event,
             // the one that is not of a thread speaks for all of them.
@@ -64,10 +66,12 @@ impl Look<'_> {
         if self.is_large(room.room_id).await? {
             return Ok(entries);
         }
+        // A room that was sent before, without receipts: what it showed then is not known any more.
+        let sent = self.base.rooms.get(&room.topic).filter(|sent| sent.stage == Stage::Joined);
+        let shown = draft.shown.get(&room.topic).filter(|_| sent.is_none());
         let shown: Option<HashSet<&EventId>> =
-            draft.shown.get(&room.topic).map(|events| events.iter().map(|id| &**id).collect());
+            shown.map(|events| events.iter().map(|id| &**id).collect());
         let others = users.receipts(room.room_id, self.user_id, self.until).await?.into_iter();
-        // A room that was sent without receipts before: what its timeline shows is not known any more.
         let is_shown = |entry: &ReceiptEntry| {
             shown.as_ref().is_none_or(|shown| shown.contains(&*entry.event_id))
         };

@@ -139,6 +139,12 @@ impl Scope {
     }
 }
 
+/// Is this an opaque identifier (CS appendix "Opaque Identifiers")? Its length is another matter.
+fn is_opaque_id(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    !name.is_empty() && name.bytes().all(fits)
+}
+
 /// [`SyncError::InvalidParam`] unless there are at most so many.
 pub(crate) fn at_most(count: usize, max: usize, what: &str) -> Result<(), SyncError> {
     if count <= max {
@@ -157,6 +163,9 @@ impl SlidingBody {
         at_most(rules.subscriptions.len(), MAX_SUBSCRIPTIONS, "room_subscriptions")?;
         for List { name, ranges, filter, config } in &rules.lists {
             at_most(name.len(), MAX_NAME_BYTES, "lists: bytes of a name")?;
+            if self.form == SlidingForm::Accepted && !is_opaque_id(name) {
+                return Err(SyncError::InvalidParam("lists: not an opaque identifier".to_owned()));
+            }
             at_most(ranges.as_ref().map_or(0, Vec::len), MAX_RANGES, "ranges")?;
             if ranges.iter().flatten().any(|(first, last)| first > last) {
                 let text = "ranges: the first index is greater than the last";

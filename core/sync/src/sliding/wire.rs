@@ -322,6 +322,12 @@ mod tests {
             accepted(&json!({"lists": {"l": {"timeline_limit": 1}}})),
             Err(SyncError::BadJson(_))
         ));
+        let named = |name: &str| {
+            accepted(&json!({"lists": {name: {"timeline_limit": 1, "required_state": {}}}}))
+        };
+        assert!(named("a.b-c_d~1").is_ok());
+        assert!(matches!(named("two words"), Err(SyncError::InvalidParam(_))));
+        assert!(matches!(named(""), Err(SyncError::InvalidParam(_))));
     }
 
     #[test]
