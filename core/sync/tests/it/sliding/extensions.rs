@@ -79,8 +79,16 @@ async fn receipts_are_of_what_is_shown_then_of_what_moves() {
     assert_eq!(moved.as_object().unwrap().len(), 1);
     assert_eq!(moved[last.as_str()].as_object().unwrap().len(), 1, "nobody's private ones");
     assert!(content(&phone.ask(&world).await).is_null());
-    let anew = content(&asking(&bob, all).ask(&world).await);
+    let anew = content(&asking(&bob, all.clone()).ask(&world).await);
     assert!(anew[last.as_str()]["m.read"]["@bob:x"].is_object(), "{anew}");
+    // Whoever asks for them late gets those of what was shown before, too.
+    let mut late = asking(&alice, json!({}));
+    late.body["conn_id"] = json!("late");
+    late.ask(&world).await;
+    late.body["extensions"] = all.clone();
+    world.text(&one, &alice, "news").await;
+    let told = content(&late.ask(&world).await);
+    assert!(told[last.as_str()]["m.read"]["@bob:x"].is_object(), "{told}");
     // Nothing of rooms that the extension does not speak of.
     let none = json!({"receipts": {"enabled": true, "lists": [], "rooms": ["*"]}});
     assert!(content(&asking(&bob, none).ask(&world).await).is_null());
