@@ -109,7 +109,8 @@ mod tests {
     #[tokio::test]
     async fn takes_and_counts_notifications() {
         let gateway = Gateway::start().unwrap();
-        let (base, path) = gateway.url().split_at(gateway.url().find("/_matrix").unwrap());
+        let url = gateway.url();
+        let (base, path) = url.split_at(url.find("/_matrix").unwrap());
         let target = Arc::new(Target::parse(base).unwrap());
         let mut connection = Connection::new(target);
         for _ in 0..3 {
