@@ -34,8 +34,8 @@ pub(crate) struct Question {
     pub(crate) since: Option<SyncToken>,
     pub(crate) filter: Arc<SyncFilter>,
     pub(crate) full_state: bool,
-    pub(crate) use_state_after: bool,
-    pub(crate) unstable_state_after: bool,
+    /// Under which name the client wants the state after the timeline, if that in the place of the one before.
+    pub(crate) state_after: Option<&'static str>,
     /// Rooms that are new to the client do not come as a whole, but from its token on.
     pub(crate) news_only: bool,
 }

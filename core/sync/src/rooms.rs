@@ -23,9 +23,6 @@ use crate::{
     timeline::{Timeline, TimelineQuestion},
 };
 
-/// What the section `state_after` was called before the specification had it (MSC4222).
-const UNSTABLE_STATE_AFTER: &str = "org.matrix.msc4222.state_after";
-
 /// The parts of a section that are events of the room.
 struct Parts {
     visibility: Visibility,
@@ -247,7 +244,7 @@ impl Pass<'_> {
                 user_id,
                 filter: &self.question.filter,
                 full: range.full,
-                after: self.question.use_state_after,
+                after: self.question.state_after.is_some(),
                 heroes: summary.as_ref().map(Summary::heroes).unwrap_or_default(),
                 since: range.since,
                 until: self.until.position,
@@ -327,9 +324,7 @@ impl Pass<'_> {
             timeline.end();
         }
         let state = self.format(room_id, &parts.state, false, visibility).await?;
-        if self.question.use_state_after {
-            let unstable = self.question.unstable_state_after;
-            let name = if unstable { UNSTABLE_STATE_AFTER } else { "state_after" };
+        if let Some(name) = self.question.state_after {
             state.write_object(object.key(name));
         } else if parts.complete {
             state.write_object(object.key("state"));

@@ -29,6 +29,11 @@ use crate::{
     sliding::Sliding,
 };
 
+/// The section of a room that has the state after its timeline.
+const STATE_AFTER: &str = "state_after";
+/// What it was called before the specification had it (MSC4222).
+const UNSTABLE_STATE_AFTER: &str = "org.matrix.msc4222.state_after";
+
 /// One `/sync` request (CS "GET /sync").
 #[derive(Clone, Debug)]
 pub struct SyncRequest {
@@ -233,8 +238,11 @@ impl SyncService {
             since,
             filter: self.filter(&request.user_id, request.filter.as_ref()).await?,
             full_state: request.full_state,
-            use_state_after: request.use_state_after,
-            unstable_state_after: request.unstable_state_after,
+            state_after: request.use_state_after.then_some(if request.unstable_state_after {
+                UNSTABLE_STATE_AFTER
+            } else {
+                STATE_AFTER
+            }),
             news_only: false,
         })
     }
