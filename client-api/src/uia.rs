@@ -36,7 +36,7 @@ pub(crate) async fn confirm_password<T>(
 }
 
 /// Passes the request on once one of the flows is complete; otherwise the error is the 401 that says
-/// what to do next. `whose` password counts, and who shows it.
+/// what to do next, or a 403 if that is of no use. `whose` password counts, and who shows it.
 pub(crate) async fn interact<T, I>(
     app: &ClientApi,
     request: &Ruma<T, I>,
@@ -55,6 +55,7 @@ pub(crate) async fn interact<T, I>(
     match app.users().uia(&tied_to, flows, user_id, guesser, auth).await? {
         UiaOutcome::Done(proof) => Ok(proof),
         UiaOutcome::Challenge(challenge) => Err(MatrixError::from(info(challenge)).into()),
+        UiaOutcome::Refused(why) => Err(MatrixError::forbidden(why.to_string()).into()),
     }
 }
 
@@ -74,7 +75,9 @@ fn info(challenge: UiaChallenge) -> UiaaInfo {
     info.session = Some(challenge.session);
     info.auth_error = challenge.error.map(|error| {
         let kind = match error {
-            UiaError::WrongCredentials => ErrorKind::Forbidden,
+            UiaError::WrongCredentials | UiaError::OtherUser | UiaError::OtherRequest => {
+                ErrorKind::Forbidden
+            }
             UiaError::InvalidRegistrationToken => ErrorKind::Unauthorized,
             UiaError::UnexpectedStage => ErrorKind::InvalidParam,
             UiaError::UnknownSession => ErrorKind::Unknown,

@@ -86,19 +86,24 @@ pub struct UiaChallenge {
 /// Why a stage was not passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UiaError {
-    /// Wrong password, or somebody else's (`M_FORBIDDEN`).
+    /// Wrong password (`M_FORBIDDEN`).
     #[error("wrong user name or password")]
     WrongCredentials,
+    /// The stage names somebody else than whose token the request has (`M_FORBIDDEN`).
+    #[error("this is to be confirmed by the account's own user")]
+    OtherUser,
     /// The registration token is not valid (`M_UNAUTHORIZED`).
     #[error("the registration token is not valid")]
     InvalidRegistrationToken,
     /// The stage is not the next one of any flow (`M_INVALID_PARAM`).
     #[error("this stage is not to be passed now")]
     UnexpectedStage,
-    /// The session is unknown, has expired, or belongs to another request; a new one was started
-    /// (`M_UNKNOWN`).
+    /// The session is unknown or has expired; a new one was started (`M_UNKNOWN`).
     #[error("unknown session")]
     UnknownSession,
+    /// The session belongs to another request (`M_FORBIDDEN`).
+    #[error("this session is for another request")]
+    OtherRequest,
 }
 
 /// How an attempt ended.
@@ -108,6 +113,8 @@ pub enum UiaOutcome {
     Done(UiaProof),
     /// There is more to do: answer 401.
     Challenge(UiaChallenge),
+    /// No further attempt would help: answer 403. Nothing is counted.
+    Refused(UiaError),
 }
 
 /// What was proven.
@@ -162,15 +169,20 @@ impl Users {
             return self.uia_start(request, flows, None);
         };
         let session = match auth.session() {
-            Some(session) => {
-                if !self.uia_matches(session, request) {
-                    return self.uia_start(request, flows, Some(UiaError::UnknownSession));
-                }
-                session.to_owned()
-            }
+            Some(session) => match self.uia_matches(session, request) {
+                Some(true) => session.to_owned(),
+                Some(false) => return Ok(UiaOutcome::Refused(UiaError::OtherRequest)),
+                None => return self.uia_start(request, flows, Some(UiaError::UnknownSession)),
+            },
             // Clients that know the flows beforehand begin with a stage.
             None => self.uia_insert(request, flows)?,
         };
+        if let (Some(user_id), AuthData::Password(password)) = (user_id, auth)
+            && let UserIdentifier::Matrix(named) = &password.identifier
+            && self.local_user_id(&named.user).as_deref() != Some(user_id)
+        {
+            return Ok(UiaOutcome::Refused(UiaError::OtherUser));
+        }
         let Some(stage) = auth.auth_type() else {
             // A fallback page has passed stages meanwhile, or not.
             return self.uia_settle(request, flows, &session, None);
@@ -226,10 +238,11 @@ impl Users {
         }))
     }
 
-    fn uia_matches(&self, session: &str, request: &UiaRequest) -> bool {
+    /// Is a session for this request? `None`: there is no such session.
+    fn uia_matches(&self, session: &str, request: &UiaRequest) -> Option<bool> {
         let mut sessions = self.inner.uia.lock();
-        let entry = sessions.0.get_mut(self.now_ms(), &session.to_owned());
-        entry.is_some_and(|entry| entry.request == *request)
+        let entry = sessions.0.get_mut(self.now_ms(), &session.to_owned())?;
+        Some(entry.request == *request)
     }
 
     fn uia_expects(&self, session: &str, stage: &AuthType) -> bool {
@@ -248,12 +261,11 @@ impl Users {
         match auth {
             AuthData::Dummy(_) => Ok(Ok(None)),
             AuthData::Password(password) => {
-                let UserIdentifier::Matrix(named) = &password.identifier else {
+                let by_name = matches!(password.identifier, UserIdentifier::Matrix(_));
+                let Some(user_id) = user_id.filter(|_| by_name) else {
                     return Ok(Err(UiaError::WrongCredentials));
                 };
-                let Some(user_id) = user_id else { return Ok(Err(UiaError::WrongCredentials)) };
-                let same = self.local_user_id(&named.user).as_deref() == Some(user_id);
-                if same && self.guess_password(user_id, &password.password, guesser).await? {
+                if self.guess_password(user_id, &password.password, guesser).await? {
                     return Ok(Ok(None));
                 }
                 Ok(Err(UiaError::WrongCredentials))
