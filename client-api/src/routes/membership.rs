@@ -61,6 +61,18 @@ async fn join(
     }
     let profile = member_profile_of(app, caller.user_id()).await?;
     app.rooms().join_via(room_id, caller.user_id(), &profile, reason, via).await?;
+    if let Err(error) = succeed(app, room_id, caller.user_id()).await {
+        let error = MatrixError::from(error);
+        tracing::warn!(%room_id, %error, "a joined room does not take over from the one before it");
+    }
+    Ok(())
+}
+
+/// A room that replaces another one takes over what this server and the user have of that one.
+async fn succeed(app: &ClientApi, room_id: &RoomId, user_id: &UserId) -> Result<(), ApiError> {
+    if let Some(old) = app.rooms().succeed(room_id).await? {
+        app.users().inherit_room_settings(user_id, &old, room_id).await?;
+    }
     Ok(())
 }
 

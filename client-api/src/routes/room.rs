@@ -115,6 +115,7 @@ pub(crate) async fn upgrade(
     let new_version: RoomVersionId = new_version;
     let replacement =
         app.rooms().upgrade(&room_id, &caller, &profile, new_version, additional_creators).await?;
+    app.users().inherit_room_settings(&caller, &room_id, &replacement).await?;
     Ok(upgrade_room::v3::Response::new(replacement))
 }
 

@@ -8,7 +8,8 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, Int, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId,
     UserId, events::TimelineEventType,
 };
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
 
 use crate::{
     MemberProfile, Rooms,
@@ -84,6 +85,31 @@ impl Rooms {
         }
         self.mute(&old, user_id).await;
         Ok(new_id)
+    }
+
+    /// The room that this one replaces, if each of the two says so and the other is here. What this
+    /// server has of it moves along: aliases and the directory's entry. To be called when a user of this
+    /// server has joined: another server's upgrade reaches neither.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::UnknownRoom`], and those of the store.
+    pub async fn succeed(&self, room_id: &RoomId) -> Result<Option<OwnedRoomId>, RoomError> {
+        let head = self.head(room_id).await?.ok_or(RoomError::UnknownRoom)?;
+        let create = self.state_event(room_id, head.state, "m.room.create", "").await?;
+        let Some(old_id) = create.and_then(|event| predecessor(event.pdu.content())) else {
+            return Ok(None);
+        };
+        let Some(old_head) = self.head(&old_id).await? else { return Ok(None) };
+        // Anybody can name any room as the one that they replace.
+        let tombstone = self.state_event(&old_id, old_head.state, "m.room.tombstone", "").await?;
+        if tombstone.and_then(|event| replacement(event.pdu.content())).as_deref() != Some(room_id)
+        {
+            return Ok(None);
+        }
+        self.lead_aliases(&old_id, room_id).await?;
+        self.move_publication(&old_id, room_id).await?;
+        Ok(Some(old_id))
     }
 
     /// What the new room starts with, and the power levels that it gets in the end if they differ.
@@ -251,7 +277,23 @@ impl Rooms {
         new_id: &RoomId,
         user_id: &UserId,
     ) -> Result<(), RoomError> {
-        for alias in self.room_aliases(old.room_id).await? {
+        self.lead_aliases(old.room_id, new_id).await?;
+        let Some(content) = self.old_state(old, "m.room.canonical_alias", "").await? else {
+            return Ok(());
+        };
+        self.put_state(new_id, user_id, "m.room.canonical_alias", "", content).await?;
+        let empty = CanonicalJsonObject::new();
+        let cleared =
+            self.put_state(old.room_id, user_id, "m.room.canonical_alias", "", empty).await;
+        if let Err(error) = cleared {
+            tracing::debug!(room_id = %old.room_id, %error, "the old room keeps its alias event");
+        }
+        Ok(())
+    }
+
+    /// Lets this server's aliases of the old room name the new one.
+    async fn lead_aliases(&self, old_id: &RoomId, new_id: &RoomId) -> Result<(), RoomError> {
+        for alias in self.room_aliases(old_id).await? {
             let Some(row) = self.store().get(&schema::ALIASES, &alias, &()).await? else {
                 continue;
             };
@@ -266,16 +308,6 @@ impl Rooms {
                 Ok(_) | Err(CommitError::Precondition) => {}
                 Err(error) => return Err(error.into()),
             }
-        }
-        let Some(content) = self.old_state(old, "m.room.canonical_alias", "").await? else {
-            return Ok(());
-        };
-        self.put_state(new_id, user_id, "m.room.canonical_alias", "", content).await?;
-        let empty = CanonicalJsonObject::new();
-        let cleared =
-            self.put_state(old.room_id, user_id, "m.room.canonical_alias", "", empty).await;
-        if let Err(error) = cleared {
-            tracing::debug!(room_id = %old.room_id, %error, "the old room keeps its alias event");
         }
         Ok(())
     }
@@ -318,6 +350,30 @@ impl Rooms {
             tracing::debug!(room_id = %old.room_id, %error, "the old room is not muted");
         }
     }
+}
+
+/// The room that an `m.room.create` says is replaced.
+fn predecessor(content: &RawValue) -> Option<OwnedRoomId> {
+    #[derive(Deserialize)]
+    struct Create {
+        predecessor: Predecessor,
+    }
+    #[derive(Deserialize)]
+    struct Predecessor {
+        room_id: OwnedRoomId,
+    }
+    let create: Create = serde_json::from_str(content.get()).ok()?;
+    Some(create.predecessor.room_id)
+}
+
+/// The room to which an `m.room.tombstone` points.
+fn replacement(content: &RawValue) -> Option<OwnedRoomId> {
+    #[derive(Deserialize)]
+    struct Tombstone {
+        replacement_room: OwnedRoomId,
+    }
+    let tombstone: Tombstone = serde_json::from_str(content.get()).ok()?;
+    Some(tombstone.replacement_room)
 }
 
 fn level_value(level: i64) -> CanonicalJsonValue {

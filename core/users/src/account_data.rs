@@ -17,6 +17,7 @@ const BATCH: usize = 100;
 
 pub(crate) const FULLY_READ: &str = "m.fully_read";
 pub(crate) const PUSH_RULES: &str = "m.push_rules";
+pub(crate) const DIRECT: &str = "m.direct";
 pub(crate) const IGNORED_USERS: &str = "m.ignored_user_list";
 
 /// Clustering: the room's ID or nothing, then the type.

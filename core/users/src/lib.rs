@@ -32,6 +32,7 @@ mod registration;
 mod remote;
 mod reports;
 mod sessions;
+mod succession;
 mod tags;
 mod tokens;
 mod typing;

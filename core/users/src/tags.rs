@@ -75,7 +75,7 @@ impl Users {
         self.change_tags(user_id, room_id, move |tags| tags.remove(&tag).is_some()).await
     }
 
-    async fn change_tags(
+    pub(crate) async fn change_tags(
         &self,
         user_id: &UserId,
         room_id: &RoomId,

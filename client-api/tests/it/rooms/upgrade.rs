@@ -1,10 +1,10 @@
 //! `POST /rooms/{roomId}/upgrade` (CS "Room Upgrades").
 
-use hearth_testkit::{TestServer, encode};
+use hearth_testkit::{TestServer, TestUser, encode};
 use ruma::OwnedRoomId;
 use serde_json::{Value, json};
 
-use crate::support::{V3, at, refused, state_of, text};
+use crate::support::{V3, at, of_user, refused, state_of, text};
 
 fn new_room(answer: &Value) -> OwnedRoomId {
     text(answer, "replacement_room").try_into().unwrap()
@@ -95,4 +95,35 @@ async fn takes_a_fresh_list_of_creators() {
     assert!(create.get("additional_creators").is_none(), "{create}");
     let summary = alice.get_ok(&format!("/_matrix/client/v1/room_summary/{newest}")).await;
     assert_eq!(summary["room_version"], "12");
+}
+
+#[tokio::test]
+async fn members_keep_what_they_set_for_the_old_room() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let old = alice.create_public_room().await;
+    bob.join(&old).await;
+    let tags = |user: &TestUser, room: &ruma::RoomId| {
+        of_user(user, format!("rooms/{}/tags", encode(room.as_str())))
+    };
+    for user in [&alice, &bob] {
+        user.put_ok(&format!("{}/u.work", tags(user, &old)), json!({})).await;
+    }
+    let direct = of_user(&alice, "account_data/m.direct");
+    alice.put_ok(&direct, json!({ "@bob:localhost": [old] })).await;
+    // Anybody can say of their room that it replaces another.
+    let mallory = server.register("mallory").await;
+    let body = json!({ "preset": "public_chat", "room_version": "11",
+        "creation_content": { "predecessor": { "room_id": old, "event_id": "$x" } } });
+    let fake = mallory.create_room(body).await;
+    bob.join(&fake).await;
+    assert_eq!(bob.get_ok(&tags(&bob, &fake)).await["tags"], json!({}));
+
+    let body = json!({ "new_version": "11" });
+    let new = new_room(&alice.post_ok(&at(&old, "upgrade"), body).await);
+    assert_eq!(alice.get_ok(&tags(&alice, &new)).await["tags"], json!({ "u.work": {} }));
+    assert_eq!(alice.get_ok(&direct).await, json!({ "@bob:localhost": [old, new] }));
+    bob.join(&new).await;
+    assert_eq!(bob.get_ok(&tags(&bob, &new)).await["tags"], json!({ "u.work": {} }));
 }

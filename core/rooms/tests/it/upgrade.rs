@@ -102,3 +102,36 @@ async fn a_moderator_keeps_their_level() {
         .unwrap();
     assert_eq!(server.state(&new, "m.room.power_levels", "").await, levels);
 }
+
+#[tokio::test]
+async fn aliases_and_the_entry_follow_another_servers_upgrade_if_both_rooms_agree() {
+    let server = Server::new().await;
+    let alice = user("alice");
+    let options = CreateRoomOptions {
+        public: true,
+        preset: Some(Preset::PublicChat),
+        alias_localpart: Some("room".to_owned()),
+        ..CreateRoomOptions::default()
+    };
+    let old = server.rooms.create_room(&alice, options).await.unwrap();
+    let predecessor = json!({ "predecessor": { "room_id": old, "event_id": "$last" } });
+    let options = CreateRoomOptions {
+        room_version: Some(RoomVersionId::V11),
+        creation_content: json_object(&raw(&predecessor)).unwrap(),
+        ..CreateRoomOptions::default()
+    };
+    let new = server.rooms.create_room(&alice, options).await.unwrap();
+    let alias = RoomAliasId::parse("#room:hs.test").unwrap();
+    assert_eq!(server.rooms.succeed(&old).await.unwrap(), None, "it replaces nothing");
+    assert_eq!(server.rooms.succeed(&new).await.unwrap(), None, "the old room does not say so");
+    assert_eq!(server.rooms.resolve_alias(&alias).await.unwrap(), old);
+
+    let tombstone = json!({ "body": "moved", "replacement_room": new });
+    server.put(&old, &alice, ("m.room.tombstone", ""), tombstone).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(server.rooms.succeed(&new).await.unwrap().as_ref(), Some(&old));
+        assert_eq!(server.rooms.resolve_alias(&alias).await.unwrap(), new);
+        assert!(server.rooms.is_published(&new).await.unwrap());
+        assert!(!server.rooms.is_published(&old).await.unwrap());
+    }
+}
