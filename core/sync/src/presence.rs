@@ -171,8 +171,9 @@ impl Pass<'_> {
         Ok(list)
     }
 
-    /// Those with whom the user shares a room that they did not share at the client's token, and who
-    /// have been seen online: their presence is news, though it did not change. Nobody in large rooms.
+    /// Those with whom the user shares a room that they did not share at the client's token: their
+    /// presence is news, though it did not change. Of those whom the user finds in a new room, those who
+    /// have been seen online; of this server's who come into the user's, all. Nobody in large rooms.
     pub(crate) async fn newly_met(
         &self,
         changes: &[RoomChange],
@@ -187,6 +188,7 @@ impl Pass<'_> {
             {
                 continue;
             }
+            let was_here = known.is_some();
             let known = known.unwrap_or_default();
             let differ = rooms.state_changes(room_id, known, *end, StatePart::Members)?;
             let before: Vec<_> = differ.iter().filter_map(|change| change.before).collect();
@@ -194,7 +196,8 @@ impl Pass<'_> {
             let before = joined_among(&rooms.events(room_id, &before).await?);
             let after = joined_among(&rooms.events(room_id, &after).await?);
             for user_id in after.difference(&before) {
-                if users.presence(user_id).await?.last_active_ms.is_some() {
+                let comes_here = was_here && rooms.identity().is_local(user_id);
+                if comes_here || users.presence(user_id).await?.last_active_ms.is_some() {
                     met.insert(user_id.clone());
                 }
             }

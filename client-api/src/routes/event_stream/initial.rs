@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts as _, Path, Request, State};
 use hearth_http::{ApiState as _, Lane, MatrixError, RawJson};
 use hearth_rooms::{format::membership_name, schema::Membership};
-use ruma::{OwnedRoomId, RoomId, api::client::filter::FilterDefinition};
+use ruma::{
+    OwnedRoomId, RoomId, api::client::filter::FilterDefinition, events::GlobalAccountDataEventType,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -42,6 +44,10 @@ pub(crate) async fn of_user(
     let mut filter = FilterDefinition::default();
     filter.room.timeline.limit = Some(asked.limit.unwrap_or(USUAL_MESSAGES).into());
     filter.room.include_leave = asked.archived;
+    if !app.users().has_own_push_rules(caller.user_id()).await? {
+        // Account data is what the user made; the server's own rules are not that.
+        filter.account_data.not_types.push(GlobalAccountDataEventType::PushRules.to_string());
+    }
     let response = app.sync().events(question(&caller, None, filter, Duration::ZERO)).await?;
     let found = Answer::read(&response.body)?;
     let (mut rooms, mut receipts) = (Chunk::new(), Chunk::new());

@@ -96,4 +96,10 @@ async fn who_meets_in_a_room_hears_of_each_other() {
     let update = bob.sync(Some(&bobs), quiet).await;
     assert_eq!(seen(&update, &alice).unwrap()["presence"], "online", "{update}");
     assert!(seen(&update, &silent).is_none(), "nobody has seen them: {update}");
+    // Who comes in is told of, even if nobody has seen them yet.
+    let late = server.register("late").await;
+    let alices = next(&alice.sync(Some(&alices), quiet).await);
+    late.join(&room).await;
+    let update = alice.sync(Some(&alices), quiet).await;
+    assert_eq!(seen(&update, &late).unwrap()["presence"], "offline", "{update}");
 }

@@ -22,7 +22,10 @@ async fn the_stream_goes_on_where_the_initial_sync_ends() {
     let bob = server.register("bob").await;
     let room = alice.create_public_room().await;
     alice.send_text(&room, "before").await;
+    let data = of_user(&alice, "account_data/org.example.first");
+    alice.put_ok(&data, json!({ "a": 0 })).await;
     let first = alice.get_ok(&format!("{V3}/initialSync")).await;
+    assert_eq!(words(&first["account_data"]), ["org.example.first"], "and no rules of the server");
     let found = room_of(&first, &room);
     assert_eq!((&found["membership"], &found["visibility"]), (&json!("join"), &json!("private")));
     assert_eq!(bodies(&found["messages"]["chunk"]), ["before"]);
