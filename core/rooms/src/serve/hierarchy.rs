@@ -5,7 +5,7 @@ use ruma::{
     room::{JoinRuleSummary, RoomSummary, RoomType},
 };
 
-use crate::{Rooms, error::RoomError, read::HierarchyRoom};
+use crate::{Rooms, error::RoomError, read::HierarchyRoom, schema::Membership};
 
 /// Rooms that a join rule's conditions are followed to.
 const MAX_ALLOWED_ROOMS: usize = 100;
@@ -27,7 +27,7 @@ impl Rooms {
     /// # Errors
     ///
     /// [`RoomError::UnknownRoom`] if the room is not here, or if the asking server's users could neither
-    /// join nor read it.
+    /// join nor read it; who is invited could join.
     pub async fn hierarchy_for_server(
         &self,
         server: &ServerName,
@@ -79,9 +79,15 @@ impl Rooms {
                         return Ok(true);
                     }
                 }
-                Ok(false)
+                self.has_invited(server, &summary.room_id).await
             }
-            _ => Ok(false),
+            _ => self.has_invited(server, &summary.room_id).await,
         }
+    }
+
+    /// Is a user of the server invited to the room?
+    async fn has_invited(&self, server: &ServerName, room_id: &RoomId) -> Result<bool, RoomError> {
+        let invited = self.members_with(room_id, Membership::Invite).await?;
+        Ok(invited.iter().any(|(user_id, _)| user_id.server_name() == server))
     }
 }

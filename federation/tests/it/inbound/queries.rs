@@ -105,6 +105,18 @@ async fn a_space_shows_the_children_that_the_server_may_join() {
     assert_eq!(answer["room"]["children_state"].as_array().unwrap().len(), 1);
     let answer = scene.peer.get(scene.name(), &closed.path("hierarchy", "")).await;
     assert_error(&answer, StatusCode::NOT_FOUND, "M_NOT_FOUND");
+    // Who is invited could join, though nobody of their server is in the room (any more).
+    let bob = scene.peer.user("bob");
+    let rule = json!({ "join_rule": "public" });
+    scene.ann.send_state(&closed.id, "m.room.join_rules", "", rule).await;
+    scene.join(&closed, &bob).await;
+    scene.ann.invite(&closed.id, &scene.peer.user("bea")).await;
+    let rule = json!({ "join_rule": "invite" });
+    scene.ann.send_state(&closed.id, "m.room.join_rules", "", rule).await;
+    let gone = json!({ "membership": "leave" });
+    scene.ann.send_state(&closed.id, "m.room.member", bob.as_str(), gone).await;
+    let answer = scene.peer.get_ok(scene.name(), &closed.path("hierarchy", "")).await;
+    assert_eq!(answer["room"]["join_rule"], "invite");
 }
 
 #[tokio::test]
