@@ -57,13 +57,15 @@ pub struct Dropped {
     /// Not even one key is known of a server that must have signed it, and seems to have: it may have been
     /// out of reach, and the event may be as good as any.
     pub keyless: bool,
+    /// It is an event of another room, whoever says so: its ID is made of that, too.
+    pub foreign: bool,
 }
 
 impl Dropped {
     fn new(event_id: Option<OwnedEventId>, reason: impl Into<String>) -> Self {
         let mut reason = reason.into();
         reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
-        Self { event_id, reason, keyless: false }
+        Self { event_id, reason, keyless: false, foreign: false }
     }
 }
 
@@ -225,7 +227,8 @@ fn form(event: &RawValue, room_id: &RoomId, rules: &Rules) -> Result<Formed, Dro
     let dropped = |reason: String| Dropped::new(Some(event_id.clone()), reason);
     let json = canonical(&object).map_err(dropped)?;
     check_fields(&mut object, rules).map_err(dropped)?;
-    check_room(&object, &event_id, room_id).map_err(dropped)?;
+    check_room(&object, &event_id, room_id)
+        .map_err(|reason| Dropped { foreign: true, ..dropped(reason) })?;
     let at = origin_server_ts(&object).map_err(dropped)?;
     let signers = required_server_signatures_to_verify_event(&object, &rules.signatures)
         .map_err(|error| dropped(error.to_string()))?;

@@ -131,6 +131,17 @@ impl Rooms {
         Ok(as_given(events.len(), sorted, verdicts, "its auth events rest on itself"))
     }
 
+    /// Keeps an event as rejected that names events of another room among its auth events (rooms/v6
+    /// "Authorization rules"): the caller has found that out, here they are just not known. Nothing happens if
+    /// all of them are here.
+    pub async fn refuse_foreign(
+        &self,
+        room_id: &RoomId,
+        event: CheckedPdu,
+    ) -> Result<Verdict, RoomError> {
+        only(self.receive_all(room_id, vec![event], &How::Foreign).await?)
+    }
+
     /// Receives an event whose previous events are not all here, with the state before it as another
     /// server tells it. The state's events must be here, as outliers or otherwise: those that are not
     /// are named as missing auth events. Where some previous events are here, the states after them

@@ -349,7 +349,7 @@ pub(super) async fn receive_room(
     for event in checker.check(&version, room_id, pdus).await {
         match event {
             Ok(event) => passed.push(event),
-            Err(Dropped { event_id: Some(event_id), reason, keyless }) => {
+            Err(Dropped { event_id: Some(event_id), reason, keyless, .. }) => {
                 if keyless {
                     unjudged.push(event_id.clone());
                 }

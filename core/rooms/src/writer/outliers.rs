@@ -32,14 +32,13 @@ type Read = Result<BTreeMap<StateKeyOrdinal, EventOrdinal>, Verdict>;
 
 impl Room {
     /// Stores an event without a place in the room, judged by its auth events alone.
-    pub(super) fn receive_outlier(
+    pub(super) fn store_outlier(
         &mut self,
         view: &Context<'_>,
         batch: &mut Batch,
-        pdu: &Pdu,
+        (pdu, allowed): (&Pdu, Result<(), String>),
         auth_events: &[Arc<StoredEvent>],
     ) -> Result<Verdict, StepError> {
-        let allowed = self.allowed_by_auth_events(view, pdu, auth_events)?;
         let standing = if allowed.is_ok() { Standing::Outlier } else { Standing::Rejected };
         let new_key = match pdu.state_key() {
             Some(state_key) if allowed.is_ok() => {

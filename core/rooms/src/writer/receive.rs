@@ -34,6 +34,9 @@ use crate::{
 /// The ordinal of every room's create event.
 const CREATE_EVENT: EventOrdinal = 0;
 
+/// Why an event is rejected that names auth events of another room.
+const FOREIGN_AUTH: &str = "its auth events are not all of this room";
+
 /// Events to receive, and how far that has come.
 pub(crate) struct Receive {
     events: Vec<CheckedPdu>,
@@ -52,6 +55,8 @@ pub(crate) enum How {
     Live(Forwarding),
     /// Because others refer to them.
     Outliers,
+    /// As rejected, since they name auth events of another room.
+    Foreign,
     /// Into the timeline, with the state before them as told by another server.
     WithState(Vec<OwnedEventId>, Teller),
     /// Into the timeline before what follows them.
@@ -74,7 +79,7 @@ impl How {
     /// The state before an event, if it is told.
     fn told(&self, event_id: &EventId) -> Option<&[OwnedEventId]> {
         match self {
-            Self::Live(_) | Self::Outliers | Self::Own(_) | Self::Judged => None,
+            Self::Live(_) | Self::Outliers | Self::Foreign | Self::Own(_) | Self::Judged => None,
             Self::WithState(state, _) => Some(state),
             Self::History(told) => told.states.get(event_id).map(Vec::as_slice),
         }
@@ -88,9 +93,11 @@ impl How {
             }
             Self::Live(forwarding) => *forwarding,
             Self::Own(_) => Forwarding::Here,
-            Self::Outliers | Self::WithState(..) | Self::History(_) | Self::Judged => {
-                Forwarding::Elsewhere
-            }
+            Self::Outliers
+            | Self::Foreign
+            | Self::WithState(..)
+            | Self::History(_)
+            | Self::Judged => Forwarding::Elsewhere,
         }
     }
 }
@@ -196,7 +203,7 @@ impl Room {
     ) -> Result<Verdict, StepError> {
         let how = &receive.how;
         let known = self.event_by_id(view, pdu.id())?;
-        let as_outlier = matches!(how, How::Outliers);
+        let as_outlier = matches!(how, How::Outliers | How::Foreign);
         if known.as_ref().is_some_and(|known| as_outlier || has_state(known)) {
             return Ok(Verdict::Known);
         }
@@ -208,10 +215,19 @@ impl Room {
         }
         let auth_events = match self.find_all(view, pdu.auth_events(), |_| true)? {
             (found, missing) if missing.is_empty() => found,
+            (found, _) if matches!(how, How::Foreign) => {
+                let refused = Err(FOREIGN_AUTH.to_owned());
+                return self.store_outlier(view, batch, (pdu, refused), &found);
+            }
+            // It was kept in spite of that.
+            _ if known.is_some_and(|known| known.header.standing == Standing::Rejected) => {
+                return Ok(Verdict::Rejected(FOREIGN_AUTH.to_owned()));
+            }
             (_, missing) => return Ok(Verdict::MissingAuth(missing)),
         };
         if as_outlier {
-            return self.receive_outlier(view, batch, pdu, &auth_events);
+            let allowed = self.allowed_by_auth_events(view, pdu, &auth_events)?;
+            return self.store_outlier(view, batch, (pdu, allowed), &auth_events);
         }
         let (prev_events, missing) = self.find_all(view, pdu.prev_events(), has_state)?;
         let mut roots: Vec<_> = prev_events.iter().map(|prev| prev.header.state_after).collect();

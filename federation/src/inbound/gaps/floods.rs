@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use axum::{Router, body::Body};
+use hearth_rooms::schema::Standing;
 use http::{Request, Response, StatusCode};
 use parking_lot::Mutex;
 use ruma::{
@@ -27,6 +28,8 @@ struct Told {
     /// How many missing events one answer has; none: it tells of none.
     at_once: Mutex<usize>,
     state_ids: Mutex<Value>,
+    /// The same for single events.
+    states: Mutex<HashMap<String, Value>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -71,7 +74,13 @@ impl Script {
                     json!({ "origin": "them.example", "origin_server_ts": 1, "pdus": [event] })
                 })
             }
-            "state_ids" => Some(self.0.state_ids.lock().clone()).filter(|told| !told.is_null()),
+            "state_ids" => {
+                let id = head.uri.query().unwrap_or_default().replace("event_id=%24", "$");
+                let of_event = self.0.states.lock().get(&id).cloned();
+                of_event
+                    .or_else(|| Some(self.0.state_ids.lock().clone()))
+                    .filter(|told| !told.is_null())
+            }
             _ => None,
         };
         let status = if answer.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
@@ -152,7 +161,7 @@ async fn walked(count: usize, bytes: usize, at_once: usize) -> (usize, usize) {
     let (last, missing) = script.chain(&bench, count, bytes).await;
     let turn = us.turns().take(&member("them.example"), &bench.room_id).await.unwrap();
     let version = us.rooms().version(&bench.room_id).await.unwrap();
-    let filling = Filling::new(us, &turn, version, 0);
+    let mut filling = Filling::new(us, &turn, version, 0);
     let taken = filling.walk(&last, &[missing]).await.unwrap();
     (taken.len(), script.count("get_missing_events"))
 }
@@ -260,4 +269,97 @@ async fn of_an_auth_chain_only_what_is_missing_is_kept() {
     for id in &others {
         assert_eq!(bench.standing(id).await, None, "nobody asked for it");
     }
+}
+
+/// The room's current state here, as IDs.
+async fn state_here(bench: &Bench, kinds: &[(&str, &str)]) -> Vec<OwnedEventId> {
+    let rooms = bench.us.federation.rooms();
+    let head = rooms.head(&bench.room_id).await.unwrap().unwrap();
+    let mut state = Vec::new();
+    for (kind, state_key) in kinds {
+        let event = rooms.state_event(&bench.room_id, head.state, kind, state_key).await.unwrap();
+        state.push(event.unwrap().pdu.id().to_owned());
+    }
+    state
+}
+
+const ALICE: &str = "@alice:them.example";
+/// What a message of Alice's rests on.
+const AUTH: [(&str, &str); 2] = [("m.room.power_levels", ""), ("m.room.member", ALICE)];
+/// The rest of the state.
+const REST: [(&str, &str); 3] =
+    [("m.room.create", ""), ("m.room.join_rules", ""), ("m.room.topic", "")];
+
+#[tokio::test]
+async fn where_a_state_is_told_only_further_back_it_is_taken_from_there() {
+    let bench = bench().await;
+    let (us, room_id) = (&bench.us.federation, &bench.room_id);
+    let version = us.rooms().version(room_id).await.unwrap();
+    let topic = bench.set("m.room.topic", "", json!({ "topic": "old" })).await;
+    let topic =
+        checked(&bench, &version, serde_json::from_str(bench.theirs(&topic).await.get()).unwrap())
+            .await;
+    let gaps = Gaps::new(us.clone());
+    let origin = ruma::server_name!("them.example");
+    assert_eq!(gaps.receive(origin, room_id, vec![topic]).await.unwrap(), [Verdict::Accepted]);
+
+    let script = Script::replacing(&bench);
+    *script.0.at_once.lock() = 1;
+    let auth: Vec<_> = state_here(&bench, &AUTH).await.iter().map(ToString::to_string).collect();
+    let mut first = message(&bench, 1, &unknown(0), &auth, "");
+    first["type"] = json!("m.room.topic");
+    first["state_key"] = json!("");
+    first["content"] = json!({ "topic": "new" });
+    let (first_id, first) = signed(&bench, &version, first);
+    let middle = message(&bench, 2, first_id.as_str(), &auth, "middle");
+    let (middle_id, middle) = signed(&bench, &version, middle);
+    let last = message(&bench, 3, middle_id.as_str(), &auth, "last");
+    let (last_id, last) = signed(&bench, &version, last);
+    let state = state_here(&bench, &[&AUTH[..], &REST[..]].concat()).await;
+    {
+        let mut events = script.0.events.lock();
+        events.insert(first_id.to_string(), (first, String::new()));
+        // The walk is told of nothing before it.
+        events.insert(middle_id.to_string(), (middle, String::new()));
+        events.insert(last_id.to_string(), (last.clone(), middle_id.to_string()));
+        let told = json!({ "pdu_ids": state, "auth_chain_ids": [] });
+        script.0.states.lock().insert(first_id.to_string(), told);
+    }
+    let last = checked(&bench, &version, last).await;
+    assert_eq!(gaps.receive(origin, room_id, vec![last]).await.unwrap(), [Verdict::Accepted]);
+    assert_eq!(bench.standing(&middle_id).await, Some(Standing::Accepted));
+    assert_eq!(bench.standing(&first_id).await, Some(Standing::Outlier));
+    let middle = us.rooms().event_by_id(room_id, &middle_id).await.unwrap().unwrap();
+    let before = middle.header.state_before;
+    let topic = us.rooms().state_event(room_id, before, "m.room.topic", "").await.unwrap();
+    assert_eq!(topic.unwrap().pdu.id(), first_id);
+    let member = us.rooms().state_event(room_id, before, "m.room.member", ALICE).await.unwrap();
+    assert!(member.is_some());
+}
+
+#[tokio::test]
+async fn an_event_that_rests_on_another_rooms_is_rejected_and_not_asked_about_again() {
+    let bench = bench().await;
+    let (us, room_id) = (&bench.us.federation, &bench.room_id);
+    let version = us.rooms().version(room_id).await.unwrap();
+    let script = Script::replacing(&bench);
+    let mut foreign = message(&bench, 1, &unknown(0), &[], "elsewhere");
+    foreign["room_id"] = json!("!elsewhere:them.example");
+    let (foreign_id, foreign) = signed(&bench, &version, foreign);
+    script.0.events.lock().insert(foreign_id.to_string(), (foreign, String::new()));
+    let here = state_here(&bench, &AUTH).await;
+    let auth: Vec<_> = here.iter().chain([&foreign_id]).map(ToString::to_string).collect();
+    let newest = us.rooms().newest_events(room_id).await.unwrap();
+    let event = message(&bench, 2, newest[0].pdu.id().as_str(), &auth, "here");
+    let (event_id, event) = signed(&bench, &version, event);
+    let event = checked(&bench, &version, event).await;
+    let origin = ruma::server_name!("them.example");
+    let gaps = Gaps::new(us.clone());
+    for _ in 0..2 {
+        let verdicts = gaps.receive(origin, room_id, vec![event.clone()]).await.unwrap();
+        assert!(matches!(verdicts[0], Verdict::Rejected(_)), "{verdicts:?}");
+    }
+    assert_eq!(bench.standing(&event_id).await, Some(Standing::Rejected));
+    assert_eq!(script.count("event"), 1);
+    assert!(us.holes().of_room(room_id).is_empty());
 }

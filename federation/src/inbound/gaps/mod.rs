@@ -6,6 +6,7 @@
 //! pushes, and taken only if it was asked for. What nobody tells at that moment is noted and asked for
 //! again (`holes`).
 
+mod before;
 #[cfg(test)]
 mod floods;
 mod holes;
@@ -15,7 +16,11 @@ pub(super) mod tests;
 mod turns;
 mod walk;
 
-use std::{collections::BTreeMap, iter, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    iter,
+    time::Duration,
+};
 
 use hearth_rooms::{CheckedPdu, RoomError, Teller, Verdict};
 use ruma::{OwnedEventId, RoomId, RoomVersionId, ServerName};
@@ -27,7 +32,7 @@ pub(crate) use self::{
     holes::{HOLES, Holes, run as fill_holes},
     turns::{Pusher, Turns},
 };
-use crate::{Federation, transport::Limits};
+use crate::{Federation, check::Dropped, transport::Limits};
 
 /// How long events may wait for what they refer to, in all. Longer than servers wait for an answer:
 /// the work goes on, and they find it done when they ask again.
@@ -58,6 +63,10 @@ struct Filling<'a> {
     tries: u32,
     /// Events that could not be had.
     left_open: BTreeMap<OwnedEventId, Hole>,
+    /// Events that turned out to be of other rooms.
+    foreign: HashSet<OwnedEventId>,
+    /// The server has told some of the gap that is being filled.
+    told_some: bool,
 }
 
 impl Gaps {
@@ -117,6 +126,8 @@ impl<'a> Filling<'a> {
             auth_left: MAX_AUTH_EVENTS,
             tries,
             left_open: BTreeMap::new(),
+            foreign: HashSet::new(),
+            told_some: false,
         }
     }
 
@@ -173,12 +184,27 @@ impl<'a> Filling<'a> {
     }
 
     /// Receives one event that could not be judged, and before it what can be had of the gap before it.
-    async fn settle(&mut self, event: CheckedPdu, verdict: Verdict) -> Result<Verdict, RoomError> {
+    async fn settle(
+        &mut self,
+        event: CheckedPdu,
+        mut verdict: Verdict,
+    ) -> Result<Verdict, RoomError> {
+        // Only with its auth events is told whether there is a gap.
+        if let Verdict::MissingAuth(missing) = &verdict {
+            let left = self.closes_left.checked_sub(1);
+            self.closes_left = left.unwrap_or_default();
+            if left.is_none() || !self.fetch_auth(&event, missing).await? {
+                self.left_open.insert(event.pdu().id().to_owned(), Hole::Pushed);
+                return Ok(verdict);
+            }
+            verdict = self.receive(&event).await?;
+        }
         let mut chain = match &verdict {
             Verdict::MissingPrev(missing) => self.walk(&event, missing).await?,
             Verdict::MissingAuth(_) => Vec::new(),
             _ => return Ok(verdict),
         };
+        self.told_some = !chain.is_empty();
         let event_id = event.pdu().id().to_owned();
         chain.push(event);
         let verdict = self.receive_chain(chain, verdict).await?;
@@ -244,7 +270,10 @@ impl<'a> Filling<'a> {
                 }
                 Verdict::MissingPrev(missing) if state.is_none() => {
                     behind.clone_from(missing);
-                    state = self.fetch_state(&event).await?;
+                    state = match self.fetch_state(event.pdu().id()).await? {
+                        Some(state) => Some(state),
+                        None => self.fetch_state_after(missing).await?,
+                    };
                     if state.is_none() {
                         break;
                     }
@@ -268,17 +297,21 @@ impl<'a> Filling<'a> {
     }
 
     /// The first three checks; what does not pass is left out.
-    async fn check(&self, events: Vec<Box<RawValue>>) -> Vec<CheckedPdu> {
+    async fn check(&mut self, events: Vec<Box<RawValue>>) -> Vec<CheckedPdu> {
         let checker = self.federation.checker();
         let results = checker.check(&self.version, self.room_id, events).await;
-        let passed = results.into_iter().filter_map(|event| {
-            event.inspect_err(|dropped| {
-                let (origin, room_id) = (self.origin, self.room_id);
-                tracing::debug!(%origin, %room_id, reason = dropped.reason, "an event was dropped");
-            })
-            .ok()
-        });
+        let passed = results
+            .into_iter()
+            .filter_map(|event| event.map_err(|dropped| self.note_dropped(dropped)).ok());
         passed.collect()
+    }
+
+    fn note_dropped(&mut self, dropped: Dropped) {
+        let (origin, room_id) = (self.origin, self.room_id);
+        tracing::debug!(%origin, %room_id, reason = dropped.reason, "an event was dropped");
+        if dropped.foreign && self.foreign.len() < MAX_AUTH_EVENTS {
+            self.foreign.extend(dropped.event_id);
+        }
     }
 
     /// The limits of ordinary answers.

@@ -48,10 +48,10 @@ impl Filling<'_> {
     /// do not pass the checks are left out. `None` if the server does not tell all of it.
     pub(super) async fn fetch_state(
         &self,
-        event: &CheckedPdu,
+        event_id: &EventId,
     ) -> Result<Option<Vec<OwnedEventId>>, RoomError> {
-        let (event_id, room_id) = (event.pdu().id().to_owned(), self.room_id.to_owned());
-        let request = get_room_state_ids::v1::Request::new(event_id, room_id);
+        let (id, room_id) = (event_id.to_owned(), self.room_id.to_owned());
+        let request = get_room_state_ids::v1::Request::new(id, room_id);
         let limits = Limits { timeout: STATE_TIMEOUT, max_bytes: IDS_BYTES };
         let _list = self.turn.list_place().await;
         let ids = match self.federation.client().send(self.origin, request, limits).await {
@@ -70,7 +70,7 @@ impl Filling<'_> {
                 self.keep(self.ask_singly(&missing).await, &missing).await?
             } else {
                 let _place = self.turn.state_place().await;
-                self.keep(self.ask_for_state(event.pdu().id()).await, &missing).await?
+                self.keep(self.ask_for_state(event_id).await, &missing).await?
             };
             if !is_kept {
                 return Ok(None);
@@ -92,7 +92,13 @@ impl Filling<'_> {
         self.fetch_auth_chain(event, &before).await?;
         let left = self.unknown(missing).await?;
         self.fetch_singly(left).await?;
-        Ok(self.unknown(missing).await?.len() < before.len())
+        let left = self.unknown(missing).await?;
+        if left.iter().any(|id| self.foreign.contains(id)) {
+            // There is nothing to wait for.
+            self.federation.rooms().refuse_foreign(self.room_id, event.clone()).await?;
+            return Ok(true);
+        }
+        Ok(left.len() < before.len())
     }
 
     /// Fetches the auth chain of an event, and keeps what the missing events rest on.
@@ -160,10 +166,10 @@ impl Filling<'_> {
             }
             self.auth_left = left;
             asked.extend(wanted.iter().cloned());
-            let told = self.check(self.ask_singly(&wanted).await).await;
+            let told = self.ask_singly(&wanted).await;
+            let told = self.check(told).await;
             events.extend(told.into_iter().filter(|event| wanted.contains(event.pdu().id())));
-            let verdicts =
-                self.federation.rooms().receive_outliers(self.room_id, events.clone()).await?;
+            let verdicts = self.keep_singly(&events).await?;
             let missing = verdicts.into_iter().filter_map(|verdict| match verdict {
                 Verdict::MissingAuth(missing) => Some(missing),
                 _ => None,
@@ -172,6 +178,26 @@ impl Filling<'_> {
             wanted = missing.flatten().filter(|id| !asked.contains(id)).collect();
         }
         Ok(())
+    }
+
+    /// Keeps events as outliers; as rejected those that rest on events of other rooms.
+    async fn keep_singly(&self, events: &[CheckedPdu]) -> Result<Vec<Verdict>, RoomError> {
+        let rooms = self.federation.rooms();
+        let verdicts = rooms.receive_outliers(self.room_id, events.to_vec()).await?;
+        let is_foreign = |verdict: &Verdict| {
+            matches!(verdict, Verdict::MissingAuth(missing)
+                if missing.iter().any(|id| self.foreign.contains(id)))
+        };
+        if !verdicts.iter().any(is_foreign) {
+            return Ok(verdicts);
+        }
+        for (event, verdict) in std::iter::zip(events, &verdicts) {
+            if is_foreign(verdict) {
+                rooms.refuse_foreign(self.room_id, event.clone()).await?;
+            }
+        }
+        // Others may have waited for these.
+        rooms.receive_outliers(self.room_id, events.to_vec()).await
     }
 
     /// Keeps events that were asked for as outliers. Says whether all of them were told, usable or not.

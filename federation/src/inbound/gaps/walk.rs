@@ -33,7 +33,7 @@ impl Filling<'_> {
     /// The events of the gap before an event, as far as they can be had, in the order in which they
     /// follow each other.
     pub(super) async fn walk(
-        &self,
+        &mut self,
         event: &CheckedPdu,
         missing: &[OwnedEventId],
     ) -> Result<Vec<CheckedPdu>, RoomError> {
@@ -55,7 +55,7 @@ impl Filling<'_> {
     }
 
     /// One request. A server that cannot answer has nothing to tell.
-    async fn ask_for_missing(&self, gap: &Gap) -> Result<Vec<CheckedPdu>, RoomError> {
+    async fn ask_for_missing(&mut self, gap: &Gap) -> Result<Vec<CheckedPdu>, RoomError> {
         let newest = self.federation.rooms().newest_events(self.room_id).await?;
         let earliest = newest.iter().take(MAX_ENDS).map(|event| event.pdu.id().to_owned());
         let latest: BTreeSet<_> = gap.missing.values().cloned().collect();

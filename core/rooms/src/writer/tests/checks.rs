@@ -78,7 +78,16 @@ async fn auth_events_of_another_room_are_not_here() {
     let foreign = member_event(&other, BOB).await;
     let making = shared.making(BOB, "m.room.message").await;
     let event = shared.make(Making { auth: Some(vec![foreign.clone()]), ..making }).await;
-    assert_eq!(shared.take(event).await, Verdict::MissingAuth(vec![foreign.clone()]));
+    assert_eq!(shared.take(event.clone()).await, Verdict::MissingAuth(vec![foreign.clone()]));
+    // Whoever finds out where they are has the event refused for good.
+    let refused = shared.rooms.refuse_foreign(&shared.id, event.clone()).await.unwrap();
+    assert!(matches!(refused, Verdict::Rejected(_)));
+    let kept = shared.event(&id_of(&event)).await;
+    assert_eq!(kept.header.standing, Standing::Rejected);
+    assert!(matches!(shared.take(event.clone()).await, Verdict::Rejected(_)));
+    let again = shared.rooms.refuse_foreign(&shared.id, event).await.unwrap();
+    assert_eq!(again, Verdict::Known);
+    assert_rows_follow(&shared.rooms, &shared.id).await;
     // Nor do they come in when they are handed over.
     let foreign = CheckedPdu::new(other.event(&foreign).await.pdu.clone());
     let verdicts = shared.rooms.receive_outliers(&shared.id, vec![foreign]).await.unwrap();
