@@ -107,6 +107,9 @@ allow_networks = ["127.0.0.0/8", "::1/128"]
 backoff_min_s = 1
 backoff_max_s = 1
 
+[push]
+allow_networks = ["127.0.0.0/8"]
+
 [users]
 open_registration = true
 allow_guests = true
