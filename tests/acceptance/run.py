@@ -10,7 +10,7 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODULES = ["chat", "websocket", "bad_input", "endpoint_coverage", "kill_under_load", "encryption",
-           "federation", "federation_outages", "federation_encryption", "media_bucket", "sdk"]
+           "federation", "federation_outages", "federation_encryption", "media_bucket", "sdk", "js_sdk"]
 
 
 class TimedResult(unittest.TextTestResult):
