@@ -1,13 +1,17 @@
 //! `/keys`: a device's own keys, and claims of others' (CS "End-to-End Encryption").
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use hearth_e2ee::KeyUpload;
-use hearth_http::Ruma;
+use hearth_http::{MatrixError, RawJson, Ruma};
 use ruma::{
-    UInt,
-    api::client::keys::{claim_keys, get_key_changes, upload_keys},
+    OwnedUserId, UInt,
+    api::client::keys::{
+        claim_keys::{self, v3::OneTimeKeys},
+        get_key_changes, upload_keys,
+    },
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{ApiError, ClientApi, LocalUser};
@@ -35,16 +39,24 @@ pub(crate) async fn upload(
 pub(crate) async fn claim(
     app: ClientApi,
     request: Ruma<claim_keys::v3::Request, LocalUser>,
-) -> Result<claim_keys::v3::Response, ApiError> {
+) -> Result<RawJson, ApiError> {
     let timeout = request.timeout.unwrap_or(DEFAULT_TIMEOUT);
     let claimed = app.e2ee().claim_keys(request.one_time_keys.clone(), timeout).await?;
-    let mut response = claim_keys::v3::Response::new(claimed.one_time_keys);
-    response.failures = claimed
-        .failures
-        .into_iter()
-        .map(|(server, why)| (server.to_string(), failure(&why)))
-        .collect();
-    Ok(response)
+    let failures = claimed.failures.into_iter();
+    // Present even when it is empty, which Ruma's type would leave out: Hydrogen shares no key without it.
+    let answer = ClaimAnswer {
+        failures: failures.map(|(server, why)| (server.to_string(), failure(&why))).collect(),
+        one_time_keys: claimed.one_time_keys,
+    };
+    let json = serde_json::to_vec(&answer).map_err(|error| MatrixError::internal(&error))?;
+    Ok(RawJson::from(json))
+}
+
+/// The answer to a claim.
+#[derive(Serialize)]
+struct ClaimAnswer {
+    failures: BTreeMap<String, Value>,
+    one_time_keys: BTreeMap<OwnedUserId, OneTimeKeys>,
 }
 
 /// `GET /_matrix/client/*/keys/changes`
