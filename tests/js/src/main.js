@@ -15,6 +15,7 @@ import * as media from "./media.js";
 import * as reconnect from "./reconnect.js";
 import * as rooms from "./rooms.js";
 import * as threads from "./threads.js";
+import * as webClient from "./web_client.js";
 
 const SCENARIOS = {
     "rooms-at-first": rooms.initial,
@@ -38,6 +39,8 @@ const SCENARIOS = {
     "late-key": encryption.lateKey,
     "reconnect": reconnect.plain,
     "encrypted-reconnect": reconnect.secret,
+    "web-chat": webClient.chat,
+    "web-picture": webClient.pictureSeen,
 };
 
 // What the SDK has to say is wanted only when somebody looks for a fault, and never on the standard output.

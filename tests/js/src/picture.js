@@ -1,4 +1,4 @@
-// Pictures, made here: no file is needed, and no two runs send the same one.
+// Pictures, made here: no file is needed.
 
 import { randomBytes } from "node:crypto";
 import { crc32, deflateSync } from "node:zlib";
@@ -11,13 +11,17 @@ function chunk(type, data) {
     return Buffer.concat([length, body, sum]);
 }
 
-/** A PNG of this size with random pixels, 8 bits of red, green and blue. */
-export function picture(width, height) {
+/** A PNG of this size, 8 bits of red, green and blue: what `color` says of a pixel, or any. */
+export function picture(width, height, color = () => randomBytes(3)) {
     const header = Buffer.alloc(13);
     header.writeUInt32BE(width, 0);
     header.writeUInt32BE(height, 4);
     header.set([8, 2, 0, 0, 0], 8);
-    const rows = Array.from({ length: height }, () => Buffer.concat([Buffer.from([0]), randomBytes(3 * width)]));
+    const rows = Array.from({ length: height }, (_, y) => {
+        const row = Buffer.alloc(1 + 3 * width);
+        for (let x = 0; x < width; x++) row.set(color(x, y), 1 + 3 * x);
+        return row;
+    });
     return Buffer.concat([
         Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]),
         chunk("IHDR", header),

@@ -42,7 +42,7 @@ export async function initial({ url }) {
     assert.deepEqual(second.getRoom(tagged).tags, { "m.favourite": { order: 0.25 } });
     const invite = second.getRoom(invited);
     assert.deepEqual([invite.getMyMembership(), invite.name], ["invite", "Come in"]);
-    assert.equal(invite.getDMInviter(), alice.getUserId());
+    assert.equal(invite.getMember(bobs.userId).events.member.getSender(), alice.getUserId());
 }
 
 /** A client that syncs sees invites, joins, new names, members that come and go, tags, and rooms that it leaves. */
