@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use matrix_sdk::{
-    Client,
+    Client, ClientBuilder, ThreadingSupport,
     config::{RequestConfig, SyncSettings},
     encryption::{BackupDownloadStrategy, EncryptionSettings, identities::UserIdentity},
     reqwest::Url,
@@ -15,6 +15,7 @@ use matrix_sdk::{
             uiaa::{AuthData, Dummy, MatrixUserIdentifier, Password, UserIdentifier},
         },
     },
+    sliding_sync::VersionBuilder,
 };
 
 use tokio::{
@@ -28,9 +29,9 @@ pub(crate) use matrix_sdk::encryption::identities::Device as Known;
 
 /// How long something may take that has to happen. Generous, as the machine may be busy; nothing waits so long unless it is
 /// broken.
-const DEADLINE: Duration = Duration::from_mins(1);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 /// How often a condition is looked at.
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 /// How long a sync waits for news. Short, as the SDK asks for changed keys and shares secrets only between two syncs.
 const SYNC_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -72,6 +73,21 @@ impl Account {
         Ok(Device { client, syncing: None, between_syncs: Arc::default() })
     }
 
+    /// A new device for sliding sync, logged in, which the server must offer; it does not sync yet.
+    pub(crate) async fn sliding_client(&self) -> Result<Client> {
+        let client = builder(&self.server)
+            .sliding_sync_version_builder(VersionBuilder::DiscoverNative)
+            .with_threading_support(ThreadingSupport::Enabled { with_subscriptions: false })
+            .build()
+            .await
+            .context("sliding sync")?;
+        let login = client.matrix_auth().login_username(&self.user_id, &self.password);
+        login.await.context("login")?;
+        client.event_cache().subscribe()?;
+        client.encryption().wait_for_e2ee_initialization_tasks().await;
+        Ok(client)
+    }
+
     /// A new device that syncs.
     pub(crate) async fn device(&self) -> Result<Device> {
         let mut device = self.quiet_device().await?;
@@ -97,8 +113,12 @@ impl Account {
     }
 }
 
-/// Fails at the first error: a client that retries would hide a server's fault.
 async fn client(server: &Url) -> Result<Client> {
+    builder(server).build().await.with_context(|| format!("a client of {server}"))
+}
+
+/// Fails at the first error: a client that retries would hide a server's fault.
+fn builder(server: &Url) -> ClientBuilder {
     let settings = EncryptionSettings {
         backup_download_strategy: BackupDownloadStrategy::OneShot,
         ..EncryptionSettings::default()
@@ -107,9 +127,6 @@ async fn client(server: &Url) -> Result<Client> {
         .homeserver_url(server)
         .request_config(RequestConfig::new().disable_retry())
         .with_encryption_settings(settings)
-        .build()
-        .await
-        .with_context(|| format!("a client of {server}"))
 }
 
 /// One device of a user, logged in.

@@ -30,13 +30,7 @@ pub(crate) async fn meet(alice: &Device, bob: &Device) -> Result<OwnedRoomId> {
         .until("the direct chat", async || Ok(alice.client.get_dm_room(&bob_id).map(|_| ())))
         .await?;
     for device in [alice, bob] {
-        device
-            .until("both are in the encrypted room", async || {
-                let Ok(room) = device.room(&room_id) else { return Ok(None) };
-                let members = room.members_no_sync(RoomMemberships::JOIN).await?.len();
-                Ok((members == 2 && room.encryption_state().is_encrypted()).then_some(()))
-            })
-            .await?;
+        device.is_with(&room_id, 2).await?;
     }
     Ok(room_id)
 }
@@ -44,6 +38,16 @@ pub(crate) async fn meet(alice: &Device, bob: &Device) -> Result<OwnedRoomId> {
 impl Device {
     fn room(&self, room_id: &RoomId) -> Result<Room> {
         self.client.get_room(room_id).with_context(|| format!("{room_id} is not known"))
+    }
+
+    /// Waits until this device sees so many members in the encrypted room.
+    pub(crate) async fn is_with(&self, room_id: &RoomId, joined: usize) -> Result<()> {
+        self.until("all are in the encrypted room", async || {
+            let Ok(room) = self.room(room_id) else { return Ok(None) };
+            let members = room.members_no_sync(RoomMemberships::JOIN).await?.len();
+            Ok((members == joined && room.encryption_state().is_encrypted()).then_some(()))
+        })
+        .await
     }
 
     /// Sends a text, encrypted.
