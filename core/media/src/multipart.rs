@@ -261,4 +261,33 @@ mod tests {
         }
         assert_eq!(boundary(&format!("multipart/mixed; boundary={}", "x".repeat(71))), None);
     }
+
+    #[test]
+    fn fuzz_answers_of_other_servers() {
+        let whole: &[u8] = b"--abc\r\nContent-Type: application/json\r\n\r\n{}\r\n--abc\r\n\
+            Content-Type: image/png\r\nContent-Disposition: inline; filename=\"a b.png\"\r\n\r\n\x89PNG\r\n--abc--\r\n";
+        let elsewhere: &[u8] =
+            b"--abc\r\n\r\n{}\r\n--abc\r\nLocation: https://cdn.example/x\r\n\r\n\r\n--abc--";
+        let words: &[&[u8]] =
+            &[b"\r\n", b"--abc", b"\r\n--abc", b"--", b"\r\n\r\n", b"Location: ", b":", b"\0"];
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        hearth_fuzz::fuzz(&[whole, elsewhere], words, |input| {
+            let read_in = |size| runtime.block_on(read(input, size)).map(|(_, body)| body);
+            let found = read_in(input.len().max(1));
+            if let (Ok(one), Ok(many)) = (&found, read_in(7)) {
+                assert_eq!(one, &many, "however it is cut into chunks");
+            }
+            if let Ok(body) = &found {
+                assert!(memmem::find(input, body).is_some(), "nothing is made up");
+                assert!(memmem::find(body, b"\r\n--abc").is_none());
+            }
+            // What is put in comes out, whatever it is.
+            if memmem::find(&[b"\r\n", input, b"\r\n--ab"].concat(), b"\r\n--abc").is_none() {
+                let parts =
+                    [&b"--abc\r\n\r\n{}\r\n--abc\r\n\r\n"[..], input, b"\r\n--abc--"].concat();
+                let (_, body) = runtime.block_on(read(&parts, 1_000)).unwrap();
+                assert_eq!(body, input);
+            }
+        });
+    }
 }

@@ -185,3 +185,47 @@ fn what_is_no_picture_is_not_made_smaller() {
         assert_eq!(made, Err(PictureError::NoPicture), "{source:?}");
     }
 }
+
+#[test]
+fn fuzz_thumbnails() {
+    let formats = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif, ImageFormat::WebP];
+    let mut seeds: Vec<_> =
+        formats.iter().map(|format| written(&halves(80, 60), *format)).collect();
+    seeds.push(animation(3, 50));
+    let seeds: Vec<&[u8]> = seeds.iter().map(Vec::as_slice).collect();
+    let words: &[&[u8]] = &[
+        b"IHDR",
+        b"IDAT",
+        b"acTL",
+        b"fcTL",
+        b"IEND",
+        b"iCCP",
+        b"\xff\xd8",
+        b"\xff\xc0",
+        b"\xff\xda",
+        b"VP8X",
+        b"ANIM",
+        b"ANMF",
+        b"GIF89a",
+        b"NETSCAPE2.0",
+        b"\x21\xf9\x04",
+        b"\x2c",
+        b"\xff\xff\xff\xff",
+        b"\0\0\0\x01",
+    ];
+    let max_pixels = 1 << 16;
+    hearth_fuzz::fuzz(&seeds, words, |input| {
+        for asked in [wanted(32, 32, &Method::Scale, false), wanted(32, 32, &Method::Crop, true)] {
+            match make(input, asked, max_pixels) {
+                Ok(Made::Picture(_, bytes)) => {
+                    let seen = seen_size(input, max_pixels).unwrap();
+                    let made = seen_size(&bytes, max_pixels).unwrap();
+                    assert!(made.0 <= seen.0 && made.1 <= seen.1, "{made:?} of {seen:?}");
+                    assert!(pixels(seen) <= max_pixels);
+                }
+                Ok(Made::Original(_)) => assert!(seen_size(input, max_pixels).is_some()),
+                Err(PictureError::NoPicture | PictureError::TooLarge) => {}
+            }
+        }
+    });
+}

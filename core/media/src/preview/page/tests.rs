@@ -110,3 +110,60 @@ fn what_takes_long_is_left_where_it_begins() {
     let page = format!("<script>{}</script>{after}", "x;".repeat(MAX_TOKEN_BYTES * 4));
     assert_eq!(property(&page, "og:title").as_deref(), Some("after"), "text is no tag");
 }
+
+#[test]
+fn fuzz_pages() {
+    let seeds: &[&[u8]] = &[
+        b"<!doctype html><html><head><meta charset=utf-8><meta property=\"og:title\" content=\"A &amp; B\">\
+          <title>T</title><meta property=og:image content=/a.png></head><body><h1>H</h1><p>P <b>b</b></p></body></html>",
+        b"<?xml version='1.0' encoding='koi8-r'?><html><svg><title>x</title></svg><script>'<p>'</script><p>q",
+        b"\xff\xfe<\0t\0i\0t\0l\0e\0>\0a\0",
+    ];
+    let words: &[&[u8]] = &[
+        b"<",
+        b">",
+        b"</",
+        b"/>",
+        b"<!--",
+        b"-->",
+        b"<![CDATA[",
+        b"&#x10ffff;",
+        b"&amp",
+        b"\"",
+        b"'",
+        b"=",
+        b"\0",
+        b"<title>",
+        b"<script>",
+        b"</script",
+        b"<textarea>",
+        b"<plaintext>",
+        b"<meta property=og:a content=b>",
+        b"<meta name=description content='",
+        b"<body>",
+        b"<p ",
+        b" a=b",
+        b"charset=utf-7",
+        b"charset=iso-2022-jp",
+        b"\xf0\x9f\x98\x80",
+        b"\x1b$B",
+    ];
+    hearth_fuzz::fuzz(seeds, words, |input| {
+        let text = super::super::charset::decoded(input, "text/html");
+        let page = read(&text);
+        assert!(
+            page.images.len() <= MAX_IMAGES
+                && page.properties.len() <= MAX_PROPERTIES + FALLBACKS.len()
+        );
+        for (name, value) in &page.properties {
+            assert!(name.starts_with("og:") && name.len() <= MAX_NAME_BYTES, "{name:?}");
+            assert!(
+                value.chars().count() <= MAX_VALUE_CHARS && !value.trim().is_empty(),
+                "{value:?}"
+            );
+            assert!(!value.chars().any(char::is_control), "{value:?}");
+        }
+        // A page says the same whenever it is read.
+        assert_eq!(read(&text), page);
+    });
+}
