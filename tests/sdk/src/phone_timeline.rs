@@ -88,10 +88,14 @@ pub(crate) async fn encrypted_talk(servers: &Servers) -> Result<()> {
         "read without a key: {:?}",
         texts(&on_tablet).await
     );
-    let items = on_tablet.items().await;
-    let unreadable = items.iter().filter_map(|item| item.as_event());
-    let unreadable = unreadable.filter(|item| item.content().is_unable_to_decrypt()).count();
-    ensure!(unreadable == 2, "{unreadable} messages of before the tablet");
+    tablet
+        .until("two messages of before the tablet", async || {
+            let items = on_tablet.items().await;
+            let events = items.iter().filter_map(|item| item.as_event());
+            let unreadable = events.filter(|item| item.content().is_unable_to_decrypt()).count();
+            Ok((unreadable == 2).then_some(()))
+        })
+        .await?;
     Ok(())
 }
 
