@@ -7,6 +7,7 @@
 
 mod config;
 mod delayed;
+mod echo;
 mod error;
 mod guests;
 mod router;
