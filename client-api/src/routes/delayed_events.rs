@@ -204,7 +204,8 @@ pub(crate) async fn list(
     let events: Vec<Value> = page.events.into_iter().map(shown).collect();
     let mut body = json!({ "delayed_events": events });
     if let Some(next) = page.next {
-        body[if backwards { "prev_batch" } else { "next_batch" }] = json!(next);
+        let name = if backwards { "prev_batch" } else { "next_batch" };
+        put_field(&mut body, name, json!(next));
     }
     Ok(Json(body))
 }
@@ -224,18 +225,25 @@ fn shown(event: DelayedEvent) -> Value {
         "content": event.content,
     });
     if let Some(state_key) = event.state_key {
-        shown["state_key"] = json!(state_key);
+        put_field(&mut shown, "state_key", json!(state_key));
     }
     if let Some(finalised_ms) = event.finalised_ms {
-        shown["origin_server_ts"] = json!(finalised_ms);
+        put_field(&mut shown, "origin_server_ts", json!(finalised_ms));
     }
     if let Some(event_id) = event.event_id {
-        shown["event_id"] = json!(event_id);
+        put_field(&mut shown, "event_id", json!(event_id));
     }
     if let Some((errcode, error)) = event.error {
-        shown["error"] = json!({ "errcode": errcode, "error": error });
+        put_field(&mut shown, "error", json!({ "errcode": errcode, "error": error }));
     }
     shown
+}
+
+/// Sets a field of an object.
+pub(crate) fn put_field(object: &mut Value, key: &str, value: Value) {
+    if let Value::Object(fields) = object {
+        fields.insert(key.to_owned(), value);
+    }
 }
 
 /// What a list is narrowed by. A word that is none of these is refused.

@@ -10,7 +10,10 @@ use ruma::api::client::discovery::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{ApiError, ClientApi, LocalUser, routes::calls};
+use crate::{
+    ApiError, ClientApi, LocalUser,
+    routes::{calls, delayed_events::put_field},
+};
 
 /// Every version whose client-server API this server follows. Clients look features up by exact
 /// entry, so all of them are listed.
@@ -75,7 +78,11 @@ pub(crate) async fn capabilities(
         },
     });
     if request.identity.must_be_admin().is_ok() {
-        capabilities["m.account_moderation"] = json!({"suspend": true, "lock": true});
+        put_field(
+            &mut capabilities,
+            "m.account_moderation",
+            json!({"suspend": true, "lock": true}),
+        );
     }
     let body = json!({ "capabilities": capabilities });
     Ok(RawJson(Bytes::from(body.to_string())))
@@ -93,7 +100,7 @@ pub(crate) async fn well_known_client(
     let transports = calls::transports(&app);
     if !transports.is_empty() {
         // Where clients of MatrixRTC looked before there was an endpoint for it.
-        body["org.matrix.msc4143.rtc_foci"] = Value::Array(transports);
+        put_field(&mut body, "org.matrix.msc4143.rtc_foci", Value::Array(transports));
     }
     Ok(RawJson(Bytes::from(body.to_string())))
 }
