@@ -42,16 +42,13 @@ async fn into_room(app: &ClientApi, due: Due) -> Result<OwnedEventId, ApiError> 
     };
     let (sender, event_type) = (due.user_id, TimelineEventType::from(due.event_type));
     let transaction = Some(transaction);
-    match due.state_key {
-        Some(state_key) => {
-            let (room_id, content) = (&due.room_id, due.content);
-            state::set(app, &sender, room_id, event_type, state_key, content, transaction).await
-        }
-        None => {
-            let draft = Draft::message(sender, event_type, due.content);
-            Ok(app.rooms().send(&due.room_id, draft, transaction).await?)
-        }
+    if let Some(state_key) = due.state_key {
+        let (room_id, content) = (&due.room_id, due.content);
+        return state::set(app, &sender, room_id, event_type, state_key, content, transaction)
+            .await;
     }
+    let draft = Draft::message(sender, event_type, due.content);
+    Ok(app.rooms().send(&due.room_id, draft, transaction).await?)
 }
 
 /// The error as whoever sends the event at once would see it.

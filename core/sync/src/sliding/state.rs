@@ -144,8 +144,8 @@ impl Look<'_> {
         for key in required.named_members() {
             let now = rooms.state_event(room.room_id, end, MEMBER, key).await?;
             let before = rooms.state_ordinal(room.room_id, known, MEMBER, key).await?;
-            let changed = now.filter(|event| Some(event.ordinal) != before);
-            add(found, changed.filter(|event| is_wanted(required, event)));
+            let newer = now.filter(|event| Some(event.ordinal) != before);
+            add(found, newer.filter(|event| is_wanted(required, event)));
         }
         Ok(())
     }

@@ -100,12 +100,12 @@ impl<'a> Look<'a> {
     }
 
     /// The rooms that lists choose from, in their order.
-    async fn candidates(&self, list: &'a RoomList) -> Result<Vec<Candidate<'a>>, SyncError> {
-        let mut candidates = Vec::with_capacity(list.joined.len());
+    async fn candidates(&self, rooms: &'a RoomList) -> Result<Vec<Candidate<'a>>, SyncError> {
+        let mut candidates = Vec::with_capacity(rooms.joined.len());
         if self.rules.lists.is_empty() {
             return Ok(candidates);
         }
-        for (turn, (room, topic)) in list.joined.iter().zip(&list.topics).enumerate() {
+        for (turn, (room, topic)) in rooms.joined.iter().zip(&rooms.topics).enumerate() {
             if turn % ROOMS_PER_TURN == ROOMS_PER_TURN - 1 {
                 tokio::task::yield_now().await;
             }
@@ -114,7 +114,7 @@ impl<'a> Look<'a> {
             let (topic, stage) = (Some(topic), Stage::Joined);
             candidates.push(Candidate { room_id, row, topic, stage, last });
         }
-        for (room_id, row) in &list.others {
+        for (room_id, row) in &rooms.others {
             if let Some(stage) = self.stage_in_lists(room_id, row) {
                 let (topic, last) = (None, row.position);
                 candidates.push(Candidate { room_id, row, topic, stage, last });
