@@ -164,7 +164,9 @@ impl From<MediaError> for ApiError {
         Self(match error {
             E::NotFound => MatrixError::not_found(text),
             E::TooLarge { .. } | E::PictureTooLarge => MatrixError::too_large(text),
-            E::QuotaExceeded { .. } | E::NotYours => MatrixError::forbidden(text),
+            E::QuotaExceeded { .. } | E::NotYours | E::PreviewRefused(_) => {
+                MatrixError::forbidden(text)
+            }
             E::CannotOverwrite => {
                 MatrixError::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", text)
             }
@@ -172,12 +174,12 @@ impl From<MediaError> for ApiError {
                 MatrixError::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", text)
             }
             E::NoPicture => MatrixError::bad_request(text),
-            E::Remote(_) => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
+            E::Remote(_) | E::NoPreview => {
+                MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY)
+            }
             E::RemoteTooLarge => MatrixError::too_large(text).with_status(StatusCode::BAD_GATEWAY),
             E::InvalidParam(_) => MatrixError::invalid_param(text),
             E::PreviewsOff => MatrixError::unrecognized(text),
-            E::PreviewRefused(_) => MatrixError::forbidden(text),
-            E::NoPreview => MatrixError::bad_request(text).with_status(StatusCode::BAD_GATEWAY),
             E::Busy(_) => MatrixError::limit_exceeded(BUSY_RETRY),
             E::Bytes(_) | E::Store(_) | E::Commit(_) | E::Internal(_) => {
                 MatrixError::internal(&text)

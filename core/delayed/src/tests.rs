@@ -120,7 +120,7 @@ async fn what_fell_due_while_nothing_ran_is_sent_at_once_and_known_again_after_a
     let room_then = Arc::new(Room::default());
     next.delayed.start(room_then.clone());
     assert_eq!(next.error_of(&delay_id).await, None);
-    assert_eq!(*room.sent.lock(), [delay_id.clone()]);
+    assert_eq!(*room.sent.lock(), std::slice::from_ref(&delay_id));
     assert_eq!(*room_then.sent.lock(), [delay_id], "the room knows it by the same ID");
     next.delayed.close().await;
 }

@@ -127,7 +127,7 @@ impl Bucket {
         let _place = self.places.acquire().await.map_err(closed)?;
         let place = blobs::place(whole.hash);
         let mut parts = Parts::of(self.staging.get(&whole.path).await?);
-        let first = parts.next().await.map_err(unread)?;
+        let first = parts.next().await.map_err(|error| unread(&error))?;
         if parts.is_over() {
             objects.put(&place, first).await?;
             return Ok(());
@@ -152,7 +152,7 @@ async fn send(
 ) -> Result<(), MediaError> {
     upload.put_part(first).await?;
     while !parts.is_over() {
-        let part = parts.next().await.map_err(unread)?;
+        let part = parts.next().await.map_err(|error| unread(&error))?;
         upload.put_part(part).await?;
     }
     upload.complete().await?;
@@ -160,7 +160,7 @@ async fn send(
 }
 
 /// The folder of this machine cannot be read.
-fn unread(error: io::Error) -> MediaError {
+fn unread(error: &io::Error) -> MediaError {
     MediaError::Internal(format!("an upload cannot be read again: {error}"))
 }
 

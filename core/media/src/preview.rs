@@ -139,7 +139,7 @@ impl Media {
         let language = request.language.and_then(accepted);
         let wish = Wish { url: target.url().to_string(), language };
         let preview = match self.kept_preview(&wish, request.at_ms) {
-            Some(preview) => preview,
+            Some(kept) => kept.preview,
             None => self.awaited(request.user_id, wish, target, web).await?,
         };
         preview.ok_or(MediaError::NoPreview)
@@ -147,7 +147,7 @@ impl Media {
 
     /// An answer that is young enough: at the time that is asked for, which is not in the future, or is already past its
     /// life's end then. Nothing that is older can be had of the past, so the first that was made after it serves.
-    fn kept_preview(&self, wish: &Wish, at_ms: Option<u64>) -> Option<Option<Preview>> {
+    fn kept_preview(&self, wish: &Wish, at_ms: Option<u64>) -> Option<Kept> {
         let kept = self.inner().previews.kept.get(wish)?;
         let now_ms = self.now_ms();
         let age_ms = |at_ms: u64| at_ms.saturating_sub(kept.made_ms);
@@ -160,7 +160,7 @@ impl Media {
         };
         let is_young = age_ms(at_ms) < lifetime_ms;
         let may_be_kept = age_ms(now_ms) < lifetime_ms.max(MAX_AGE_MS);
-        (is_young && may_be_kept).then_some(kept.preview)
+        (is_young && may_be_kept).then_some(kept)
     }
 
     /// Waits until the page was read: by a task that this begins, or by one that is under way.

@@ -77,7 +77,7 @@ async fn subscriptions_follow_rooms_that_no_list_has() {
     let (alice, bob) = (user("alice"), user("bob"));
     let (one, two) = (world.room(&alice).await, world.room(&alice).await);
     let foreign = world.room(&bob).await;
-    let mut phone = Phone::of(&alice, subscription(&one, 2, json!([["m.room.create", ""]])));
+    let mut phone = Phone::of(&alice, subscription(&one, 2, &json!([["m.room.create", ""]])));
     phone.body["room_subscriptions"][foreign.as_str()] = json!({"timeline_limit": 5});
     let first = phone.ask(&world).await;
     assert_eq!(rooms(&first), [one.to_string()], "who is not in a room sees nothing of it");

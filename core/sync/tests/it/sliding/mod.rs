@@ -87,7 +87,7 @@ pub(crate) fn window(first: u64, last: u64) -> Value {
 }
 
 /// A request with one subscription.
-pub(crate) fn subscription(room_id: &RoomId, limit: u64, required: Value) -> Value {
+pub(crate) fn subscription(room_id: &RoomId, limit: u64, required: &Value) -> Value {
     let config = json!({"timeline_limit": limit, "required_state": required});
     json!({"room_subscriptions": {room_id.as_str(): config}})
 }

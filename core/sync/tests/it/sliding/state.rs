@@ -12,14 +12,14 @@ async fn types_keys_wildcards_and_oneself() {
     let one = world.room(&alice).await;
     world.join(&one, &bob).await;
     let required = json!([["m.room.create", "*"], ["m.room.member", "$ME"], ["*", "nobody's"]]);
-    let first = Phone::of(&bob, subscription(&one, 1, required)).ask(&world).await;
+    let first = Phone::of(&bob, subscription(&one, 1, &required)).ask(&world).await;
     assert_eq!(sorted(&room(&first, &one)["required_state"]), ["@bob join", "m.room.create"]);
-    let all = Phone::of(&bob, subscription(&one, 1, json!([["*", "*"]]))).ask(&world).await;
+    let all = Phone::of(&bob, subscription(&one, 1, &json!([["*", "*"]]))).ask(&world).await;
     let all = sorted(&room(&all, &one)["required_state"]);
     for expected in ["@alice join", "@bob join", "m.room.power_levels", "m.room.join_rules"] {
         assert!(all.contains(&expected.to_owned()), "{expected} in {all:?}");
     }
-    let members = Phone::of(&bob, subscription(&one, 1, json!([["m.room.member", "*"]])));
+    let members = Phone::of(&bob, subscription(&one, 1, &json!([["m.room.member", "*"]])));
     let members = members.clone().ask(&world).await;
     assert_eq!(sorted(&room(&members, &one)["required_state"]), ["@alice join", "@bob join"]);
 }
@@ -34,7 +34,7 @@ async fn lazy_members_are_those_of_the_timeline_once() {
     }
     world.text(&one, &user("carol"), "one").await;
     let required = json!([["m.room.member", "$LAZY"], ["m.room.member", "$ME"]]);
-    let mut phone = Phone::of(&alice, subscription(&one, 1, required));
+    let mut phone = Phone::of(&alice, subscription(&one, 1, &required));
     let first = phone.ask(&world).await;
     assert_eq!(sorted(&room(&first, &one)["required_state"]), ["@alice join", "@carol join"]);
     world.text(&one, &user("carol"), "two").await;
@@ -58,7 +58,7 @@ async fn without_a_gap_every_change_of_members_comes() {
     let alice = user("alice");
     let one = world.room(&alice).await;
     let required = json!([["m.room.member", "$LAZY"]]);
-    let mut phone = Phone::of(&alice, subscription(&one, 5, required));
+    let mut phone = Phone::of(&alice, subscription(&one, 5, &required));
     phone.ask(&world).await;
     world.join(&one, &user("bob")).await;
     let near = phone.ask(&world).await;
@@ -83,21 +83,21 @@ async fn more_required_state_comes_at_once_and_only_what_is_new() {
     let one = world.room(&alice).await;
     world.state(&one, &alice, "m.room.topic", json!({"topic": "t"})).await;
     let create = ["m.room.create", ""];
-    let mut phone = Phone::of(&alice, subscription(&one, 1, json!([create])));
+    let mut phone = Phone::of(&alice, subscription(&one, 1, &json!([create])));
     phone.ask(&world).await;
-    phone.body = subscription(&one, 1, json!([create, ["m.room.topic", ""]]));
+    phone.body = subscription(&one, 1, &json!([create, ["m.room.topic", ""]]));
     let more = phone.ask(&world).await;
     assert_eq!(words(&room(&more, &one)["required_state"]), ["m.room.topic"]);
     assert_eq!(room(&more, &one)["initial"], json!(null));
     assert!(is_quiet(&phone.ask(&world).await));
     // Less, a change meanwhile, and more again: the change is not missed.
-    phone.body = subscription(&one, 1, json!([create]));
+    phone.body = subscription(&one, 1, &json!([create]));
     assert!(is_quiet(&phone.ask(&world).await));
     world.state(&one, &alice, "m.room.topic", json!({"topic": "u"})).await;
     world.text(&one, &alice, "later").await;
     let less = phone.ask(&world).await;
     assert_eq!(words(&room(&less, &one)["required_state"]), [] as [&str; 0]);
-    phone.body = subscription(&one, 1, json!([create, ["m.room.topic", ""]]));
+    phone.body = subscription(&one, 1, &json!([create, ["m.room.topic", ""]]));
     let again = phone.ask(&world).await;
     assert_eq!(room(&again, &one)["required_state"][0]["content"]["topic"], "u");
 }

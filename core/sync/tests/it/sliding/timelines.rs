@@ -42,7 +42,7 @@ async fn a_raised_limit_brings_older_events_at_once() {
     }
     for (accepted, name) in [(false, "unstable_expanded_timeline"), (true, "expanded_timeline")] {
         let body = |limit| {
-            let mut body = subscription(&one, limit, json!([]));
+            let mut body = subscription(&one, limit, &json!([]));
             if accepted {
                 body["room_subscriptions"][one.as_str()]["required_state"] = json!({});
             }
@@ -71,15 +71,15 @@ async fn after_a_gap_what_was_sent_before_it_does_not_count() {
     let world = World::new().await;
     let alice = user("alice");
     let one = world.room(&alice).await;
-    let mut phone = Phone::of(&alice, subscription(&one, 3, json!([])));
+    let mut phone = Phone::of(&alice, subscription(&one, 3, &json!([])));
     phone.ask(&world).await;
     for body in ["a", "b", "c", "d"] {
         world.text(&one, &alice, body).await;
     }
-    phone.body = subscription(&one, 1, json!([]));
+    phone.body = subscription(&one, 1, &json!([]));
     let gap = phone.ask(&world).await;
     assert_eq!(words(&room(&gap, &one)["timeline"]), ["d"]);
-    phone.body = subscription(&one, 3, json!([]));
+    phone.body = subscription(&one, 3, &json!([]));
     let more = phone.ask(&world).await;
     assert_eq!(words(&room(&more, &one)["timeline"]), ["b", "c", "d"]);
 }
@@ -151,7 +151,7 @@ async fn history_is_shown_to_those_who_may_see_it_and_ignored_users_are_not() {
         .await
         .unwrap();
     world.text(&one, &eve, "spam").await;
-    let mut phone = Phone::of(&bob, subscription(&one, 10, json!([])));
+    let mut phone = Phone::of(&bob, subscription(&one, 10, &json!([])));
     let answer = phone.ask(&world).await;
     let seen = words(&room(&answer, &one)["timeline"]);
     assert_eq!(seen[seen.len() - 2..], ["@bob join", "after"]);
@@ -183,7 +183,7 @@ async fn who_wants_no_timeline_gets_the_state_and_is_not_limited() {
     let world = World::new().await;
     let alice = user("alice");
     let one = world.room(&alice).await;
-    let mut phone = Phone::of(&alice, subscription(&one, 0, json!([["m.room.topic", ""]])));
+    let mut phone = Phone::of(&alice, subscription(&one, 0, &json!([["m.room.topic", ""]])));
     let first = phone.ask(&world).await;
     assert_eq!(room(&first, &one)["limited"], false);
     assert_eq!(words(&room(&first, &one)["timeline"]), [] as [&str; 0]);
