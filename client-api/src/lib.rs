@@ -7,7 +7,6 @@
 
 mod config;
 mod delayed;
-mod echo;
 mod error;
 mod guests;
 mod router;

@@ -13,11 +13,7 @@ use hearth_types::{Clock, ServerIdentity};
 use hearth_users::{AuthError, Users};
 use ruma::{DeviceId, UserId};
 
-use crate::{
-    ApiError, ClientConfig,
-    delayed::DelayedSender,
-    echo::{Echoes, Unanswered},
-};
+use crate::{ApiError, ClientConfig, delayed::DelayedSender};
 
 /// The state of the client-server API: handles of the domain crates. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -36,7 +32,6 @@ struct Parts {
     push: Push,
     delayed: Delayed,
     config: ClientConfig,
-    echoes: Echoes,
 }
 
 impl ClientApi {
@@ -56,21 +51,8 @@ impl ClientApi {
         delayed: Delayed,
         config: ClientConfig,
     ) -> Self {
-        let echoes = Echoes::default();
-        let parts = Parts {
-            http,
-            identity,
-            clock,
-            users,
-            rooms,
-            e2ee,
-            media,
-            sync,
-            push,
-            delayed,
-            config,
-            echoes,
-        };
+        let parts =
+            Parts { http, identity, clock, users, rooms, e2ee, media, sync, push, delayed, config };
         Self(Arc::new(parts))
     }
 
@@ -129,16 +111,6 @@ impl ClientApi {
     /// Begins to send delayed events that are due.
     pub fn start_delayed(&self) {
         self.delayed().start(Arc::new(DelayedSender(self.clone())));
-    }
-
-    /// Says that this device sends something and has no answer yet; to be held until it has.
-    pub(crate) fn unanswered(&self, caller: &LocalUser) -> Unanswered<'_> {
-        self.0.echoes.unanswered(caller.user_id(), caller.device_id())
-    }
-
-    /// Waits a moment for the answers to what this device is sending, before a sync shows it.
-    pub(crate) async fn answered(&self, caller: &LocalUser) {
-        self.0.echoes.answered(caller.user_id(), caller.device_id()).await;
     }
 
     /// The section `[client]`.

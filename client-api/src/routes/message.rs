@@ -44,7 +44,6 @@ pub(crate) async fn send(
         let event = Scheduled { room_id, event_type, state_key, content, delay_ms, transaction_id };
         return schedule(&app, &request.identity, event).await;
     }
-    let _unanswered = app.unanswered(&request.identity);
     let event_id =
         send_event(&app, &request.identity, &room_id, event_type, &txn_id, content).await?;
     Ok(sent(&event_id))

@@ -29,7 +29,6 @@ pub(crate) async fn redact(
     let mut draft =
         Draft::message(caller.user_id().to_owned(), TimelineEventType::RoomRedaction, content);
     draft.redacts = Some(target.clone());
-    let _unanswered = app.unanswered(caller);
     let key = transaction(caller, format!("redact/{target}"), &request.txn_id);
     let event_id = app.rooms().send(room_id, draft, Some(key)).await?;
     Ok(redact_event::v3::Response::new(event_id))

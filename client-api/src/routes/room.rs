@@ -33,7 +33,6 @@ pub(crate) async fn create(
     if !request.invite_3pid.is_empty() {
         return Err(MatrixError::threepid_denied("This server invites Matrix users only").into());
     }
-    let _unanswered = app.unanswered(&request.identity);
     let options = options(&app, &caller, request.body).await?;
     let room_id = app.rooms().create_room(&caller, options).await?;
     Ok(create_room::v3::Response::new(room_id))

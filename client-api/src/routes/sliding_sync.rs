@@ -58,10 +58,7 @@ async fn serve(app: ClientApi, request: Request, read: Reader) -> Result<RawJson
     tokio::select! {
         biased;
         refusal = end => Err(refusal.into()),
-        response = app.sync().sliding(request) => {
-            app.answered(&identity).await;
-            Ok(RawJson(response?.body))
-        }
+        response = app.sync().sliding(request) => Ok(RawJson(response?.body)),
     }
 }
 

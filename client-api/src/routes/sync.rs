@@ -46,10 +46,7 @@ pub(crate) async fn sync(
     tokio::select! {
         biased;
         refusal = end => Err(refusal.into()),
-        response = app.sync().sync(question) => {
-            app.answered(&identity).await;
-            Ok(RawJson(response?.body))
-        }
+        response = app.sync().sync(question) => Ok(RawJson(response?.body)),
     }
 }
 
