@@ -84,10 +84,12 @@ impl Stage {
     /// Gives those who shall have one a pusher of this gateway, or takes it away.
     async fn set_pushers(&self, world: &World, url: Option<&str>) -> Result<(), Failure> {
         let mut client = world.client();
-        for account in &self.pushed {
+        for (number, account) in self.pushed.iter().enumerate() {
+            // Each their own: who sets another user's key takes it over.
+            let key = format!("key-{number}");
             let kind = if url.is_some() { json!("http") } else { Value::Null };
             let body = json!({
-                "app_id": "loadgen", "pushkey": "key", "kind": kind, "lang": "en",
+                "app_id": "loadgen", "pushkey": key, "kind": kind, "lang": "en",
                 "app_display_name": "Load", "device_display_name": "Load",
                 "data": { "url": url },
             });
