@@ -1,6 +1,9 @@
 use ruma::{owned_room_id, owned_user_id, server_name};
 
-use super::*;
+use super::{
+    super::{catch_up::Missed, lists::ListChange},
+    *,
+};
 
 fn at(position: u64) -> StreamPosition {
     StreamPosition::new(position)

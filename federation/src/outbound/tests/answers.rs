@@ -120,3 +120,26 @@ async fn a_server_that_does_not_federate_any_more_does_not_hold_the_log() {
     after_s(5).await;
     assert_eq!(world.network().texts(there()), ["hello", "again"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_whose_answer_is_lost_is_repeated_under_its_id() {
+    let world = World::new().await;
+    world.network().set(there(), Some(Mode::LosesAnswers));
+    let mut texts = world.say_all(0..3).await;
+    after_s(1).await;
+    texts.extend(world.say_all(3..6).await);
+    after_s(30).await;
+    world.network().set(there(), None);
+    after_s(600).await;
+    let arrived = world.network().arrived_at(there());
+    let mut taken = std::collections::BTreeMap::new();
+    for one in &arrived {
+        let pdus = one.body["pdus"].clone();
+        let before = taken.insert(one.transaction_id.clone(), pdus.clone());
+        assert!(before.is_none_or(|before| before == pdus), "one ID, one content");
+    }
+    assert!(arrived.len() > taken.len(), "it was repeated");
+    let pdus = taken.values().flat_map(|pdus| pdus.as_array().unwrap().clone());
+    let got: Vec<_> = pdus.map(|pdu| pdu["content"]["body"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(got.len(), texts.len(), "each under one ID: {got:?}");
+}

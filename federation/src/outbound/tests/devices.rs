@@ -1,5 +1,6 @@
 //! Messages to devices, and changes of devices.
 
+use bytes::Bytes;
 use hearth_e2ee::{LogKind, ToDeviceMessage};
 use hearth_rooms::{
     MemberProfile,
