@@ -5,6 +5,7 @@ pub mod filter;
 pub mod hierarchy;
 pub mod history_visibility;
 pub mod members;
+mod redactions;
 pub mod relations;
 pub mod state;
 pub mod summary;

@@ -188,9 +188,20 @@ impl Rooms {
 }
 
 impl Visibility {
-    /// May the user see this event? Events that are in no timeline are seen by nobody.
+    /// May the user see this event? Events that are in no timeline are seen by nobody, and redactions only
+    /// with what they redact.
     pub async fn can_see(&mut self, event: &StoredEvent) -> Result<bool, ReadError> {
         let Some(index) = event.index else { return Ok(false) };
+        Ok(self.is_shown(index, event).await?
+            && !self.rooms.withholds(&self.room_id, event).await?)
+    }
+
+    /// May the user see an event at this place, whatever it says?
+    async fn is_shown(
+        &mut self,
+        index: TimelineIndex,
+        event: &StoredEvent,
+    ) -> Result<bool, ReadError> {
         let before = event.header.state_before;
         let after = event.header.state_after;
         let mut visibility = self.history.at(before).await?;

@@ -1,7 +1,7 @@
 //! Single events: what is taken, and what it changes.
 
 use hearth_storage::Direction;
-use ruma::{RoomVersionId, UserId, server_name};
+use ruma::{RoomId, RoomVersionId, UserId, server_name};
 use serde_json::json;
 
 use super::*;
@@ -157,6 +157,42 @@ async fn a_redaction_waits_for_its_target() {
         let by = twin.event(&shared.id, late.header.redacted_by.unwrap()).await.unwrap();
         assert_eq!(by.pdu.id(), own.pdu().id());
         assert!(!late.pdu.content().get().contains("secret"));
+    }
+}
+
+/// Does a reader on another server who may see the whole room see this event?
+async fn is_seen(rooms: &Rooms, room_id: &RoomId, event: &CheckedPdu) -> bool {
+    let alice = UserId::parse("@alice:hs.test").unwrap();
+    let stored = rooms.event_by_id(room_id, event.pdu().id()).await.unwrap().unwrap();
+    rooms.visibility(room_id, &alice).await.unwrap().can_see(&stored).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_redaction_is_seen_with_its_target() {
+    for version in VERSIONS {
+        let shared = Shared::with(version.clone(), &[BOB, CAROL]).await;
+        let twin = shared.full_twin("d.test").await;
+        let target = shared.message(BOB, "secret").await;
+        let mut redactions = Vec::new();
+        for sender in [BOB, CAROL] {
+            let making = shared.making(sender, "m.room.redaction").await;
+            let redacts = Some(target.pdu().id().to_owned());
+            let redaction = shared.make(Making { redacts, ..making }).await;
+            assert_eq!(receive(&twin, &shared.id, redaction.clone()).await, Verdict::Accepted);
+            assert!(!is_seen(&twin, &shared.id, &redaction).await, "nobody knows of what room");
+            redactions.push(redaction);
+        }
+        assert_eq!(receive(&twin, &shared.id, target.clone()).await, Verdict::Accepted);
+        assert!(is_seen(&twin, &shared.id, &target).await);
+        assert!(is_seen(&twin, &shared.id, &redactions[0]).await);
+        assert!(!is_seen(&twin, &shared.id, &redactions[1]).await, "who may not redact it");
+
+        // A second one is of no effect and does no harm.
+        let making = shared.making(BOB, "m.room.redaction").await;
+        let redacts = Some(target.pdu().id().to_owned());
+        let again = shared.make(Making { redacts, depth: 51, ..making }).await;
+        assert_eq!(receive(&twin, &shared.id, again.clone()).await, Verdict::Accepted);
+        assert!(is_seen(&twin, &shared.id, &again).await);
     }
 }
 
