@@ -9,6 +9,7 @@ use base qw( SyTest::Homeserver );
 use Carp qw( croak );
 use Cwd qw( getcwd );
 use File::Path qw( remove_tree );
+use URI;
 
 use SyTest::SSL qw( ensure_ssl_key create_ssl_cert );
 
@@ -86,6 +87,8 @@ sub _configuration
    my $name = $self->server_name;
    my $authority = getcwd() . "/keys/ca.crt";
    my $log_level = $ENV{HEARTH_LOG} // "info";
+   # The suite's pages are where its identity, captcha and other servers are: at a port of its own choice.
+   my $page_port = URI->new( $self->{recaptcha_config}{siteverify_api} )->port;
 
    return <<"TOML";
 [server]
@@ -106,6 +109,10 @@ ca_files = ["$authority"]
 allow_networks = ["127.0.0.0/8", "::1/128"]
 backoff_min_s = 1
 backoff_max_s = 1
+
+[media.previews]
+allow_networks = ["127.0.0.0/8"]
+ports = [$page_port]
 
 [push]
 allow_networks = ["127.0.0.0/8"]
