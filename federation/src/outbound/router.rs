@@ -28,6 +28,8 @@ pub(super) struct Delivery {
 enum News {
     /// And who of this server's users comes to the room by it.
     Event(Item, Option<OwnedUserId>),
+    /// A user of this server comes to the room by an event that another one passes on.
+    Arrival(Item, OwnedUserId),
     Receipt(PublicReceipt),
     List(ListChange),
     /// Messages to devices wait for the server.
@@ -101,6 +103,7 @@ impl Inner {
                         let came = newcomer.as_ref().map(|user_id| (item, user_id, servers));
                         newcomers.extend(came);
                     }
+                    News::Arrival(item, user_id) => newcomers.push((item, user_id, servers)),
                     News::Receipt(receipt) => {
                         let servers = servers.iter();
                         gathering.extend(servers.filter_map(|server| {
@@ -153,7 +156,7 @@ impl Inner {
                     Ok(Some(Delivery { what: News::Messages, servers }))
                 }
                 (None, None) => match arrival_of(record) {
-                    Some(item) => self.arrival_delivery(&item).await,
+                    Some(item) => self.arrival_delivery(item).await,
                     None => return Ok(None),
                 },
             },
@@ -175,7 +178,10 @@ impl Inner {
         &self,
         delivery: &Delivery,
     ) -> Result<Option<Delivery>, RoomError> {
-        let News::Event(item, Some(user_id)) = &delivery.what else { return Ok(None) };
+        let (News::Event(item, Some(user_id)) | News::Arrival(item, user_id)) = &delivery.what
+        else {
+            return Ok(None);
+        };
         let Some(change) = self.list_of_newcomer(item.position, user_id).await? else {
             return Ok(None);
         };
@@ -185,14 +191,11 @@ impl Inner {
         Ok((!servers.is_empty()).then(|| Delivery { what, servers: Arc::new(servers) }))
     }
 
-    /// Somebody of this server came to a room by way of another one, which tells of that: its servers that
-    /// shared none with them so far are told of their devices.
-    async fn arrival_delivery(&self, item: &Item) -> Result<Option<Delivery>, RoomError> {
-        let Some(change) = self.list_of_newcomer_by(item).await? else { return Ok(None) };
+    /// Somebody of this server came to a room by way of another one, which tells of that.
+    async fn arrival_delivery(&self, item: Item) -> Result<Option<Delivery>, RoomError> {
+        let Some(user_id) = self.newcomer_by(&item).await? else { return Ok(None) };
         let servers = self.admitted(self.rooms.remote_servers(&item.room_id).await?);
-        let before = self.servers_sharing_other_rooms(&change.user_id, &item.room_id).await?;
-        let servers = Arc::new(servers.difference(&before).cloned().collect());
-        Ok(Some(Delivery { what: News::List(change), servers }))
+        Ok(Some(Delivery { what: News::Arrival(item, user_id), servers }))
     }
 
     /// The list of the user of this server who comes to a room by this event, if it is one's coming.
@@ -200,14 +203,18 @@ impl Inner {
         &self,
         item: &Item,
     ) -> Result<Option<ListChange>, RoomError> {
-        let event = self.rooms.event(&item.room_id, item.ordinal).await?;
-        let came = MemberChange::of(&event)
-            .filter(|change| change.membership == MembershipState::Join && may_be_sent(&event))
-            .filter(|change| self.identity.is_local(&change.user_id));
-        match came {
-            Some(change) => self.list_of_newcomer(item.position, &change.user_id).await,
+        match self.newcomer_by(item).await? {
+            Some(user_id) => self.list_of_newcomer(item.position, &user_id).await,
             None => Ok(None),
         }
+    }
+
+    /// The user of this server who comes to a room by this event, if it is one's coming.
+    async fn newcomer_by(&self, item: &Item) -> Result<Option<OwnedUserId>, RoomError> {
+        let event = self.rooms.event(&item.room_id, item.ordinal).await?;
+        let came = MemberChange::of(&event)
+            .filter(|change| change.membership == MembershipState::Join && may_be_sent(&event));
+        Ok(came.map(|change| change.user_id).filter(|user_id| self.identity.is_local(user_id)))
     }
 
     /// An event and whom it goes to.

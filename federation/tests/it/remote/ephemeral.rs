@@ -99,23 +99,45 @@ async fn public_receipts_are_seen_on_the_other_server_and_private_ones_are_not()
     .await;
 }
 
+/// Says that somebody is online, with a status message.
+async fn go_online(person: &TestUser) {
+    let path = format!("/_matrix/client/v3/presence/{}/status", encode(person.user_id.as_str()));
+    person.put_ok(&path, json!({ "presence": "online", "status_msg": "at sea" })).await;
+}
+
+async fn sees_online(viewer: &TestUser, since: &str, person: &TestUser) {
+    sees(viewer, since, "the presence", |sync| {
+        let events = sync["presence"]["events"].as_array().into_iter().flatten();
+        events.filter(|event| event["sender"] == person.user_id.as_str()).any(|event| {
+            event["content"]["presence"] == "online" && event["content"]["status_msg"] == "at sea"
+        })
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_was_online_before_they_came_is_seen_by_those_who_were_there() {
+    let world = World::start(&["a.test", "b.test"]).await;
+    let (ann, bob) = (world.user("a.test", "ann").await, world.user("b.test", "bob").await);
+    go_online(&ann).await;
+    go_online(&bob).await;
+    let (ann_since, bob_since) = (ann.now().await, bob.now().await);
+    let room_id = ann.create_public_room().await;
+    bob.post_ok(&via_path("join", room_id.as_str(), &["a.test"]), json!({})).await;
+    sees_online(&ann, &ann_since, &bob).await;
+    sees_online(&bob, &bob_since, &ann).await;
+}
+
 #[tokio::test]
 async fn presence_is_seen_on_the_other_server() {
     let world = World::start(&["a.test", "b.test"]).await;
     let (ann, bob, _room_id) = shared_room(&world).await;
     for (person, viewer) in [(&ann, &bob), (&bob, &ann)] {
         let since = viewer.now().await;
+        go_online(person).await;
+        sees_online(viewer, &since, person).await;
         let path =
             format!("/_matrix/client/v3/presence/{}/status", encode(person.user_id.as_str()));
-        person.put_ok(&path, json!({ "presence": "online", "status_msg": "at sea" })).await;
-        sees(viewer, &since, "the presence", |sync| {
-            let events = sync["presence"]["events"].as_array().into_iter().flatten();
-            events.filter(|event| event["sender"] == person.user_id.as_str()).any(|event| {
-                event["content"]["presence"] == "online"
-                    && event["content"]["status_msg"] == "at sea"
-            })
-        })
-        .await;
         let shown = viewer.get_ok(&path).await;
         assert_eq!(shown["status_msg"], "at sea");
     }
