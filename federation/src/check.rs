@@ -54,6 +54,8 @@ pub struct Dropped {
     pub event_id: Option<OwnedEventId>,
     /// What is wrong.
     pub reason: String,
+    /// Its signatures do not prove that it is of those who must have signed it.
+    pub unproven: bool,
     /// Not even one key is known of a server that must have signed it, and seems to have: it may have been
     /// out of reach, and the event may be as good as any.
     pub keyless: bool,
@@ -65,7 +67,7 @@ impl Dropped {
     fn new(event_id: Option<OwnedEventId>, reason: impl Into<String>) -> Self {
         let mut reason = reason.into();
         reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
-        Self { event_id, reason, keyless: false, foreign: false }
+        Self { event_id, reason, unproven: false, keyless: false, foreign: false }
     }
 }
 
@@ -333,8 +335,11 @@ fn prove(formed: Formed, keys: &KnownKeys, rules: &Rules) -> Result<CheckedPdu, 
     let signed_by = |signer| signing_keys(&object, signer).next().is_some();
     let keyless = signers.iter().any(|signer| signed_by(signer) && !keys.has_any_of(signer));
     let keys = keys.valid_at(signers.iter(), at);
-    let verified = verify_event(&keys, &object, rules)
-        .map_err(|error| Dropped { keyless, ..dropped(error.to_string()) })?;
+    let verified = verify_event(&keys, &object, rules).map_err(|error| Dropped {
+        unproven: true,
+        keyless,
+        ..dropped(error.to_string())
+    })?;
     let json = match verified {
         Verified::All => json,
         // The content is not what was signed: the event is kept without it.

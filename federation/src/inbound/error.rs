@@ -102,12 +102,14 @@ impl From<E2eeError> for ApiError {
     }
 }
 
-/// An event that did not pass the first three checks. What has not even an ID is not canonical JSON,
-/// which has an error code of its own since room version 6.
+/// An event that did not pass the first three checks. What nobody signed who must have is not permitted, as
+/// with other servers (the specification names no error for it). What has not even an ID is not canonical
+/// JSON, which has an error code of its own since room version 6.
 impl From<Dropped> for ApiError {
     fn from(dropped: Dropped) -> Self {
         let text = format!("the event is not valid: {}", dropped.reason);
         Self(match dropped.event_id {
+            _ if dropped.unproven => MatrixError::forbidden(text),
             Some(_) => MatrixError::invalid_param(text),
             None => MatrixError::bad_json(text),
         })

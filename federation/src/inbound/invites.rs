@@ -193,7 +193,9 @@ async fn checked_state(
     for verdict in api.federation.checker().check(version, room_id, full).await {
         let event = match verdict {
             Ok(event) => event,
-            Err(dropped) if needs_create => return Err(dropped.into()),
+            Err(dropped) if needs_create => {
+                return Err(refused(format!("an event of the state is not valid: {dropped}")));
+            }
             Err(dropped) => {
                 tracing::debug!(%room_id, %dropped, "an event of an invitation is left out");
                 continue;
