@@ -16,7 +16,8 @@ const MAX_CANDIDATES: usize = 500;
 const MAX_JUDGED_ROOMS: usize = 1_000;
 
 /// `POST /_matrix/client/*/user_directory/search`: finds those whom the caller shares a room with and
-/// the members of rooms that anybody may join or read; everybody, if the configuration says so.
+/// the members of rooms that anybody may join or read; every user of this server, if the configuration says
+/// so. Users of other servers come last.
 pub(crate) async fn search(
     app: ClientApi,
     request: Ruma<search_users::v3::Request, LocalUser>,
@@ -24,33 +25,41 @@ pub(crate) async fn search(
     let asked = usize::try_from(u64::from(request.limit)).unwrap_or(MAX_RESULTS);
     let limit = asked.min(MAX_RESULTS);
     let term = &request.search_term;
-    let (mut matches, mut limited) = if app.users().config().search_all_users {
+    let caller = request.identity.user_id();
+    let shared: HashSet<OwnedRoomId> =
+        app.rooms().joined_rooms(caller).await?.into_iter().collect();
+    let (matches, mut limited) = if app.users().config().search_all_users {
         app.users().search_directory(term, limit, |_| true)
     } else {
         let (candidates, more) = app.users().search_directory(term, MAX_CANDIDATES, |_| true);
-        (seen_by(&app, request.identity.user_id(), candidates, limit).await?, more)
+        (seen_by(&app, caller, &shared, candidates, limit).await?, more)
     };
-    limited |= matches.len() > limit;
-    matches.truncate(limit);
-    let results = matches.into_iter().map(|found| {
-        let mut user = search_users::v3::User::new(found.user_id);
-        user.display_name = found.display_name;
-        user.avatar_url = found.avatar_url.map(Into::into);
-        user
-    });
-    Ok(search_users::v3::Response::new(results.collect(), limited))
+    let (remote, more) = app.sync().search_remote_users(term, limit, &shared).await?;
+    let local = matches.into_iter().map(|one| (one.user_id, one.display_name, one.avatar_url));
+    let remote = remote.into_iter().map(|one| (one.user_id, one.display_name, one.avatar_url));
+    let mut results: Vec<_> = local
+        .chain(remote)
+        .map(|(user_id, display_name, avatar_url)| {
+            let mut user = search_users::v3::User::new(user_id);
+            user.display_name = display_name;
+            user.avatar_url = avatar_url.map(Into::into);
+            user
+        })
+        .collect();
+    limited |= more || results.len() > limit;
+    results.truncate(limit);
+    Ok(search_users::v3::Response::new(results, limited))
 }
 
-/// Those whom the caller may see, one more than the limit at most. The caller is one of them where others
+/// Those of this server whom the caller may see, one more than the limit at most. The caller is one of them where others
 /// would find them too: in an open room.
 async fn seen_by(
     app: &ClientApi,
     caller: &UserId,
+    shared: &HashSet<OwnedRoomId>,
     candidates: Vec<DirectoryMatch>,
     limit: usize,
 ) -> Result<Vec<DirectoryMatch>, ApiError> {
-    let shared: HashSet<OwnedRoomId> =
-        app.rooms().joined_rooms(caller).await?.into_iter().collect();
     let mut is_open: HashMap<OwnedRoomId, bool> = HashMap::new();
     let mut seen = Vec::new();
     for candidate in candidates {

@@ -2,6 +2,7 @@
 
 use hearth_e2ee::E2eeError;
 use hearth_rooms::RoomError;
+use hearth_storage::StoreError;
 use hearth_users::UsersError;
 
 /// Why a sync has no answer.
@@ -41,6 +42,12 @@ impl From<UsersError> for SyncError {
 
 impl From<E2eeError> for SyncError {
     fn from(error: E2eeError) -> Self {
+        Self::Internal(Box::new(error))
+    }
+}
+
+impl From<StoreError> for SyncError {
+    fn from(error: StoreError) -> Self {
         Self::Internal(Box::new(error))
     }
 }

@@ -15,6 +15,7 @@ mod config;
 mod counts;
 mod delivery;
 mod device_lists;
+mod directory;
 mod encryption;
 mod ephemeral;
 mod error;
@@ -39,6 +40,7 @@ pub use self::{
     config::SyncConfig,
     delivery::DELIVERED_RECEIPT,
     device_lists::DeviceLists,
+    directory::RemoteMatch,
     error::SyncError,
     judge::{Judge, is_read},
     service::{SyncRequest, SyncResponse, SyncService},

@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     SyncConfig, SyncError, SyncStream, SyncToken,
     counts::CountCache,
+    directory::RemoteDirectory,
     filter::SyncFilter,
     hub::{Connection, Hub},
     judge::{LevelsCache, levels_cache},
@@ -87,6 +88,7 @@ pub(crate) struct Inner {
     pub(crate) levels: LevelsCache,
     pub(crate) presence: Arc<PresenceLog>,
     pub(crate) sliding: Sliding,
+    pub(crate) directory: RemoteDirectory,
     closing: watch::Sender<bool>,
 }
 
@@ -127,6 +129,7 @@ impl SyncService {
             levels: levels_cache(),
             presence,
             sliding: Sliding::new(),
+            directory: RemoteDirectory::default(),
             closing,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -18,7 +18,7 @@ const MAX_WORDS: usize = 16;
 /// The significant part of a word in characters.
 const MAX_WORD_CHARS: usize = 64;
 /// Users that one search looks at.
-const MAX_CANDIDATES: usize = 5_000;
+pub const MAX_CANDIDATES: usize = 5_000;
 
 /// Local users by the words of their names.
 #[derive(Debug, Default)]
@@ -31,17 +31,56 @@ pub(crate) struct DirectoryIndex {
 struct Indexed {
     display_name: Option<String>,
     avatar_url: Option<String>,
-    words: Vec<String>,
+    words: NameWords,
 }
 
-impl Indexed {
-    /// How many of these words are whole words of the name; `None` if one does not even start one.
-    fn rank(&self, wanted: &[String]) -> Option<usize> {
-        wanted.iter().try_fold(0, |exact, word| {
-            let mut own = self.words.iter().filter(|own| own.starts_with(word)).peekable();
+/// The words by which a user is found, or those that are searched for; in small letters.
+#[derive(Clone, Debug)]
+pub struct NameWords(Vec<String>);
+
+impl NameWords {
+    /// Those of a user's names, each once.
+    #[must_use]
+    pub fn of(user_id: &UserId, display_name: Option<&str>) -> Self {
+        let localpart = user_id.localpart();
+        let mut words: Vec<_> = words_of(localpart)
+            .chain(display_name.into_iter().flat_map(words_of))
+            .chain([localpart.chars().take(MAX_WORD_CHARS).collect()])
+            .collect();
+        words.sort_unstable();
+        words.dedup();
+        Self(words)
+    }
+
+    /// Those of a search term.
+    #[must_use]
+    pub fn searched(term: &str) -> Self {
+        Self(words_of(term).collect())
+    }
+
+    /// The longest of them, which the fewest names have.
+    #[must_use]
+    pub fn longest(&self) -> Option<&str> {
+        self.0.iter().max_by_key(|word| word.len()).map(String::as_str)
+    }
+
+    /// How many of the wanted words are whole words of these; `None` if one does not even start one.
+    #[must_use]
+    pub fn rank(&self, wanted: &Self) -> Option<usize> {
+        wanted.0.iter().try_fold(0, |exact, word| {
+            let mut own = self.0.iter().filter(|own| own.starts_with(word)).peekable();
             own.peek()?;
             Some(exact + usize::from(own.any(|own| own == word)))
         })
+    }
+}
+
+impl IntoIterator for NameWords {
+    type Item = String;
+    type IntoIter = std::vec::IntoIter<String>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 
@@ -79,14 +118,8 @@ impl DirectoryIndex {
         if self.users.len() >= MAX_USERS {
             return;
         }
-        let localpart = user_id.localpart();
-        let mut words: Vec<_> = words_of(localpart)
-            .chain(display_name.into_iter().flat_map(words_of))
-            .chain([localpart.chars().take(MAX_WORD_CHARS).collect()])
-            .collect();
-        words.sort_unstable();
-        words.dedup();
-        for word in &words {
+        let words = NameWords::of(user_id, display_name);
+        for word in &words.0 {
             self.words.entry(word.clone()).or_default().insert(user_id.clone());
         }
         let indexed = Indexed {
@@ -110,10 +143,10 @@ impl DirectoryIndex {
     }
 
     /// The best matches first.
-    fn candidates(&self, wanted: &[String]) -> Vec<DirectoryMatch> {
+    fn candidates(&self, wanted: &NameWords) -> Vec<DirectoryMatch> {
         // The longest word leaves the fewest to look at.
-        let Some(longest) = wanted.iter().max_by_key(|word| word.len()) else { return Vec::new() };
-        let starting = self.words.range(longest.clone()..);
+        let Some(longest) = wanted.longest() else { return Vec::new() };
+        let starting = self.words.range(longest.to_owned()..);
         let found: BTreeSet<_> = starting
             .take_while(|(word, _)| word.starts_with(longest))
             .flat_map(|(_, users)| users)
@@ -123,7 +156,7 @@ impl DirectoryIndex {
             .into_iter()
             .filter_map(|user_id| {
                 let indexed = self.users.get(user_id)?;
-                Some((indexed.rank(wanted)?, user_id, indexed))
+                Some((indexed.words.rank(wanted)?, user_id, indexed))
             })
             .collect();
         ranked.sort_by(|(one, one_id, _), (two, two_id, _)| {
@@ -161,9 +194,9 @@ impl Users {
         limit: usize,
         mut visible: impl FnMut(&UserId) -> bool,
     ) -> (Vec<DirectoryMatch>, bool) {
-        let wanted: Vec<_> = match self.named_by_id(term) {
-            Some(user_id) => words_of(user_id.localpart()).collect(),
-            None => words_of(term).collect(),
+        let wanted = match self.named_by_id(term) {
+            Some(user_id) => NameWords::searched(user_id.localpart()),
+            None => NameWords::searched(term),
         };
         // The caller's question about visibility is asked with the index unlocked.
         let candidates = self.inner.directory.read().candidates(&wanted);

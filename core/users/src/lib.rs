@@ -44,7 +44,7 @@ pub use self::{
     accounts::{Account, NewAccount},
     config::{Argon2Config, ConfigError, Secret, UsersConfig},
     devices::Device,
-    directory::DirectoryMatch,
+    directory::{DirectoryMatch, MAX_CANDIDATES as MAX_DIRECTORY_CANDIDATES, NameWords},
     error::{AuthError, UsersError},
     guesses::Guesser,
     log::{LogKind, ReceiptLog},

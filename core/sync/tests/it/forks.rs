@@ -61,7 +61,7 @@ async fn take(world: &World, room_id: &RoomId, event: CheckedPdu) -> Verdict {
 }
 
 /// State by a foreign user; returns the event's ID.
-async fn foreign_state(
+pub(crate) async fn foreign_state(
     world: &World,
     room_id: &RoomId,
     prev: &[OwnedEventId],
@@ -73,6 +73,13 @@ async fn foreign_state(
     let event_id = event.pdu().id().to_owned();
     assert_eq!(take(world, room_id, event).await, Verdict::Accepted);
     event_id
+}
+
+/// The end of a room without forks.
+pub(crate) async fn last_event(world: &World, room_id: &RoomId) -> OwnedEventId {
+    let head = world.rooms.head(room_id).await.unwrap().unwrap();
+    let last = world.rooms.event(room_id, head.extremities[0]).await.unwrap();
+    last.header.event_id.clone()
 }
 
 /// What a client knows of a room's state.
@@ -115,9 +122,7 @@ async fn shared_room(world: &World) -> (ruma::OwnedRoomId, OwnedEventId) {
     let alice = user("alice");
     let room_id = world.room(&alice).await;
     for far in [BOB, CAROL] {
-        let head = world.rooms.head(&room_id).await.unwrap().unwrap();
-        let last = world.rooms.event(&room_id, head.extremities[0]).await.unwrap();
-        let prev = [last.header.event_id.clone()];
+        let prev = [last_event(world, &room_id).await];
         let join = json!({ "membership": "join" });
         foreign_state(world, &room_id, &prev, far, ("m.room.member", far), join).await;
     }

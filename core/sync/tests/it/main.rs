@@ -4,6 +4,7 @@
 mod counts;
 mod delivery;
 mod device_lists;
+mod directory;
 mod ephemeral;
 mod forks;
 mod lazy;
