@@ -39,7 +39,7 @@ impl DeviceLists {
 #[derive(Clone, Debug)]
 pub(crate) struct RoomChange {
     pub(crate) room_id: OwnedRoomId,
-    /// The state that the client knows; `None` if the user was not in the room then.
+    /// The state that the client knows; `None` if the user was not in the room then, or not all the time since.
     pub(crate) known: Option<StateRoot>,
     pub(crate) end: StateRoot,
 }

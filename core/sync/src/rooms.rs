@@ -68,7 +68,9 @@ impl Pass<'_> {
         };
         let mut parts = self.parts(room_id, row, &range).await?;
         if self.since().is_some() {
-            let known = since.map(|_| parts.timeline.known_state);
+            // Who was out in between was not told what changed meanwhile.
+            let stayed = since.filter(|since| row.joined_at <= *since);
+            let known = stayed.map(|_| parts.timeline.known_state);
             let end = parts.timeline.end_state;
             self.changes.lock().push(RoomChange { room_id: room_id.to_owned(), known, end });
         }

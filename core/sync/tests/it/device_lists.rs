@@ -152,6 +152,20 @@ async fn who_left_and_came_back_has_changed_nothing_in_between() {
 }
 
 #[tokio::test]
+async fn who_was_out_in_between_looks_at_everybody_again() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let room = encrypted_room(&world, &alice).await;
+    world.join(&room, &bob).await;
+    let first = world.ask(Ask::of(&bob)).await;
+    world.rooms.leave(&room, &bob, None).await.unwrap();
+    world.join(&room, &bob).await;
+    let back = world.ask(Ask::of(&bob).after(&first)).await;
+    assert_eq!(lists(&back), (vec!["@alice:x", "@bob:x"], vec![]));
+    assert_eq!(lists(&world.ask(Ask::of(&bob).after(&back)).await), (vec![], vec![]), "once");
+}
+
+#[tokio::test]
 async fn rooms_that_the_filter_leaves_out_count() {
     let world = World::new().await;
     let (alice, bob) = (user("alice"), user("bob"));
