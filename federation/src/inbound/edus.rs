@@ -66,6 +66,7 @@ pub(super) async fn receive(
         origin,
         admitted: BTreeMap::new(),
         known: BTreeMap::new(),
+        in_partial_room: None,
         receipts_left: MAX_RECEIPTS,
         presence_left: MAX_PRESENCE,
         to_device: Vec::new(),
@@ -100,6 +101,8 @@ struct Taking<'a> {
     admitted: BTreeMap<OwnedRoomId, bool>,
     /// Users looked at so far: do they share a room with this server?
     known: BTreeMap<OwnedUserId, bool>,
+    /// Is the origin said to be in a room whose state is partial? `None` if that was not looked at.
+    in_partial_room: Option<bool>,
     receipts_left: usize,
     presence_left: usize,
     /// Messages to devices, in their order.
@@ -140,7 +143,7 @@ impl Taking<'_> {
     async fn typing(&mut self, content: &TypingContent) -> Result<(), DropReason> {
         let TypingContent { room_id, user_id, typing, .. } = content;
         self.is_of_origin(user_id)?;
-        self.is_joined(room_id, user_id).await?;
+        self.may_be_joined(room_id, user_id).await?;
         let timeout = typing.then_some(TYPING_TIMEOUT);
         self.federation.users().set_typing(room_id, user_id, timeout);
         Ok(())
@@ -230,7 +233,7 @@ impl Taking<'_> {
 
     async fn presence_update(&mut self, update: &RawValue) -> Result<(), DropReason> {
         let update: PresenceUpdate = serde_json::from_str(update.get())?;
-        self.is_known(&update.user_id).await?;
+        self.may_be_known(&update.user_id).await?;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -272,21 +275,56 @@ impl Taking<'_> {
         known.then_some(()).ok_or(DropReason::Bad("its user is in no room here"))
     }
 
+    /// Is this a user of the origin who is in a room here, or may be: while a room's state is partial it is
+    /// known which servers are in it, and not who?
+    async fn may_be_known(&mut self, user_id: &UserId) -> Result<(), DropReason> {
+        self.is_of_origin(user_id)?;
+        let is_open = if let Some(is_open) = self.in_partial_room {
+            is_open
+        } else {
+            let is_open = self.federation.rooms().is_named_in_partial_rooms(self.origin).await?;
+            self.in_partial_room = Some(is_open);
+            is_open
+        };
+        if is_open { Ok(()) } else { self.is_known(user_id).await }
+    }
+
+    /// Is this a user who is in a room that takes something from the origin, or may be in it?
+    async fn may_be_joined(
+        &mut self,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<(), DropReason> {
+        let joined = self.is_joined(room_id, user_id).await;
+        let rooms = self.federation.rooms();
+        if joined.is_err()
+            && rooms.is_named_in_partial_room(room_id, self.origin).await?
+            && rooms.member_row(room_id, user_id).await?.is_none()
+            && self.takes_from_origin(room_id).await?
+        {
+            return Ok(());
+        }
+        joined
+    }
+
+    /// Does this room take something from the origin?
+    async fn takes_from_origin(&mut self, room_id: &RoomId) -> Result<bool, DropReason> {
+        if let Some(admitted) = self.admitted.get(room_id) {
+            return Ok(*admitted);
+        }
+        let rooms = self.federation.rooms();
+        let admitted = rooms.has_joined_server(room_id, self.origin).await?
+            && rooms.acl_admits(room_id, self.origin).await?;
+        self.admitted.insert(room_id.to_owned(), admitted);
+        Ok(admitted)
+    }
+
     /// Is this user in a room that takes something from the origin?
     async fn is_joined(&mut self, room_id: &RoomId, user_id: &UserId) -> Result<(), DropReason> {
-        let rooms = self.federation.rooms();
-        let admitted = if let Some(admitted) = self.admitted.get(room_id) {
-            *admitted
-        } else {
-            let admitted = rooms.has_joined_server(room_id, self.origin).await?
-                && rooms.acl_admits(room_id, self.origin).await?;
-            self.admitted.insert(room_id.to_owned(), admitted);
-            admitted
-        };
-        if !admitted {
+        if !self.takes_from_origin(room_id).await? {
             return Err(DropReason::Bad("the room takes nothing from its server"));
         }
-        let row = rooms.member_row(room_id, user_id).await?;
+        let row = self.federation.rooms().member_row(room_id, user_id).await?;
         let joined = row.is_some_and(|row| row.membership == Membership::Join);
         joined.then_some(()).ok_or(DropReason::Bad("its user is not in the room"))
     }

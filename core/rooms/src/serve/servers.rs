@@ -215,6 +215,23 @@ impl Rooms {
         Ok(partial.map(|row| row.join))
     }
 
+    /// Is the room's state partial, and this other server said to be in it? Which of its users are is not
+    /// known then.
+    pub async fn is_named_in_partial_room(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+    ) -> Result<bool, RoomError> {
+        Ok(self.named_since(room_id, server).await?.is_some())
+    }
+
+    /// Is there a room of which that can be said?
+    pub async fn is_named_in_partial_rooms(&self, server: &ServerName) -> Result<bool, RoomError> {
+        let server = server.to_owned();
+        let read = move |snapshot: &Snapshot| rooms_that_name(snapshot, &server, None);
+        Ok(!self.store().bulk(read).await?.is_empty())
+    }
+
     /// What is known of another server's members; `None` if it never had any.
     pub(super) async fn server_row(
         &self,

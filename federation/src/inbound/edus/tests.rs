@@ -2,7 +2,10 @@ use std::sync::Arc;
 
 use hearth_rooms::{
     CreateRoomOptions,
-    schema::{MEMBERS, MemberRow, ROOM_SERVERS, SERVER_ROOMS, ServerRow},
+    schema::{
+        MEMBERS, MemberRow, PARTIAL, PARTIAL_ROOMS, PARTIAL_SERVERS, PartialRow, ROOM_SERVERS,
+        SERVER_ROOMS, ServerRow,
+    },
 };
 use hearth_storage::{Commit, Direction, Positioned};
 use hearth_types::StreamPosition;
@@ -189,6 +192,45 @@ async fn presence_counts_for_users_who_share_a_room() {
     for other in [user_id!("@stranger:there.test"), user_id!("@alice:here.test")] {
         assert_eq!(users.presence(other).await.unwrap().state, PresenceState::Offline);
     }
+}
+
+#[tokio::test]
+async fn while_members_are_not_known_it_counts_that_their_server_is_there() {
+    let world = World::new().await;
+    let federation = &world.server.federation;
+    let (room_id, store) = (&world.room_id, federation.store());
+    let there = owned_server_name!("there.test");
+    let typing = |user: &UserId| {
+        let content = json!({ "room_id": room_id, "user_id": user, "typing": true });
+        json!({ "edu_type": "m.typing", "content": content })
+    };
+    let presence = |user: &UserId| {
+        let push = json!([{ "user_id": user, "presence": "online", "last_active_ago": 10 }]);
+        json!({ "edu_type": "m.presence", "content": { "push": push } })
+    };
+    let eve = user_id!("@eve:there.test");
+    let mut commit = Commit::new(room_id);
+    let left = MemberRow { membership: Membership::Leave, event: world.newest.ordinal };
+    commit.put(&MEMBERS, room_id, &eve.to_owned(), &left);
+    commit.put(&PARTIAL, room_id, &(), &PartialRow { join: world.newest.ordinal });
+    commit.put(&PARTIAL_SERVERS, room_id, &there, &());
+    commit.effect_put(&PARTIAL_ROOMS, &(), room_id, &());
+    store.commit(commit).await.unwrap();
+
+    let carol = user_id!("@carol:there.test");
+    world.take(vec![typing(carol), typing(eve), presence(carol)]).await;
+    let users = federation.users();
+    assert_eq!(users.typing(room_id).user_ids, [carol], "who left is known");
+    assert_eq!(users.presence(carol).await.unwrap().state, PresenceState::Online);
+
+    let mut commit = Commit::new(room_id);
+    commit.delete(&PARTIAL, room_id, &());
+    commit.effect_delete(&PARTIAL_ROOMS, &(), room_id);
+    store.commit(commit).await.unwrap();
+    let dave = user_id!("@dave:there.test");
+    world.take(vec![typing(dave), presence(dave)]).await;
+    assert_eq!(users.typing(room_id).user_ids, [carol]);
+    assert_eq!(users.presence(dave).await.unwrap().state, PresenceState::Offline);
 }
 
 #[tokio::test]
