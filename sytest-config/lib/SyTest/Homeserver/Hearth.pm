@@ -11,6 +11,8 @@ use Cwd qw( getcwd );
 use File::Path qw( remove_tree );
 use URI;
 
+# What `adapted` puts into the tests.
+use SyTest::Encryption;
 use SyTest::SSL qw( ensure_ssl_key create_ssl_cert );
 
 sub _init
