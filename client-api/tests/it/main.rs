@@ -27,6 +27,7 @@ mod delayed_events;
 mod discovery;
 mod engines;
 mod front;
+mod hostile_media;
 mod media;
 mod previews;
 mod remote_media;

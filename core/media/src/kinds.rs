@@ -106,6 +106,8 @@ fn is_markup(head: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ruma::http_headers::{ContentDisposition, ContentDispositionType};
+
     use super::*;
 
     const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
@@ -178,5 +180,57 @@ mod tests {
             assert!(!is_inline("video/mp4", head), "{head:?}");
         }
         assert!(is_inline("text/plain", b"<html>"), "shown as what it is said to be");
+    }
+
+    #[test]
+    fn fuzz_types_and_names() {
+        let seeds: &[&[u8]] = &[
+            b"image/png; charset=utf-8\nattachment; filename=\"a\\\"b.png\"\n\x89PNG\r\n\x1a\n",
+            b"text/html\ninline; filename*=utf-8''%e2%82%ac.txt\n<html>",
+            b"\nattachment; filename=../../etc/passwd\nRIFF\0\0\0\0WEBP",
+        ];
+        let words: &[&[u8]] = &[
+            b"\n",
+            b"\r\n",
+            b";",
+            b"\"",
+            b"\\",
+            b"%0d%0a",
+            b"%00",
+            b"filename*=utf-8''",
+            b"filename=",
+            b"image/",
+            b"<svg",
+            b"\xff\xfe",
+            b"GIF89a",
+            b"=",
+        ];
+        hearth_fuzz::fuzz(seeds, words, |input| {
+            let mut parts = input.splitn(3, |byte| *byte == b'\n');
+            let mut part = || parts.next().unwrap_or_default();
+            let (said, disposition, head) = (part(), part(), part());
+            let about = crate::About::of(&String::from_utf8_lossy(said), disposition);
+            let kind = content_type(about.content_type.as_deref(), head);
+            assert!(
+                http::HeaderValue::from_str(&kind).is_ok() && is_content_type(&kind),
+                "{kind:?}"
+            );
+            if is_inline(&kind, head) {
+                let essence = kind.split(';').next().unwrap().trim().to_ascii_lowercase();
+                assert!(INLINE.contains(&essence.as_str()), "{kind:?}");
+                assert!(
+                    !essence.starts_with("image/") || !head.trim_ascii_start().starts_with(b"<")
+                );
+            }
+            if let Some(name) = about.file_name {
+                let attachment = ContentDisposition::new(ContentDispositionType::Attachment);
+                let served = attachment.with_filename(Some(name.clone())).to_string();
+                assert!(http::HeaderValue::from_str(&served).is_ok(), "{served:?}");
+                // Of a name, what cannot be in a header is left out.
+                if !name.contains(char::is_control) {
+                    assert_eq!(crate::About::of("", served.as_bytes()).file_name, Some(name));
+                }
+            }
+        });
     }
 }

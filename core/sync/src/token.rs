@@ -122,4 +122,38 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn fuzz_tokens() {
+        let seeds: &[&[u8]] = &[b"s1_12_3_4_5_6", b"s1_7_1_2_3", b"t1_5", b"s1_0_0_0_0_0"];
+        let words: &[&[u8]] = &[
+            b"_",
+            b"s1_",
+            b"t1_",
+            b"0",
+            b"-",
+            b"+",
+            b"18446744073709551615",
+            b"18446744073709551616",
+            b"4294967296",
+            b"\xc2\xb2",
+            b" ",
+        ];
+        hearth_fuzz::fuzz(seeds, words, |input| {
+            let text = String::from_utf8_lossy(input);
+            if let Ok(token) = text.parse::<SyncToken>() {
+                // There is one way to write a token; older ones end before the last number.
+                let written = token.to_string();
+                assert!(
+                    written == text || written == format!("{text}_{}", token.position),
+                    "{text}"
+                );
+                assert_eq!(written.parse::<SyncToken>().unwrap(), token);
+                assert!(text.parse::<TimelineToken>().is_ok(), "{text}");
+            }
+            if let Ok(token) = text.parse::<TimelineToken>() {
+                assert_eq!(token.to_string().parse::<TimelineToken>().unwrap(), token);
+            }
+        });
+    }
 }

@@ -340,3 +340,56 @@ async fn versions_that_are_not_served_have_no_events() {
         assert!(bench.check_as(&version, bench.signed(fields())).await.is_err());
     }
 }
+
+#[test]
+fn fuzz_events() {
+    let versions = [RoomVersionId::V6, RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12];
+    let all: Vec<_> = versions.iter().map(|version| rules(version).unwrap()).collect();
+    let message = fields().to_string();
+    let signed = {
+        let mut event = fields();
+        event["hashes"] = json!({ "sha256": "dGVzdA" });
+        event["signatures"] = json!({ "them.example": { "ed25519:1": "dGVzdA" } });
+        event["state_key"] = json!("");
+        event["unsigned"] = json!({ "age": 1 });
+        event.to_string()
+    };
+    let seeds: &[&[u8]] = &[message.as_bytes(), signed.as_bytes()];
+    let words: &[&[u8]] = &[
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"\"",
+        b"\\u0000",
+        b"\\ud800",
+        b":",
+        b",",
+        b"9007199254740992",
+        b"-0",
+        b"1.5",
+        b"1e9",
+        b"null",
+        b"\"room_id\":\"!room:them.example\"",
+        b"\"sender\":",
+        b"\"type\":\"m.room.create\"",
+        b"\"type\":\"m.room.member\"",
+        b"\"state_key\":\"\"",
+        b"\"third_party_invite\":{}",
+        b"\"join_authorised_via_users_server\":",
+        b"\xc3\xa4",
+        b"\"a\":[[[[",
+    ];
+    hearth_fuzz::fuzz(seeds, words, |input| {
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        let Ok(event) = RawValue::from_string(text.to_owned()) else { return };
+        for rules in &all {
+            let Ok(formed) = form(&event, room(), rules) else { continue };
+            assert!(formed.json.len() <= MAX_PDU_BYTES);
+            // The canonical form is its own, and the same event.
+            let again: Box<RawValue> = serde_json::from_slice(&formed.json).unwrap();
+            let again = form(&again, room(), rules).ok().unwrap();
+            assert_eq!((&again.event_id, &again.json), (&formed.event_id, &formed.json));
+        }
+    });
+}

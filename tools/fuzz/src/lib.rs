@@ -6,7 +6,10 @@
 //! the code that runs (that needs a nightly compiler); seeds and words that reach deep take its place.
 //!
 //! In usual test runs a target tries a few hundred inputs, the same each time. `FUZZ_SECONDS=60` has it go on for so
-//! long, from a seed that is printed, and that `FUZZ_SEED` brings back.
+//! long, from a seed that is printed first, and that `FUZZ_SEED` brings back.
+//!
+//! How long an input takes is not judged: machines differ. What work an input may cause is for the property to bound, in
+//! sizes and counts. An input that takes for ever keeps its test from ending; the test runner ends it and shows the seed.
 
 use std::{
     env,
@@ -26,8 +29,6 @@ const MAX_CORPUS: usize = 512;
 const MAX_CHANGES: usize = 8;
 /// The longest run of bytes that one change repeats.
 const MAX_REPEATS: usize = 2_048;
-/// How long one input may take. Tests are built without optimization and run beside others.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of an input that are shown when it breaks something.
 const SHOWN_BYTES: usize = 4_096;
 
@@ -35,7 +36,7 @@ const SHOWN_BYTES: usize = 4_096;
 ///
 /// # Panics
 ///
-/// If the property does, or takes too long: after the input was printed.
+/// If the property does: after the input was printed.
 pub fn fuzz(seeds: &[&[u8]], words: &[&[u8]], property: impl Fn(&[u8])) {
     let seconds: Option<u64> = number("FUZZ_SECONDS");
     let seed = match seconds {
@@ -48,6 +49,7 @@ pub fn fuzz(seeds: &[&[u8]], words: &[&[u8]], property: impl Fn(&[u8])) {
         seeds: seeds.len(),
         words: words.iter().map(|word| word.to_vec()).collect(),
     };
+    println!("FUZZ_SEED={seed}");
     let begun = Instant::now();
     let until = seconds.map(Duration::from_secs);
     let mut tried = 0;
@@ -58,7 +60,7 @@ pub fn fuzz(seeds: &[&[u8]], words: &[&[u8]], property: impl Fn(&[u8])) {
         judge(seed, &maker.next(), &property);
         tried += 1;
     }
-    println!("{tried} inputs in {} s, FUZZ_SEED={seed}", begun.elapsed().as_secs());
+    println!("{tried} inputs in {} s", begun.elapsed().as_secs());
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -66,20 +68,11 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn judge(seed: u64, input: &[u8], property: &impl Fn(&[u8])) {
-    let begun = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| property(input)));
-    let taken = begun.elapsed();
-    if outcome.is_err() || taken > PATIENCE {
-        println!(
-            "FUZZ_SEED={seed}; took {taken:?}; the input of {} bytes:\n{}",
-            input.len(),
-            shown(input)
-        );
-    }
     if let Err(panic) = outcome {
+        println!("FUZZ_SEED={seed}; the input of {} bytes:\n{}", input.len(), shown(input));
         resume_unwind(panic);
     }
-    assert!(taken <= PATIENCE, "one input took {taken:?}");
 }
 
 /// An input as the inside of a byte string.

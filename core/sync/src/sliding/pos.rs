@@ -48,7 +48,7 @@ fn parse(text: &str) -> Option<Pos> {
         connection: numbers.next()??,
         serial: numbers.next()??,
     };
-    numbers.next().is_none().then_some(pos)
+    (numbers.next().is_none() && pos.position <= StreamPosition::MAX).then_some(pos)
 }
 
 #[cfg(test)]
@@ -71,10 +71,33 @@ mod tests {
 
     #[test]
     fn foreign_ones_are_unknown() {
-        for text in
-            ["", "s1_1_2_3_4", "s1_1_p2_3", "s1_1_p2_3_4_5", "s1_1_p2_3_x", "5", "s1_p1_2_3"]
-        {
+        for text in [
+            "",
+            "s1_1_2_3_4",
+            "s1_1_p2_3",
+            "s1_1_p2_3_4_5",
+            "s1_1_p2_3_x",
+            "5",
+            "s1_p1_2_3",
+            "s1_18446744073709551615_p1_2_3",
+        ] {
             assert!(matches!(text.parse::<Pos>(), Err(SyncError::UnknownPos)), "{text}");
         }
+    }
+
+    #[test]
+    fn fuzz_positions() {
+        let seeds: &[&[u8]] = &[b"s1_77_p5_6_7", b"s1_0_p0_0_0"];
+        let words: &[&[u8]] =
+            &[b"_", b"_p", b"s1_", b"0", b"-", b"+", b" ", b"18446744073709551616"];
+        hearth_fuzz::fuzz(seeds, words, |input| {
+            let text = String::from_utf8_lossy(input);
+            if let Ok(pos) = text.parse::<Pos>() {
+                assert_eq!(pos.to_string(), text, "there is one way to write one");
+                let place: TimelineToken = text.parse().unwrap();
+                assert_eq!(place, TimelineToken::at_position(pos.position));
+                assert!(text.parse::<SyncToken>().is_err(), "{text}");
+            }
+        });
     }
 }

@@ -246,6 +246,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::sliding::request::{MAX_LISTS, MAX_NAME_BYTES, MAX_REQUIRED, MAX_SUBSCRIPTIONS};
 
     fn deployed(body: &Value) -> Result<SlidingBody, SyncError> {
         SlidingBody::deployed(body.to_string().as_bytes(), user_id!("@me:x"))
@@ -338,5 +339,52 @@ mod tests {
         assert_eq!(one.rules, two.rules);
         assert_eq!(one.to_device_since.as_deref(), Some("1"));
         assert_eq!(one.rules.extensions.to_device, Some(100));
+    }
+
+    #[test]
+    fn fuzz_requests() {
+        let deployed: &[u8] = br#"{"conn_id":"c","lists":{"l":{"ranges":[[0,19]],"timeline_limit":3,
+            "required_state":[["m.room.member","$LAZY"],["*","*"]],"filters":{"not_room_types":[null]}}},
+            "room_subscriptions":{"!r:x":{"timeline_limit":20}},"extensions":{"to_device":{"enabled":true}}}"#;
+        let accepted: &[u8] = br#"{"pos":"s1_1_p1_1_1","timeout":30000,"lists":{"l":{"range":[0,19],
+            "timeline_limit":1,"required_state":{"include":[{"type":"m.room.name"}],"lazy_members":true}}},
+            "extensions":{"receipts":{"enabled":true,"rooms":["*"]}}}"#;
+        let words: &[&[u8]] = &[
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b"\"",
+            b",",
+            b":",
+            b"null",
+            b"-1",
+            b"18446744073709551615",
+            b"1e99",
+            b"\"$ME\"",
+            b"[20,0]",
+            b"\"a\":{},",
+            b"\"is_dm\":true,",
+            b"\"filters\":",
+        ];
+        hearth_fuzz::fuzz(&[deployed, accepted], words, |input| {
+            let forms =
+                [SlidingBody::deployed(input, user_id!("@me:x")), SlidingBody::accepted(input)];
+            for body in forms {
+                match body {
+                    Ok(SlidingBody { rules, conn_id, .. }) => {
+                        assert!(rules.lists.len() <= MAX_LISTS);
+                        assert!(rules.subscriptions.len() <= MAX_SUBSCRIPTIONS);
+                        assert!(conn_id.len() <= MAX_NAME_BYTES);
+                        for List { ranges, config, .. } in &rules.lists {
+                            assert!(ranges.iter().flatten().all(|(first, last)| first <= last));
+                            assert!(config.required.len() <= MAX_REQUIRED);
+                        }
+                    }
+                    Err(SyncError::BadJson(_) | SyncError::InvalidParam(_)) => {}
+                    Err(other) => panic!("not the client's fault: {other}"),
+                }
+            }
+        });
     }
 }

@@ -119,3 +119,46 @@ fn unquote(quoted: &str) -> Option<(String, &str)> {
 fn is_blank(next: char) -> bool {
     matches!(next, ' ' | '\t')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzz_credentials() {
+        let seeds: &[&[u8]] = &[
+            b"origin=them.example,destination=us.example,key=\"ed25519:1\",sig=\"dGVzdA\"",
+            b" origin=\"them.example:8448\" , KEY=ed25519:a_b, sig=dGVzdA== , other=\"a\\\"b\"",
+        ];
+        let words: &[&[u8]] = &[
+            b"origin=",
+            b"destination=",
+            b"key=",
+            b"sig=",
+            b"\"",
+            b"\\",
+            b",",
+            b", ,",
+            b"\t",
+            b"ed25519:",
+            b"[::1]:1",
+            b"=",
+            b"\xc3\xa4",
+        ];
+        hearth_fuzz::fuzz(seeds, words, |input| {
+            let text = String::from_utf8_lossy(input);
+            let Ok(read) = parse(&text) else { return };
+            // What is read can be written, and means the same then.
+            let key = read.key.as_str().replace('\\', "\\\\").replace('"', "\\\"");
+            let mut written =
+                format!("origin=\"{}\",key=\"{key}\",sig={}", read.origin, read.sig.encode());
+            if let Some(name) = &read.destination {
+                written.extend([",destination=", name.as_str()]);
+            }
+            let again = parse(&written).unwrap();
+            assert_eq!((&again.origin, &again.key), (&read.origin, &read.key));
+            assert_eq!(again.sig.as_bytes(), read.sig.as_bytes());
+            assert_eq!(again.destination, read.destination);
+        });
+    }
+}
