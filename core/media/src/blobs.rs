@@ -92,8 +92,21 @@ impl Blobs {
     }
 
     pub(crate) fn over_bucket(objects: Arc<dyn ObjectStore>, bucket: Bucket) -> Self {
-        let staging: Arc<dyn ObjectStore> = Arc::<LocalFileSystem>::clone(&bucket.staging);
-        Self { objects, staging, folder: None, bucket: Some(bucket) }
+        Self { objects, staging: Arc::clone(&bucket.staging), folder: None, bucket: Some(bucket) }
+    }
+
+    /// The same bytes, behind something that sees every call.
+    #[cfg(test)]
+    pub(crate) fn behind(
+        mut self,
+        wrap: impl Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
+    ) -> Self {
+        self.objects = wrap(self.objects);
+        self.staging = wrap(self.staging);
+        if let Some(bucket) = &mut self.bucket {
+            bucket.staging = Arc::clone(&self.staging);
+        }
+        self
     }
 
     /// May bytes that nobody refers to be at their place before [`Self::publish`]?
@@ -238,10 +251,9 @@ impl fmt::Debug for Staged {
 }
 
 impl Replaced {
-    /// Lets the system free it, behind whatever is answered now.
+    /// Lets the system free it, behind whatever is answered now. Where there was nothing the same is done.
     pub(crate) fn free(self) {
-        let Self(Some(file)) = self else { return };
-        drop(tokio::task::spawn_blocking(move || drop(file)));
+        drop(tokio::task::spawn_blocking(move || drop(self.0)));
     }
 }
 

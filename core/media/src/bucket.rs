@@ -39,7 +39,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Bucket {
     /// The folder of this machine in which uploads are written.
-    pub(crate) staging: Arc<LocalFileSystem>,
+    pub(crate) staging: Arc<dyn ObjectStore>,
     places: Arc<Semaphore>,
 }
 
@@ -67,9 +67,7 @@ impl Blobs {
             prefix => Arc::new(PrefixStore::new(objects, prefix)),
         };
         own(objects.as_ref(), server_name).await.map_err(|error| failed(&error))?;
-        let places = Arc::new(Semaphore::new(MAX_CARRIED));
-        let bucket = Bucket { staging: Arc::new(staging), places };
-        Ok(Self::over_bucket(objects, bucket))
+        Ok(Self::over_bucket(objects, Bucket::over(staging)))
     }
 }
 
@@ -117,6 +115,11 @@ async fn own(objects: &dyn ObjectStore, server_name: &str) -> Result<(), MediaEr
 }
 
 impl Bucket {
+    /// Carries what is in this folder.
+    pub(crate) fn over(staging: LocalFileSystem) -> Self {
+        Self { staging: Arc::new(staging), places: Arc::new(Semaphore::new(MAX_CARRIED)) }
+    }
+
     /// Sends a whole file to its place, over what may be there already: the same bytes.
     pub(crate) async fn carry(
         &self,

@@ -71,7 +71,7 @@ impl Media {
         let turn = self.cache_turn().await;
         let (key, day, bytes) = (uri.key(), self.today(), content.bytes);
         if let Err(error) = self.make_way(&key).await {
-            self.discard(&whole).await?;
+            self.discard(&whole).await;
             return Err(error);
         }
         let mut commit = Commit::new(&());

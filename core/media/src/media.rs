@@ -142,13 +142,20 @@ impl Media {
         Ok(())
     }
 
-    /// Removes whole bytes that are not needed after all.
-    pub(crate) async fn discard(&self, whole: &Whole) -> Result<(), MediaError> {
+    /// Removes whole bytes that are not needed after all. From a bucket they are removed behind whatever is answered
+    /// now: how long that takes would tell whether somebody else has them. What is not removed then is swept by the next
+    /// start.
+    pub(crate) async fn discard(&self, whole: &Whole) {
         self.blobs().discard(whole).await;
-        if self.blobs().is_bucket() {
-            self.release(whole.hash).await?;
+        if !self.blobs().is_bucket() {
+            return;
         }
-        Ok(())
+        let (media, hash) = (self.clone(), whole.hash);
+        self.spawn(async move {
+            if let Err(error) = media.release(hash).await {
+                tracing::warn!(%error, "cannot remove content that is not needed");
+            }
+        });
     }
 
     /// Removes bytes that nobody refers to, now that nobody else may begin to; says whether they were such.

@@ -108,7 +108,7 @@ impl Media {
         let (uri, commit) = match self.addition(&user_id, made, content).await {
             Ok(addition) => addition,
             Err(error) => {
-                self.discard(&whole).await?;
+                self.discard(&whole).await;
                 return Err(error);
             }
         };

@@ -1,3 +1,5 @@
+mod strangers;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -19,15 +21,21 @@ struct Bench {
 impl Bench {
     async fn new(config: MediaConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open_folder(folder.path()).await.unwrap();
+        Self::over(folder, blobs, config)
+    }
+
+    fn over(folder: TempDir, blobs: Blobs, config: MediaConfig) -> Self {
         let store = Store::memory_for_tests(KEYSPACES);
-        let media = open(&store, folder.path(), config).await;
+        let media = open(&store, blobs, config);
         Self { media, store, folder }
     }
 
     /// The same store and folder in another run of the process.
     async fn reopen(self) -> Self {
         self.media.close().await;
-        let media = open(&self.store, self.folder.path(), self.media.config().clone()).await;
+        let blobs = Blobs::open_folder(self.folder.path()).await.unwrap();
+        let media = open(&self.store, blobs, self.media.config().clone());
         Self { media, ..self }
     }
 
@@ -52,13 +60,13 @@ impl Bench {
     }
 }
 
-async fn open(store: &Store, folder: &Path, config: MediaConfig) -> Media {
+fn open(store: &Store, blobs: Blobs, config: MediaConfig) -> Media {
     let key = ServerIdentity::generate_key();
     let name = owned_server_name!("hearth.test");
     let identity = ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap();
     Media::open(MediaParts {
         store: store.clone(),
-        blobs: Blobs::open_folder(folder).await.unwrap(),
+        blobs,
         identity: Arc::new(identity),
         clock: Arc::new(ManualClock::new(1_000)),
         config,
