@@ -58,11 +58,6 @@ impl Client {
         Self { connection: Connection::new(Arc::clone(target)) }
     }
 
-    /// Whether the server answers `/versions`.
-    pub(crate) async fn answers(&mut self) -> bool {
-        self.connection.request(Method::GET, paths::VERSIONS, None, None).await.is_ok()
-    }
-
     /// Creates a room that anybody may join.
     pub(crate) async fn create_room(
         &mut self,

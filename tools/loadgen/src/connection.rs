@@ -1,5 +1,6 @@
 //! One virtual client's connection: HTTP/1.1 with keep-alive, opened when first needed.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -37,7 +39,7 @@ pub(crate) enum RequestError {
     /// No answer within the time limit.
     #[error("no answer within {ANSWER_TIMEOUT:?}")]
     Timeout,
-    /// The server answered with something else than 200.
+    /// The server answered with something else than success.
     #[error("{status}: {excerpt}")]
     Status {
         /// The answer's status.
@@ -78,6 +80,9 @@ impl Target {
     }
 }
 
+/// An answer's body, as far as it is read.
+type AnswerBody = Limited<Incoming>;
+type BodyError = Box<dyn Error + Send + Sync>;
 type Driver = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 
 /// An open connection. The driver is polled inside each request instead of by a task of its own, which saves a wake-up per request.
@@ -98,7 +103,7 @@ impl Connection {
         Self { target, open: None }
     }
 
-    /// Sends a request and reads the whole answer, which must be 200.
+    /// Sends a request and reads the whole answer, which must tell of success.
     pub(crate) async fn request(
         &mut self,
         method: Method,
@@ -107,23 +112,34 @@ impl Connection {
         body: Option<Bytes>,
     ) -> Result<Bytes, RequestError> {
         let request = self.build(method, path_and_query, authorization, body)?;
-        let result = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request)).await;
-        let (status, body) = match result {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => {
-                self.open = None;
-                return Err(error);
+        self.answer(request, async |body| Ok(body.collect().await?.to_bytes())).await
+    }
+
+    /// Gets something and lets go of it as it comes; says how many bytes it has.
+    pub(crate) async fn count(
+        &mut self,
+        path_and_query: &str,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<u64, RequestError> {
+        let request = self.build(Method::GET, path_and_query, authorization, None)?;
+        let count = async |mut body: AnswerBody| {
+            let mut bytes = 0;
+            while let Some(frame) = body.frame().await {
+                bytes += frame?.data_ref().map_or(0, |data| data.len() as u64);
             }
-            Err(_) => {
-                self.open = None;
-                return Err(RequestError::Timeout);
-            }
+            Ok(bytes)
         };
-        if status == StatusCode::OK {
-            return Ok(body);
-        }
-        let excerpt = String::from_utf8_lossy(&body).chars().take(MAX_EXCERPT_CHARS).collect();
-        Err(RequestError::Status { status, body, excerpt })
+        self.answer(request, count).await
+    }
+
+    async fn answer<T>(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        read: impl AsyncFnOnce(AnswerBody) -> Result<T, BodyError>,
+    ) -> Result<T, RequestError> {
+        // A connection that fails, or that is left amid an answer, is not put back.
+        let result = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request, read)).await;
+        result.unwrap_or(Err(RequestError::Timeout))
     }
 
     fn build(
@@ -145,16 +161,17 @@ impl Connection {
         Ok(request.body(Full::new(body.unwrap_or_default()))?)
     }
 
-    async fn exchange(
+    async fn exchange<T>(
         &mut self,
         request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), RequestError> {
+        read: impl AsyncFnOnce(AnswerBody) -> Result<T, BodyError>,
+    ) -> Result<T, RequestError> {
         let mut open = match self.open.take() {
             Some(open) if !open.sender.is_closed() => open,
             _ => connect(&self.target).await?,
         };
-        let (result, ended) = open.exchange(request).await;
-        if result.is_ok() && !ended {
+        let (result, ended) = open.exchange(request, read).await;
+        if matches!(result, Ok(_) | Err(RequestError::Status { .. })) && !ended {
             self.open = Some(open);
         }
         result
@@ -163,17 +180,23 @@ impl Connection {
 
 impl Open {
     /// The answer to `request`, and whether the connection has ended with it.
-    async fn exchange(
+    async fn exchange<T>(
         &mut self,
         request: Request<Full<Bytes>>,
-    ) -> (Result<(StatusCode, Bytes), RequestError>, bool) {
+        read: impl AsyncFnOnce(AnswerBody) -> Result<T, BodyError>,
+    ) -> (Result<T, RequestError>, bool) {
         let Self { sender, driver } = self;
         let answer = async {
             let response = sender.send_request(request).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
-            let body = body.map_err(|error| RequestError::Body(error.to_string()))?.to_bytes();
-            Ok::<_, RequestError>((status, body))
+            let body = Limited::new(response.into_body(), MAX_BODY_BYTES);
+            let failed = |error: BodyError| RequestError::Body(error.to_string());
+            if status.is_success() {
+                return read(body).await.map_err(failed);
+            }
+            let body = body.collect().await.map_err(failed)?.to_bytes();
+            let excerpt = String::from_utf8_lossy(&body).chars().take(MAX_EXCERPT_CHARS).collect();
+            Err(RequestError::Status { status, body, excerpt })
         };
         tokio::pin!(answer);
         tokio::select! {
@@ -198,6 +221,20 @@ async fn connect(target: &Target) -> Result<Open, RequestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::Gateway;
+
+    #[tokio::test]
+    async fn a_body_can_be_counted_instead_of_kept() {
+        let gateway = Gateway::start().unwrap();
+        let url = gateway.url();
+        let (base, path) = url.split_at(url.find("/_matrix").unwrap());
+        let mut connection = Connection::new(Arc::new(Target::parse(base).unwrap()));
+        let body = connection.request(Method::GET, path, None, None).await.unwrap();
+        for _ in 0..2 {
+            let counted = connection.count(path, None).await.unwrap();
+            assert_eq!(counted, body.len() as u64);
+        }
+    }
 
     #[test]
     fn targets_are_plain_http_without_a_path() {

@@ -7,6 +7,7 @@ mod client;
 mod connection;
 mod gateway;
 mod histogram;
+mod nginx;
 mod options;
 mod paths;
 mod process;

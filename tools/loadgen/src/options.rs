@@ -22,7 +22,7 @@ pub(crate) struct Options {
     /// Start this Hearth binary on a free port with an empty data folder, and stop it at the end.
     #[arg(long, value_name = "BINARY", conflicts_with_all = ["url", "server_pid"])]
     pub(crate) serve: Option<PathBuf>,
-    /// With `--serve`: where to make the data folder, instead of the system's temporary folder.
+    /// With `--serve`: where to make the data folder (and nginx's), instead of the system's temporary folder.
     #[arg(long, value_name = "FOLDER", requires = "serve")]
     pub(crate) serve_in: Option<PathBuf>,
     /// The server's process on this machine, to read its processor time, memory and written bytes (Linux).
@@ -90,6 +90,9 @@ pub(crate) struct Options {
     /// `claims`: number of concurrent claimers, each with its own connection.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) claimers: u32,
+    /// `media`: the nginx binary to compare with; it is started on a free port of loopback, and stopped at the end.
+    #[arg(long, value_name = "BINARY")]
+    pub(crate) nginx: Option<PathBuf>,
     /// Write the results to this file, too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -158,6 +161,9 @@ pub(crate) enum Scenario {
     Receipts,
     /// Claims of one-time keys of many devices, until all are claimed.
     Claims,
+    /// Up- and download of files on one connection, and the server's memory meanwhile; with `--nginx` beside the same
+    /// with nginx.
+    Media,
     /// From one server's client to another server's, over TLS, in one room that a third server is in
     /// that cannot be reached. Needs `--serve`.
     Federation,
@@ -170,7 +176,7 @@ pub(crate) enum Scenario {
 impl Scenario {
     /// Does it measure what the server has allocated? What earlier scenarios left behind would spoil that.
     pub(crate) fn wants_fresh_server(self) -> bool {
-        matches!(self, Self::IdlePolls | Self::IdleSockets)
+        matches!(self, Self::Media | Self::IdlePolls | Self::IdleSockets)
     }
 
     /// Does it start its own servers?

@@ -93,6 +93,11 @@ pub(crate) fn websocket(since: &str, filter: &str) -> String {
     )
 }
 
+/// `GET /download/{serverName}/{mediaId}`; `place` is what follows `mxc://` in a content URI.
+pub(crate) fn download(place: &str) -> String {
+    format!("/_matrix/client/v1/media/download/{place}")
+}
+
 /// `POST /register`
 pub(crate) const REGISTER: &str = "/_matrix/client/v3/register";
 /// Registration with a shared secret, as several homeservers have it.
@@ -105,6 +110,8 @@ pub(crate) const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
 pub(crate) const UPLOAD_KEYS: &str = "/_matrix/client/v3/keys/upload";
 /// `POST /pushers/set`
 pub(crate) const SET_PUSHER: &str = "/_matrix/client/v3/pushers/set";
+/// `POST /upload`
+pub(crate) const UPLOAD: &str = "/_matrix/media/v3/upload";
 /// `POST /keys/claim`
 pub(crate) const CLAIM: &str = "/_matrix/client/v3/keys/claim";
 /// `GET /versions`
@@ -135,6 +142,7 @@ mod tests {
             room.messages(Some("t&1"), 5),
             "/_matrix/client/v3/rooms/%21r%3Ax/messages?dir=b&limit=5&from=t%261"
         );
+        assert_eq!(download("x:1/a"), "/_matrix/client/v1/media/download/x:1/a");
         assert_eq!(room.receipt("$e"), "/_matrix/client/v3/rooms/%21r%3Ax/receipt/m.read/%24e");
         assert_eq!(sync(None, 0, None), "/_matrix/client/v3/sync?timeout=0&set_presence=offline");
         assert_eq!(

@@ -30,9 +30,20 @@ pub(crate) fn usage(pid: u32) -> Option<Usage> {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
     Some(Usage {
         cpu: cpu_from_stat(&read("stat")?)?,
-        resident_bytes: resident_from_status(&read("status")?)?,
+        resident_bytes: resident_from_status(&read("status")?, "VmRSS:")?,
         written_bytes: read("io").and_then(|io| written_from_io(&io)).unwrap_or(0),
     })
+}
+
+/// The most memory that process `pid` has had resident since [`forget_peak`], in bytes.
+pub(crate) fn peak(pid: u32) -> Option<u64> {
+    resident_from_status(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmHWM:")
+}
+
+/// Lets [`peak`] of process `pid` begin anew. Was that possible?
+pub(crate) fn forget_peak(pid: u32) -> bool {
+    // See `clear_refs` in proc(5).
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").is_ok()
 }
 
 /// User plus system time out of the text of `/proc/PID/stat`.
@@ -45,9 +56,9 @@ fn cpu_from_stat(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND))
 }
 
-/// `VmRSS` out of the text of `/proc/PID/status`, in bytes.
-fn resident_from_status(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// The value of a field of memory out of the text of `/proc/PID/status`, in bytes.
+fn resident_from_status(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1024)
 }
@@ -89,15 +100,25 @@ mod tests {
 
     #[test]
     fn reads_memory_and_written_bytes() {
-        assert_eq!(
-            resident_from_status("Name:\tx\nVmRSS:\t   2048 kB\nThreads:\t1\n"),
-            Some(2_097_152)
-        );
-        assert_eq!(resident_from_status("Name:\tx\n"), None);
+        let status = "Name:\tx\nVmHWM:\t   4096 kB\nVmRSS:\t   2048 kB\nThreads:\t1\n";
+        assert_eq!(resident_from_status(status, "VmRSS:"), Some(2_097_152));
+        assert_eq!(resident_from_status(status, "VmHWM:"), Some(4_194_304));
+        assert_eq!(resident_from_status("Name:\tx\n", "VmRSS:"), None);
         assert_eq!(
             written_from_io("wchar: 5\nwrite_bytes: 4096\ncancelled_write_bytes: 0\n"),
             Some(4096)
         );
+    }
+
+    #[test]
+    fn the_peak_begins_anew() {
+        let own = std::process::id();
+        let large = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let high = peak(own).unwrap();
+        assert!(high >= 64 << 20, "{high}");
+        drop(large);
+        assert!(forget_peak(own));
+        assert!(peak(own).unwrap() < high);
     }
 
     #[test]

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::client::Client;
-use crate::connection::Target;
+use crate::connection::{Connection, Target};
+use crate::paths;
 use crate::world::Failure;
 
 /// How long the server may take to answer its first request.
@@ -42,20 +44,14 @@ impl Served {
         name: &str,
         more: impl FnOnce(&Path) -> std::io::Result<String>,
     ) -> Result<Self, Failure> {
-        let folder = match parent {
-            Some(parent) => TempDir::new_in(parent),
-            None => TempDir::new(),
-        };
-        let folder =
-            folder.map_err(|error| Failure::Server(format!("cannot make a folder: {error}")))?;
-        let port =
-            free_port().map_err(|error| Failure::Server(format!("no free port: {error}")))?;
+        let folder = folder(parent)?;
+        let port = free_port()?;
         let configuration = folder.path().join("hearth.toml");
         more(folder.path())
             .map(|more| format!("{}{more}", configuration_text(folder.path(), name, port)))
             .and_then(|text| std::fs::write(&configuration, text))
             .map_err(|error| Failure::Server(format!("cannot write the configuration: {error}")))?;
-        let child = Command::new(binary)
+        let mut child = Command::new(binary)
             .arg("--config")
             .arg(&configuration)
             .current_dir(folder.path())
@@ -67,9 +63,9 @@ impl Served {
                 Failure::Server(format!("cannot start {}: {error}", binary.display()))
             })?;
         let url = format!("http://127.0.0.1:{port}");
-        let mut served = Self { child, _folder: folder, url };
-        served.wait_for_answer().await?;
-        Ok(served)
+        let target = Arc::new(Target::parse(&url).map_err(Failure::Server)?);
+        wait_for_answer(&mut child, &target, paths::VERSIONS).await?;
+        Ok(Self { child, _folder: folder, url })
     }
 
     /// The server's address.
@@ -81,33 +77,46 @@ impl Served {
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child.id()
     }
+}
 
-    async fn wait_for_answer(&mut self) -> Result<(), Failure> {
-        let target = std::sync::Arc::new(Target::parse(&self.url).map_err(Failure::Server)?);
-        let deadline = Instant::now() + START_TIMEOUT;
-        let mut client = Client::new(&target);
-        while !client.answers().await {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(Failure::Server(format!("the server ended while starting: {status}")));
-            }
-            if Instant::now() > deadline {
-                return Err(Failure::Server(format!(
-                    "the server did not answer within {START_TIMEOUT:?}"
-                )));
-            }
-            tokio::time::sleep(START_PAUSE).await;
+/// A fresh folder below `parent`, or the system's temporary folder.
+pub(crate) fn folder(parent: Option<&Path>) -> Result<TempDir, Failure> {
+    let made = parent.map_or_else(TempDir::new, TempDir::new_in);
+    made.map_err(|error| Failure::Server(format!("cannot make a folder: {error}")))
+}
+
+/// Waits until a server that was started answers at this path.
+pub(crate) async fn wait_for_answer(
+    child: &mut Child,
+    target: &Arc<Target>,
+    path: &str,
+) -> Result<(), Failure> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let mut connection = Connection::new(Arc::clone(target));
+    while connection.request(Method::GET, path, None, None).await.is_err() {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Err(Failure::Server(format!("the server ended while starting: {status}")));
         }
-        Ok(())
+        if Instant::now() > deadline {
+            return Err(Failure::Server(format!(
+                "the server did not answer within {START_TIMEOUT:?}"
+            )));
+        }
+        tokio::time::sleep(START_PAUSE).await;
     }
+    Ok(())
 }
 
 /// A port that was free a moment ago.
-pub(crate) fn free_port() -> std::io::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+pub(crate) fn free_port() -> Result<u16, Failure> {
+    let bound = std::net::TcpListener::bind(("127.0.0.1", 0));
+    let address = bound.and_then(|listener| listener.local_addr());
+    let failed = |error| Failure::Server(format!("no free port: {error}"));
+    Ok(address.map_err(failed)?.port())
 }
 
-/// A configuration without rate limits, where anybody may register, hashing a password costs next to nothing, and
-/// the generator can be a push gateway.
+/// A configuration without rate limits and quotas, where anybody may register, hashing a password costs next to nothing,
+/// and the generator can be a push gateway.
 fn configuration_text(folder: &Path, name: &str, port: u16) -> String {
     let data_dir = folder.join("data");
     format!(
@@ -127,6 +136,9 @@ iterations = 1
 
 [http.rate_limits]
 enabled = false
+
+[media]
+user_quota_bytes = 0
 
 [push]
 allow_http = true

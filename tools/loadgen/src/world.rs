@@ -124,6 +124,16 @@ impl World {
         }
     }
 
+    /// The most memory that the server has had resident since [`Self::forget_peak`], if its process is known.
+    pub(crate) fn peak_bytes(&self) -> Option<u64> {
+        self.server_pid.and_then(process::peak)
+    }
+
+    /// Lets [`Self::peak_bytes`] begin anew. Was that possible?
+    pub(crate) fn forget_peak(&self) -> bool {
+        self.server_pid.is_some_and(process::forget_peak)
+    }
+
     /// The first `count` users of this run, registered as needed.
     pub(crate) async fn accounts(&mut self, count: u32) -> Result<Vec<Arc<Account>>, Failure> {
         let have = u32::try_from(self.accounts.len()).unwrap_or(u32::MAX);

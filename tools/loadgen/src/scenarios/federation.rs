@@ -82,8 +82,7 @@ impl Peer {
         let Some(binary) = &world.options.serve else {
             return Err(Failure::Server("federation: needs --serve".to_owned()));
         };
-        let port =
-            free_port().map_err(|error| Failure::Server(format!("no free port: {error}")))?;
+        let port = free_port()?;
         let name = format!("{}:{port}", Ipv4Addr::LOCALHOST);
         let parent = world.options.serve_in.as_deref();
         let more = |folder: &Path| authority.equip(folder, &name);

@@ -6,6 +6,7 @@ mod delivery;
 mod fanout;
 mod federation;
 mod idle;
+mod media;
 mod open_loop;
 mod pagination;
 mod push;
@@ -37,6 +38,7 @@ pub(crate) async fn run(world: &mut World, scenario: Scenario) -> Result<(), Fai
         Scenario::Push => push::run(world).await,
         Scenario::Receipts => receipts::run(world).await,
         Scenario::Claims => claims::run(world).await,
+        Scenario::Media => media::run(world).await,
         Scenario::Federation => federation::run(world).await,
         Scenario::IdlePolls => idle::run(world, Transport::LongPoll).await,
         Scenario::IdleSockets => idle::run(world, Transport::WebSocket).await,
