@@ -1,7 +1,7 @@
 //! How delayed events get into their rooms: the way of all others, in the name of who left them here.
 
 use async_trait::async_trait;
-use hearth_delayed::{Due, Refusal, Sender};
+use hearth_delayed::{Due, Refusal, Sender, Unsent};
 use hearth_http::MatrixError;
 use hearth_rooms::{Draft, schema::TransactionKey};
 use ruma::{OwnedEventId, events::TimelineEventType};
@@ -18,7 +18,7 @@ pub(crate) struct DelayedSender(pub(crate) ClientApi);
 impl Sender for DelayedSender {
     async fn send(&self, due: Due) -> Result<OwnedEventId, Refusal> {
         let app = &self.0;
-        match app.users().account(&due.user_id).await {
+        match app.users().account(&due.event.user_id).await {
             Ok(Some(account)) if account.is_suspended => {
                 return Err(refusal(MatrixError::suspended("The account is suspended").into()));
             }
@@ -34,21 +34,20 @@ impl Sender for DelayedSender {
 }
 
 async fn into_room(app: &ClientApi, due: Due) -> Result<OwnedEventId, ApiError> {
-    let transaction = TransactionKey {
-        user_id: due.user_id.clone(),
-        device_id: due.device_id,
+    let Unsent { user_id, device_id, room_id, event_type, state_key, content } = due.event;
+    let transaction = Some(TransactionKey {
+        user_id: user_id.clone(),
+        device_id,
         scope: SCOPE.to_owned(),
         transaction_id: due.delay_id.into(),
-    };
-    let (sender, event_type) = (due.user_id, TimelineEventType::from(due.event_type));
-    let transaction = Some(transaction);
-    if let Some(state_key) = due.state_key {
-        let (room_id, content) = (&due.room_id, due.content);
-        return state::set(app, &sender, room_id, event_type, state_key, content, transaction)
+    });
+    let event_type = TimelineEventType::from(event_type);
+    if let Some(state_key) = state_key {
+        return state::set(app, &user_id, &room_id, event_type, state_key, content, transaction)
             .await;
     }
-    let draft = Draft::message(sender, event_type, due.content);
-    Ok(app.rooms().send(&due.room_id, draft, transaction).await?)
+    let draft = Draft::message(user_id, event_type, content);
+    Ok(app.rooms().send(&room_id, draft, transaction).await?)
 }
 
 /// The error as whoever sends the event at once would see it.

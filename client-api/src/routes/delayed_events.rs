@@ -7,6 +7,7 @@ use axum::{
 use bytes::Bytes;
 use hearth_delayed::{
     Action, DelayedError, DelayedEvent, ListRequest, NewDelayed, Order, Outcome, Reason, Status,
+    Unsent,
 };
 use hearth_http::{ApiState as _, Caller, Class, Lane, MatrixError, Policy, RawJson};
 use http::{StatusCode, Uri, request::Parts};
@@ -61,16 +62,15 @@ fn told(delay_id: &str) -> RawJson {
 
 fn new_delayed(caller: &LocalUser, event: Scheduled) -> Result<NewDelayed, MatrixError> {
     let Scheduled { room_id, event_type, state_key, content, delay_ms, transaction_id } = event;
-    Ok(NewDelayed {
+    let event = Unsent {
         user_id: caller.may_write()?.user_id().to_owned(),
         device_id: caller.device_id().to_owned(),
         room_id,
         event_type: event_type.to_string(),
         state_key,
         content,
-        delay_ms,
-        transaction_id,
-    })
+    };
+    Ok(NewDelayed { event, delay_ms, transaction_id })
 }
 
 /// The body of MSC4140's own endpoint for scheduling.

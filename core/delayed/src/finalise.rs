@@ -7,7 +7,7 @@ use ruma::{OwnedEventId, UserId};
 use serde_json::value::RawValue;
 
 use crate::{
-    DelayedError, Due, Refusal,
+    DelayedError, Due, Refusal, Unsent,
     schema::{CONTENTS, DUE, EVENTS, Ending, FinalisedRow, Found},
     service::Inner,
 };
@@ -32,8 +32,7 @@ impl Inner {
             fault("Internal server error")
         })?;
         let row = &found.row;
-        let due = Due {
-            delay_id: found.delay_id.clone(),
+        let event = Unsent {
             user_id: found.user_id.clone(),
             device_id: row.device_id.clone(),
             room_id: row.room_id.clone(),
@@ -41,7 +40,7 @@ impl Inner {
             state_key: row.state_key.clone(),
             content,
         };
-        sender.send(due).await
+        sender.send(Due { delay_id: found.delay_id.clone(), event }).await
     }
 
     /// The content of an event.

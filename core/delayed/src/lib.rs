@@ -33,6 +33,6 @@ pub use self::{
     manage::Action,
     schedule::NewDelayed,
     schema::KEYSPACES,
-    sender::{Due, Refusal, Sender},
+    sender::{Due, Refusal, Sender, Unsent},
     service::{Delayed, DelayedParts},
 };

@@ -6,13 +6,13 @@ use hearth_rooms::DELAY_ID_PREFIX;
 use hearth_storage::Commit;
 use hearth_types::limits::MAX_ID_BYTES;
 use rand::{TryRng as _, rngs::SysRng};
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
-use serde_json::value::RawValue;
+use ruma::{OwnedTransactionId, OwnedUserId};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     Delayed, DelayedError,
     schema::{CONTENTS, DUE, DelayedRow, EVENTS, Found, IdRow, OWNERS, OwnerRow, REQUESTS},
+    sender::Unsent,
     service::Inner,
 };
 
@@ -22,18 +22,8 @@ const MAX_CONTENT_BYTES: usize = 65_536;
 /// An event to be sent later.
 #[derive(Clone, Debug)]
 pub struct NewDelayed {
-    /// Whose it is.
-    pub user_id: OwnedUserId,
-    /// The device that schedules it.
-    pub device_id: OwnedDeviceId,
-    /// The room that it is for.
-    pub room_id: OwnedRoomId,
-    /// Its type.
-    pub event_type: String,
-    /// Its state key, if it is state.
-    pub state_key: Option<String>,
-    /// Its content.
-    pub content: Box<RawValue>,
+    /// What is to be sent.
+    pub event: Unsent,
     /// How long to wait, in milliseconds; at least 1.
     pub delay_ms: u64,
     /// The request's transaction ID, if it has one: repeated, it gets the same event.
@@ -56,11 +46,12 @@ impl Delayed {
         if new.delay_ms > max_ms {
             return Err(DelayedError::DelayTooLong { max_ms });
         }
-        let state_key = new.state_key.as_deref().unwrap_or_default();
+        let event = &new.event;
+        let state_key = event.state_key.as_deref().unwrap_or_default();
         let is_too_long = |text: &str| text.len() > MAX_ID_BYTES;
-        if is_too_long(&new.event_type)
+        if is_too_long(&event.event_type)
             || is_too_long(state_key)
-            || new.content.get().len() > MAX_CONTENT_BYTES
+            || event.content.get().len() > MAX_CONTENT_BYTES
         {
             return Err(DelayedError::TooLarge);
         }
@@ -72,21 +63,22 @@ impl Delayed {
 impl Inner {
     async fn schedule(&self, new: NewDelayed) -> Result<String, DelayedError> {
         let request = request_hash(&new);
-        let _turn = self.users.lock(new.user_id.as_str()).await;
+        let event = new.event;
+        let _turn = self.users.lock(event.user_id.as_str()).await;
         if let Some(request) = &request
             && let Some(IdRow(delay_id)) =
-                self.store().get(&REQUESTS, &new.user_id, request).await?
+                self.store().get(&REQUESTS, &event.user_id, request).await?
         {
             return Ok(delay_id);
         }
         let now_ms = self.now_ms();
-        self.must_have_room(&new.user_id, now_ms).await?;
+        self.must_have_room(&event.user_id, now_ms).await?;
         let due_ms = now_ms.saturating_add(new.delay_ms);
         let row = DelayedRow {
-            device_id: new.device_id,
-            room_id: new.room_id,
-            event_type: new.event_type,
-            state_key: new.state_key,
+            device_id: event.device_id,
+            room_id: event.room_id,
+            event_type: event.event_type,
+            state_key: event.state_key,
             delay_ms: new.delay_ms,
             since_ms: now_ms,
             due_ms,
@@ -94,11 +86,11 @@ impl Inner {
             request,
             finalised: None,
         };
-        let found = Found { user_id: new.user_id, delay_id: new_delay_id()?, row };
+        let found = Found { user_id: event.user_id, delay_id: new_delay_id()?, row };
         let Found { user_id, delay_id, row } = &found;
         let mut commit = Commit::new(user_id);
         commit.put(&EVENTS, user_id, delay_id, row);
-        let content = Bytes::from(Box::<str>::from(new.content).into_string());
+        let content = Bytes::from(Box::<str>::from(event.content).into_string());
         commit.put(&CONTENTS, user_id, delay_id, &content);
         if let Some(request) = &row.request {
             commit.put(&REQUESTS, user_id, request, &IdRow(delay_id.clone()));
@@ -126,8 +118,8 @@ impl Inner {
 /// What a repeated request has in common with the first. The parts cannot run into each other.
 fn request_hash(new: &NewDelayed) -> Option<[u8; 32]> {
     let transaction_id = new.transaction_id.as_ref()?;
-    let parts =
-        [new.device_id.as_str(), new.room_id.as_str(), &new.event_type, transaction_id.as_str()];
+    let Unsent { device_id, room_id, event_type, .. } = &new.event;
+    let parts = [device_id.as_str(), room_id.as_str(), event_type, transaction_id.as_str()];
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part.len().to_be_bytes());

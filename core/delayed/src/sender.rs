@@ -11,9 +11,16 @@ use serde_json::value::RawValue;
 pub struct Due {
     /// Its ID while it was delayed, and that of its transaction.
     pub delay_id: String,
+    /// What is to be sent.
+    pub event: Unsent,
+}
+
+/// An event that is not in its room yet.
+#[derive(Clone, Debug)]
+pub struct Unsent {
     /// Whose it is.
     pub user_id: OwnedUserId,
-    /// The device that scheduled it; it may be gone.
+    /// The device that schedules it; it may be gone when the event is sent.
     pub device_id: OwnedDeviceId,
     /// The room that it is for.
     pub room_id: OwnedRoomId,

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Action, Delayed, DelayedConfig, DelayedError, DelayedParts, Due, KEYSPACES, ListRequest,
-    NewDelayed, Refusal, Sender, Status, finalise::MAX_FINALISED,
+    NewDelayed, Refusal, Sender, Status, Unsent, finalise::MAX_FINALISED,
 };
 
 /// A room that answers as it is told, and otherwise takes everything.
@@ -65,16 +65,15 @@ impl World {
     }
 
     async fn schedule(&self, delay_ms: u64) -> String {
-        let new = NewDelayed {
+        let event = Unsent {
             user_id: owned_user_id!("@alice:example.org"),
             device_id: owned_device_id!("PHONE"),
             room_id: owned_room_id!("!room:example.org"),
             event_type: "m.room.message".to_owned(),
             state_key: None,
             content: serde_json::from_str("{}").unwrap(),
-            delay_ms,
-            transaction_id: None,
         };
+        let new = NewDelayed { event, delay_ms, transaction_id: None };
         self.delayed.schedule(new).await.unwrap()
     }
 
