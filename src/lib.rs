@@ -18,6 +18,7 @@ mod serve;
 mod start;
 pub mod telemetry;
 mod tls;
+mod web;
 
 pub use self::{
     config::{Config, ConfigError},
