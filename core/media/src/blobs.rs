@@ -3,7 +3,7 @@
 use std::{
     fmt, fs,
     future::ready,
-    io,
+    io::{self, Read as _},
     path::{Path as FsPath, PathBuf},
     sync::Arc,
 };
@@ -16,13 +16,14 @@ use object_store::{
     local::LocalFileSystem, memory::InMemory, path::Path,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::fs::File;
-use tokio_util::io::ReaderStream;
 
 use crate::{ContentStream, MediaError, bucket::Bucket, hash::ContentHash, uri::random_text};
 
-/// Bytes of an upload that are gathered before they are written, and bytes of a download that are read at once.
+/// Bytes of an upload that are gathered before they are written.
 pub const PART_BYTES: usize = 128 * 1024;
+/// Bytes of a file that are read at once. The way to a thread that may wait for the disk, and back, costs more than
+/// reading so much does.
+pub(crate) const READ_BYTES: u64 = 512 * 1024;
 /// The folder of what is whole.
 const WHOLE: &str = "content";
 /// The folder of what is being written. Nothing in it is of use to another run of the process.
@@ -156,7 +157,7 @@ impl Blobs {
         delete(self.objects.as_ref(), &place(hash)).await;
     }
 
-    /// The bytes in order, [`PART_BYTES`] at a time, and how many they are; `None` if there are none of this hash.
+    /// The bytes in order, and how many they are; `None` if there are none of this hash.
     pub(crate) async fn read(
         &self,
         hash: ContentHash,
@@ -200,11 +201,28 @@ async fn delete(objects: &dyn ObjectStore, path: &Path) {
 /// The bytes of an object in order.
 pub(crate) fn stream_of(found: GetResult) -> ContentStream {
     match found.payload {
-        GetResultPayload::File(file, _) => {
-            ReaderStream::with_capacity(File::from_std(file), PART_BYTES).boxed()
-        }
+        GetResultPayload::File(file, _) => stream_of_file(file, found.meta.size),
         GetResultPayload::Stream(stream) => stream.map_err(io::Error::other).boxed(),
     }
+}
+
+/// So many bytes of a file, [`READ_BYTES`] at a time; fewer if it ends before.
+fn stream_of_file(file: fs::File, bytes: u64) -> ContentStream {
+    let next = |(file, left): (fs::File, u64)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let read = move || {
+            let mut part =
+                Vec::with_capacity(usize::try_from(left.min(READ_BYTES)).unwrap_or_default());
+            (&file).take(left.min(READ_BYTES)).read_to_end(&mut part)?;
+            Ok::<_, io::Error>((file, Bytes::from(part)))
+        };
+        let (file, part) = run_blocking(read).await.map_err(io::Error::other)??;
+        let left = left.saturating_sub(part.len() as u64);
+        Ok((!part.is_empty()).then_some((part, (file, left))))
+    };
+    futures_util::stream::try_unfold((file, bytes), next).boxed()
 }
 
 impl Staged {

@@ -11,7 +11,7 @@ use crate::{
     schema::{ContentRow, ITEMS, Origin},
 };
 
-/// Bytes in order, at most [`PART_BYTES`](crate::PART_BYTES) at a time.
+/// Bytes in order, some hundred KiB at a time.
 pub type ContentStream = BoxStream<'static, Result<Bytes, io::Error>>;
 
 /// An item, ready to be read.

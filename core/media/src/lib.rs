@@ -26,7 +26,7 @@
 //! 2. An upload goes the same way whether or not somebody has uploaded the same before: it is written to the end,
 //!    then moved over what is there; if it is refused after all, what happens to its bytes happens behind the answer.
 //!    Neither the answer nor its time tells a stranger.
-//! 3. At most [`PART_BYTES`] of an upload, and as much of a download, are in memory at once.
+//! 3. At most [`PART_BYTES`] of an upload, and 512 KiB of a download, are in memory at once.
 //! 4. An upload that ends early leaves nothing, at the latest after the next start.
 
 mod blobs;

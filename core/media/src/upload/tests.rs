@@ -9,7 +9,7 @@ use ruma::{owned_server_name, user_id};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Blobs, KEYSPACES, MediaConfig, MediaParts, PART_BYTES, hash::ContentHash};
+use crate::{Blobs, KEYSPACES, MediaConfig, MediaParts, blobs::READ_BYTES, hash::ContentHash};
 
 /// Media in a folder, over a store in memory.
 struct Bench {
@@ -50,7 +50,7 @@ impl Bench {
     async fn read(&self, uri: &ContentUri) -> Vec<u8> {
         let content = self.media.content(uri, Duration::ZERO).await.unwrap();
         let body: Vec<Bytes> = content.body.try_collect().await.unwrap();
-        assert!(body.iter().all(|chunk| chunk.len() <= PART_BYTES));
+        assert!(body.iter().all(|chunk| chunk.len() as u64 <= READ_BYTES));
         body.concat()
     }
 
