@@ -8,14 +8,15 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use hearth_storage::run_blocking;
 use object_store::{
-    GetResult, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload,
+    GetResult, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt as _,
     local::LocalFileSystem, memory::InMemory, path::Path,
 };
 use sha2::{Digest as _, Sha256};
+use tokio::task::JoinHandle;
 
 use crate::{ContentStream, MediaError, bucket::Bucket, hash::ContentHash, uri::random_text};
 
@@ -56,8 +57,10 @@ pub(crate) struct Staged {
     writer: Box<dyn MultipartUpload>,
     hasher: Sha256,
     bytes: u64,
-    part: Vec<Bytes>,
-    part_bytes: usize,
+    /// What was gathered. Copied together, so that what comes in tiny pieces costs no more than its bytes.
+    part: BytesMut,
+    /// The part before, on its way to the disk while this one comes.
+    writing: Option<JoinHandle<object_store::Result<()>>>,
 }
 
 /// Bytes that are written to the end and on the disk, but have no place yet. (In a bucket they have it, so that nobody's
@@ -119,9 +122,8 @@ impl Blobs {
     pub(crate) async fn stage(&self) -> Result<Staged, MediaError> {
         let path = Path::from_iter([STAGED, &random_text(STAGED_NAME_CHARS)?]);
         let writer = self.staging.put_multipart(&path).await?;
-        let (hasher, part) = (Sha256::new(), Vec::new());
-        let blobs = self.clone();
-        Ok(Staged { blobs, path, writer, hasher, bytes: 0, part, part_bytes: 0 })
+        let (blobs, hasher, part) = (self.clone(), Sha256::new(), BytesMut::new());
+        Ok(Staged { blobs, path, writer, hasher, bytes: 0, part, writing: None })
     }
 
     /// Moves whole bytes to where they are read, over what may be there already: the same bytes.
@@ -232,17 +234,23 @@ impl Staged {
     }
 
     /// Appends bytes.
-    pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), MediaError> {
+    pub(crate) async fn write(&mut self, mut chunk: Bytes) -> Result<(), MediaError> {
         self.hasher.update(&chunk);
         self.bytes = self.bytes.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
-        self.part_bytes += chunk.len();
-        self.part.push(chunk);
-        if self.part_bytes >= PART_BYTES { self.write_part().await } else { Ok(()) }
+        while !chunk.is_empty() {
+            let fits = PART_BYTES.saturating_sub(self.part.len()).min(chunk.len());
+            self.part.extend_from_slice(&chunk.split_to(fits));
+            if self.part.len() >= PART_BYTES {
+                self.write_part().await?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends the bytes and waits until the disk has them, or the bucket.
     pub(crate) async fn finish(mut self) -> Result<Whole, MediaError> {
         self.write_part().await?;
+        self.written().await?;
         self.writer.complete().await?;
         let hash = ContentHash::new(self.hasher.finalize().into());
         let whole = Whole { path: self.path, hash, bytes: self.bytes };
@@ -255,10 +263,22 @@ impl Staged {
         Ok(whole)
     }
 
+    /// Begins to write what was gathered, when what was gathered before is written.
     async fn write_part(&mut self) -> Result<(), MediaError> {
-        self.part_bytes = 0;
-        let part: PutPayload = self.part.drain(..).collect();
-        Ok(self.writer.put_part(part).await?)
+        self.written().await?;
+        if self.part.is_empty() {
+            return Ok(());
+        }
+        let part = std::mem::replace(&mut self.part, BytesMut::with_capacity(PART_BYTES));
+        self.writing = Some(tokio::spawn(self.writer.put_part(part.freeze().into())));
+        Ok(())
+    }
+
+    /// Waits until the last part is written.
+    async fn written(&mut self) -> Result<(), MediaError> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        let written = writing.await;
+        Ok(written.map_err(|error| MediaError::Internal(error.to_string()))??)
     }
 }
 

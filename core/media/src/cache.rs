@@ -61,7 +61,8 @@ pub(crate) async fn run(weak: Weak<Inner>) {
 }
 
 impl Media {
-    /// Keeps a fetched item or a thumbnail, and drops others if there is too much then.
+    /// Keeps a fetched item or a thumbnail, and drops others if there is too much then. A thumbnail is kept as long as
+    /// its original at most: whoever hides that must find it.
     pub(crate) async fn cache(
         &self,
         uri: &ContentUri,
@@ -70,9 +71,16 @@ impl Media {
     ) -> Result<(), MediaError> {
         let turn = self.cache_turn().await;
         let (key, day, bytes) = (uri.key(), self.today(), content.bytes);
-        if let Err(error) = self.make_way(&key).await {
-            self.discard(&whole).await;
-            return Err(error);
+        match self.make_way(&key).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.discard(&whole).await;
+                return Ok(());
+            }
+            Err(error) => {
+                self.discard(&whole).await;
+                return Err(error);
+            }
         }
         let mut commit = Commit::new(&());
         commit.put(&CACHED, &(), &(day, key.clone()), &CachedRow { bytes });
@@ -88,18 +96,26 @@ impl Media {
         self.make_room(Some(&key)).await
     }
 
-    /// Notes that an item was asked for today.
+    /// Notes that an item was asked for today; for a thumbnail, that its original is still needed, too.
     pub(crate) async fn note_use(
         &self,
         uri: &ContentUri,
         origin: &Origin,
     ) -> Result<(), MediaError> {
-        let today = self.today();
-        if !matches!(origin, Origin::Cached(day) if *day < today) {
+        if !matches!(origin, Origin::Cached(day) if *day < self.today()) {
             return Ok(());
         }
         let _turn = self.cache_turn().await;
         let key = uri.key();
+        if let Some((item, _)) = thumbnail_of(&key) {
+            self.set_used(item).await?;
+        }
+        self.set_used(key).await
+    }
+
+    /// Dates a kept item to today, during the turn.
+    async fn set_used(&self, key: (OwnedServerName, String)) -> Result<(), MediaError> {
+        let today = self.today();
         let Some(row) = self.store().get(&ITEMS, &key, &()).await? else { return Ok(()) };
         let (Origin::Cached(day), Some(content)) = (&row.origin, &row.content) else {
             return Ok(());
@@ -145,26 +161,30 @@ impl Media {
         self.inner().cache.bytes.load(Ordering::Relaxed)
     }
 
-    /// Makes way for an item: it may be kept already, if it was fetched again because its bytes were lost; and
-    /// there may be too many thumbnails of the same, or none may be kept any more.
-    async fn make_way(&self, key: &(OwnedServerName, String)) -> Result<(), MediaError> {
+    /// Makes way for an item, and says whether it may be kept: it may be kept already, if it was fetched again because
+    /// its bytes were lost; and there may be too many thumbnails of the same, or none may be kept any more.
+    async fn make_way(&self, key: &(OwnedServerName, String)) -> Result<bool, MediaError> {
         self.drop_kept(key).await?;
-        let Some((item, _)) = thumbnail_of(key) else { return Ok(()) };
-        self.may_show(&item).await?;
-        if self.thumbnails_of(&item).await?.len() < MAX_THUMBNAILS {
-            return Ok(());
+        let Some((item, _)) = thumbnail_of(key) else { return Ok(true) };
+        if !self.has_original(&item).await? {
+            return Ok(false);
         }
-        self.drop_thumbnails(&item).await
+        if self.thumbnails_of(&item).await?.len() >= MAX_THUMBNAILS {
+            self.drop_thumbnails(&item).await?;
+        }
+        Ok(true)
     }
 
-    /// Was the original hidden or removed while its thumbnail was made? One of another server may have made room.
-    async fn may_show(&self, item: &(OwnedServerName, String)) -> Result<(), MediaError> {
+    /// Is the original of a thumbnail still here? One of another server may have made room meanwhile; what was hidden,
+    /// or removed here, is not shown any more.
+    async fn has_original(&self, item: &(OwnedServerName, String)) -> Result<bool, MediaError> {
         let row = self.store().get(&ITEMS, item, &()).await?;
-        let is_gone = match row.and_then(|row| row.content) {
-            Some(content) => self.is_quarantined(content.hash).await?,
-            None => item.0 == self.identity().server_name(),
-        };
-        if is_gone { Err(MediaError::NotFound) } else { Ok(()) }
+        match row.and_then(|row| row.content) {
+            Some(content) if self.is_quarantined(content.hash).await? => Err(MediaError::NotFound),
+            Some(_) => Ok(true),
+            None if item.0 == self.identity().server_name() => Err(MediaError::NotFound),
+            None => Ok(false),
+        }
     }
 
     /// The turn of whoever changes what is kept.
@@ -178,7 +198,9 @@ impl Media {
         item: &(OwnedServerName, String),
     ) -> Result<(), MediaError> {
         for thumbnail in self.thumbnails_of(item).await? {
-            self.drop_kept(&thumbnail).await?;
+            if let Some((day, bytes)) = self.when_kept(&thumbnail).await? {
+                self.forget(day, &thumbnail, bytes).await?;
+            }
         }
         Ok(())
     }
@@ -193,27 +215,52 @@ impl Media {
         Ok(made.iter().map(|(variant, ())| key(variant)).collect())
     }
 
-    /// Forgets an item if it is kept, during the turn.
+    /// Forgets an item if it is kept, and its thumbnails, during the turn.
     pub(crate) async fn drop_kept(
         &self,
         key: &(OwnedServerName, String),
     ) -> Result<(), MediaError> {
-        match self.store().get(&ITEMS, key, &()).await? {
-            Some(ItemRow { origin: Origin::Cached(day), content: Some(content) }) => {
-                self.drop_item(day, key, content.bytes).await
-            }
-            _ => Ok(()),
+        match self.when_kept(key).await? {
+            Some((day, bytes)) => self.drop_item(day, key, bytes).await,
+            None => Ok(()),
         }
     }
 
-    /// Forgets an item; its bytes go with it unless others have the same.
+    /// The day of a kept item, and its bytes; `None` for what is not kept, or is no copy.
+    async fn when_kept(
+        &self,
+        key: &(OwnedServerName, String),
+    ) -> Result<Option<(u64, u64)>, MediaError> {
+        Ok(match self.store().get(&ITEMS, key, &()).await? {
+            Some(ItemRow { origin: Origin::Cached(day), content: Some(content) }) => {
+                Some((day, content.bytes))
+            }
+            _ => None,
+        })
+    }
+
+    /// Forgets an item, and its thumbnails before it: without it nobody could hide them.
     async fn drop_item(
         &self,
         day: u64,
         key: &(OwnedServerName, String),
         bytes: u64,
     ) -> Result<(), MediaError> {
+        if thumbnail_of(key).is_none() {
+            self.drop_thumbnails(key).await?;
+        }
+        self.forget(day, key, bytes).await
+    }
+
+    /// Forgets one item or thumbnail; its bytes go with it unless others have the same.
+    async fn forget(
+        &self,
+        day: u64,
+        key: &(OwnedServerName, String),
+        bytes: u64,
+    ) -> Result<(), MediaError> {
         let row = self.store().get(&ITEMS, key, &()).await?;
+        let is_kept = row.is_some();
         let hash = row.and_then(|row| row.content).map(|content| content.hash);
         let mut commit = Commit::new(&());
         commit.delete(&CACHED, &(), &(day, key.clone()));
@@ -225,9 +272,11 @@ impl Media {
             commit.delete(&MADE, &item, &variant);
         }
         self.store().commit(commit).await?;
-        // Nobody else writes it during this turn.
-        let left = self.cached_bytes().saturating_sub(bytes);
-        self.inner().cache.bytes.store(left, Ordering::Relaxed);
+        // A thumbnail may have gone with its original already. Nobody else writes it during this turn.
+        if is_kept {
+            let left = self.cached_bytes().saturating_sub(bytes);
+            self.inner().cache.bytes.store(left, Ordering::Relaxed);
+        }
         if let Some(hash) = hash {
             self.release(hash).await?;
         }
@@ -262,3 +311,6 @@ fn thumbnail_of(
     let (item, variant) = id.split_once(THUMBNAIL_MARK)?;
     Some(((server.clone(), item.to_owned()), variant.to_owned()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use hearth_storage::{Commit, OwnerLocks, Store};
+use hearth_storage::{Commit, CommitError, OwnerLocks, Store};
 use hearth_types::{Clock, ServerIdentity};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
@@ -119,8 +119,9 @@ impl Media {
         &self.inner.parts.config
     }
 
-    /// Gives whole bytes their place and commits what refers to them, in this order. If the commit fails they are
-    /// removed, unless others refer to them.
+    /// Gives whole bytes their place and commits what refers to them, in this order. If the commit is refused they are
+    /// removed, unless others refer to them. If the store fails they stay: what refers to them may be on the disk, and
+    /// the next start finds out.
     pub(crate) async fn keep(&self, whole: Whole, commit: Commit) -> Result<(), MediaError> {
         let _turn = self.inner.contents.lock(&whole.hash.to_string()).await;
         let replaced = match self.blobs().publish(&whole).await {
@@ -134,7 +135,7 @@ impl Media {
             }
         };
         let committed = self.store().commit(commit).await;
-        if committed.is_err() {
+        if committed.as_ref().is_err_and(|error| !matches!(error, CommitError::Unavailable(_))) {
             self.remove_unreferenced(whole.hash).await?;
         }
         replaced.free();

@@ -78,6 +78,7 @@ impl Media {
             Origin::Cached(_) => None,
         };
         let turn = self.cache_turn().await;
+        // Those of an item of this server; those of a copy go with it.
         self.drop_thumbnails(&uri.key()).await?;
         self.drop_kept(&uri.key()).await?;
         drop(turn);

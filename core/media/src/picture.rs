@@ -1,7 +1,9 @@
 //! Thumbnails of pictures that strangers made (CS "Thumbnails"): from bytes to bytes, with nothing else in between.
 //!
-//! How large a picture becomes is read from its header, before any of it is decoded. What is decoded afterwards is
-//! bounded in pixels, in frames and in what comes out.
+//! How large a picture becomes is read from its header, and those of its frames, before any of it is decoded. What is
+//! decoded afterwards is bounded in pixels, in frames and in what comes out.
+
+mod layout;
 
 use std::io::Cursor;
 
@@ -18,6 +20,7 @@ use image::{
     metadata::Orientation,
 };
 
+use self::layout::Layout;
 use crate::thumbnail::{Shape, Thumbnail};
 
 /// Bytes that a decoder may hold for each pixel: two pictures of four channels, as animations need them.
@@ -113,6 +116,9 @@ struct Picture<'a> {
     size: (u32, u32),
     orientation: Orientation,
     limits: Limits,
+    max_pixels: u64,
+    /// Its frames, where the header does not bound them.
+    layout: Option<Layout>,
 }
 
 impl<'a> Picture<'a> {
@@ -131,7 +137,15 @@ impl<'a> Picture<'a> {
         }
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         drop(decoder);
-        Ok(Self { source, format, content_type, size, orientation, limits })
+        let layout = match format {
+            ImageFormat::Gif => Some(layout::of_gif(source)),
+            ImageFormat::WebP => Some(layout::of_webp(source, size)?),
+            _ => None,
+        };
+        if layout.is_some_and(|layout| layout.first > max_pixels) {
+            return Err(PictureError::TooLarge);
+        }
+        Ok(Self { source, format, content_type, size, orientation, limits, max_pixels, layout })
     }
 
     fn content_type(&self) -> &'static str {
@@ -174,6 +188,9 @@ impl<'a> Picture<'a> {
 
     /// All frames in this shape; `None` if that is too much, or if there is only one.
     fn animation(&self, shape: Shape) -> Result<Option<Vec<u8>>, PictureError> {
+        if !self.may_move() {
+            return Ok(None);
+        }
         let budget = MAX_FRAMES.min(MAX_ANIMATED_PIXELS / pixels(self.size).max(1));
         let mut made = Vec::new();
         let mut encoder = GifEncoder::new_with_speed(&mut made, PALETTE_SPEED);
@@ -191,6 +208,15 @@ impl<'a> Picture<'a> {
         }
         drop(encoder);
         Ok((count > 1 && made.len() <= MAX_ANIMATION_BYTES).then_some(made))
+    }
+
+    /// Are its frames few and small enough to decode them all, by what they say themselves?
+    fn may_move(&self) -> bool {
+        self.layout.is_none_or(|layout| {
+            layout.frames <= MAX_FRAMES
+                && layout.largest <= self.max_pixels
+                && layout.work <= MAX_ANIMATED_PIXELS
+        })
     }
 
     fn frames(&self) -> Result<Frames<'a>, PictureError> {

@@ -174,6 +174,85 @@ fn bombs_are_refused_by_what_their_headers_say() {
     assert_eq!(make(&source, scaled_to(32, 32), 10_099), Err(PictureError::TooLarge));
 }
 
+/// Where a GIF's frame says how large it is.
+fn gif_frame(gif: &[u8]) -> usize {
+    gif.windows(5).position(|bytes| bytes == [0x2c, 0, 0, 0, 0]).unwrap() + 5
+}
+
+#[test]
+fn frames_that_are_larger_than_their_picture_are_refused_before_they_are_decoded() {
+    let mut gif = animation(3, 64);
+    let layout = layout::of_gif(&gif);
+    let expected = Layout { frames: 3, first: 64 * 64, largest: 64 * 64, work: 3 * 64 * 64 };
+    assert_eq!(layout, expected);
+    let first = gif_frame(&gif);
+    let second = first + 4 + gif_frame(&gif[first + 4..]);
+    gif[second..second + 4].copy_from_slice(&[0xff; 4]);
+    assert_eq!(layout::of_gif(&gif).largest, 0xffff * 0xffff);
+    let moving = wanted(32, 32, &Method::Scale, true);
+    assert_eq!(picture(make(&gif, moving, MAX_PIXELS).unwrap()).0, PNG, "only the first one");
+    gif[first..first + 4].copy_from_slice(&[0xff; 4]);
+    for asked in [moving, scaled_to(32, 32)] {
+        assert_eq!(make(&gif, asked, MAX_PIXELS), Err(PictureError::TooLarge));
+    }
+}
+
+#[test]
+fn many_frames_that_are_larger_than_their_picture_count_as_what_they_are() {
+    let mut gif = animation(120, 40);
+    let mut at = 0;
+    while let Some(frame) = gif[at..].windows(5).position(|bytes| bytes == [0x2c, 0, 0, 0, 0]) {
+        at += frame + 5;
+        // 1,000 by 1,000: each of them is allowed.
+        gif[at..at + 4].copy_from_slice(&[0xe8, 3, 0xe8, 3]);
+    }
+    let layout = layout::of_gif(&gif);
+    assert_eq!((layout.frames, layout.work), (120, 120_000_000));
+    let picture = Picture::open(&gif, MAX_PIXELS).unwrap();
+    assert!(!picture.may_move());
+    assert!(picture.animation(Shape::Scaled { width: 32, height: 32 }).unwrap().is_none());
+}
+
+/// A chunk of a WebP.
+fn chunk(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(content.len()).unwrap().to_le_bytes();
+    let padding = if content.len() % 2 == 1 { &[0][..] } else { &[] };
+    [name, &length[..], content, padding].concat()
+}
+
+/// The beginning of lossy colours that are as large as can be.
+fn huge_colours() -> Vec<u8> {
+    [&[0x10, 0, 0, 0x9d, 1, 0x2a][..], &[0xff, 0x3f, 0xff, 0x3f], &[0; 32]].concat()
+}
+
+#[test]
+fn colours_of_a_webp_that_are_larger_than_their_place_are_refused_before_they_are_decoded() {
+    let side = [39, 0, 0];
+    let whole = |flags: u8| chunk(b"VP8X", &[&[flags, 0, 0, 0][..], &side, &side].concat());
+    let colours = chunk(b"VP8 ", &huge_colours());
+    let alpha = chunk(b"ALPH", &[0; 4]);
+    let unnamed = chunk(b"what", &huge_colours());
+    let frame = |parts: &[u8]| {
+        let header = [&[0; 6][..], &side, &side, &[0; 4]].concat();
+        chunk(b"ANMF", &[&header, parts].concat())
+    };
+    let control = chunk(b"ANIM", &[0; 6]);
+    for (case, parts) in [
+        ("still", [whole(0), colours.clone()].concat()),
+        ("moving", [whole(2), control.clone(), frame(&colours)].concat()),
+        ("moving, transparent", [whole(2), control, frame(&[alpha, unnamed].concat())].concat()),
+    ] {
+        let length = u32::try_from(parts.len() + 4).unwrap().to_le_bytes();
+        let file = [b"RIFF", &length[..], b"WEBP", &parts].concat();
+        // Without the check they would be decoded first: the decoder finds nothing wrong up to there.
+        assert_eq!(layout::of_webp(&file, (16_383, 16_383)).is_ok(), case == "still", "{case}");
+        assert_eq!(layout::of_webp(&file, (40, 40)), Err(PictureError::NoPicture), "{case}");
+        assert!(matches!(Picture::open(&file, MAX_PIXELS), Err(PictureError::NoPicture)), "{case}");
+    }
+    let real = written(&halves(40, 40), ImageFormat::WebP);
+    assert_eq!(layout::of_webp(&real, (40, 40)), Ok(Layout::default()));
+}
+
 #[test]
 fn what_is_no_picture_is_not_made_smaller() {
     let mut broken = written(&halves(100, 100), ImageFormat::Png);

@@ -110,6 +110,35 @@ async fn what_was_uploaded_is_there_in_the_next_run_too() {
 }
 
 #[tokio::test]
+async fn content_is_the_same_whatever_pieces_it_comes_in() {
+    let bench = Bench::new(MediaConfig::default()).await;
+    let body: Vec<u8> = (0..75_000_u32).flat_map(u32::to_le_bytes).collect();
+    for piece in [1, 77_777, crate::blobs::PART_BYTES, body.len()] {
+        let user_id = user_id!("@a:hearth.test");
+        let mut upload = bench.media.upload(user_id, None, About::default(), None).await.unwrap();
+        for piece in body.chunks(piece) {
+            upload.write(Bytes::copy_from_slice(piece)).await.unwrap();
+        }
+        let uri = upload.finish().await.unwrap();
+        assert!(bench.read(&uri).await == body);
+    }
+    assert_eq!(bench.files("content").len(), 1);
+}
+
+#[tokio::test]
+async fn bytes_stay_when_it_is_not_known_whether_something_refers_to_them() {
+    let bench = Bench::new(MediaConfig::default()).await;
+    let mut staged = bench.media.blobs().stage().await.unwrap();
+    staged.write(Bytes::from_static(b"precious")).await.unwrap();
+    let whole = staged.finish().await.unwrap();
+    let mut commit = Commit::new(&());
+    commit.put(&USAGE, &user_id!("@a:hearth.test").to_owned(), &(), &UsageRow::default());
+    bench.store.close().await.unwrap();
+    assert!(bench.media.keep(whole, commit).await.is_err());
+    assert_eq!(bench.files("content").len(), 1);
+}
+
+#[tokio::test]
 async fn nothing_is_an_upload_too() {
     let bench = Bench::new(MediaConfig::default()).await;
     let uri = bench.upload(user_id!("@a:hearth.test"), b"").await.unwrap();
