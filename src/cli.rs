@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     Config, ConfigError, RunningServer, StartError, StartOptions,
     admin::{self, AdminAnswer, AdminRequest, Administered},
+    background,
     config::{self, LogConfig, render},
     demo,
     parts::{OpenError, Parts},
@@ -221,8 +222,13 @@ fn serve(cli: &Cli) -> Result<(), CliError> {
     let config = cli.load(&path)?;
     telemetry::init(&config.log);
     raise_file_limit();
-    let options =
-        StartOptions { replace_lost_key: cli.replace_lost_key, ..StartOptions::default() };
+    // Ends after the server.
+    let background = background::runtime()?;
+    let options = StartOptions {
+        replace_lost_key: cli.replace_lost_key,
+        background: Some(background.handle().clone()),
+        ..StartOptions::default()
+    };
     runtime()?.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;

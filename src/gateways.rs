@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hearth_federation::{FederationConfig, discovery::guard::AddressGuard, transport::Limits};
-use hearth_push::{Gateway, GatewayAnswer, GatewayError, PushConfig};
+use hearth_push::{Gateway, GatewayAnswer, GatewayError, MAX_PER_GATEWAY, PushConfig};
 use url::Url;
 
 use crate::web::LazyClient;
@@ -21,7 +21,8 @@ impl Gateways {
     pub(crate) fn new(trust: FederationConfig, config: PushConfig) -> Self {
         let PushConfig { allow_networks, allow_http, .. } = config;
         let guard = AddressGuard::of_setting(allow_networks, "push.allow_networks");
-        Self { client: LazyClient::new(trust, guard, allow_http) }
+        // Under load a connection is used again at once: all of them are worth keeping.
+        Self { client: LazyClient::new(trust, guard, allow_http, MAX_PER_GATEWAY) }
     }
 }
 

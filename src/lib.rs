@@ -6,6 +6,7 @@
 //! little of users.
 
 pub mod admin;
+mod background;
 pub mod cli;
 pub mod config;
 mod demo;

@@ -10,6 +10,9 @@ use http::{Request, Response};
 
 use crate::web::LazyClient;
 
+/// Unused connections kept to one page's server: its pictures follow the page.
+const MAX_IDLE: usize = 4;
+
 /// Pages over the network.
 #[derive(Debug)]
 pub(crate) struct Pages {
@@ -21,7 +24,7 @@ impl Pages {
     pub(crate) fn new(trust: FederationConfig, config: PreviewConfig) -> Self {
         let PreviewConfig { allow_networks, deny_networks, .. } = config;
         let guard = AddressGuard::of_setting(allow_networks, "media.previews.allow_networks");
-        Self { client: LazyClient::new(trust, guard.denying(deny_networks), true) }
+        Self { client: LazyClient::new(trust, guard.denying(deny_networks), true, MAX_IDLE) }
     }
 }
 

@@ -13,7 +13,7 @@ use hearth_storage::{Store, StoreError, StoreOptions};
 use hearth_sync::{SyncError, SyncService};
 use hearth_types::{Clock, ServerIdentity};
 use hearth_users::{Users, UsersError};
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
     Config,
@@ -46,6 +46,8 @@ pub struct StartOptions {
     pub replace_lost_key: bool,
     /// How other servers are reached, instead of over the network.
     pub transport: Option<Arc<dyn Transport>>,
+    /// The runtime for work that no client waits for, instead of the one that starts the server.
+    pub background: Option<Handle>,
 }
 
 impl fmt::Debug for StartOptions {

@@ -11,7 +11,7 @@ use hearth_federation::{
 };
 use hearth_http::{Http, HttpConfigError, Shutdown};
 use hearth_types::SystemClock;
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
     Config, ConfigError,
@@ -24,7 +24,12 @@ use crate::{
 
 impl Default for StartOptions {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), replace_lost_key: false, transport: None }
+        Self {
+            clock: Arc::new(SystemClock),
+            replace_lost_key: false,
+            transport: None,
+            background: None,
+        }
     }
 }
 
@@ -115,7 +120,8 @@ async fn surfaces(
         federation.start();
     }
     let gateways = Gateways::new(config.federation.clone(), config.push.clone());
-    parts.push.start(Arc::new(gateways)).await.map_err(OpenError::from)?;
+    let background = options.background.clone().unwrap_or_else(Handle::current);
+    parts.push.start(Arc::new(gateways), background).await.map_err(OpenError::from)?;
     client_api.start_delayed();
     let pages = Pages::new(config.federation.clone(), config.media.previews.clone());
     parts.media.set_web(Arc::new(pages));

@@ -9,13 +9,20 @@ pub(crate) struct LazyClient {
     trust: FederationConfig,
     guard: AddressGuard,
     allow_http: bool,
+    max_idle: usize,
     client: OnceCell<WebClient>,
 }
 
 impl LazyClient {
-    /// A client that trusts the certificates that federation trusts, and goes where the guard lets it.
-    pub(crate) fn new(trust: FederationConfig, guard: AddressGuard, allow_http: bool) -> Self {
-        Self { trust, guard, allow_http, client: OnceCell::new() }
+    /// A client that trusts the certificates that federation trusts, and goes where the guard lets it. It keeps so
+    /// many unused connections to one server.
+    pub(crate) fn new(
+        trust: FederationConfig,
+        guard: AddressGuard,
+        allow_http: bool,
+        max_idle: usize,
+    ) -> Self {
+        Self { trust, guard, allow_http, max_idle, client: OnceCell::new() }
     }
 
     /// The client, or why it cannot be made; the next caller tries again.
@@ -24,8 +31,9 @@ impl LazyClient {
     }
 
     async fn make(&self) -> Result<WebClient, String> {
-        let (trust, guard, allow_http) = (self.trust.clone(), self.guard.clone(), self.allow_http);
-        let make = move || WebClient::new(&trust, guard, allow_http);
+        let (trust, guard) = (self.trust.clone(), self.guard.clone());
+        let (allow_http, max_idle) = (self.allow_http, self.max_idle);
+        let make = move || WebClient::new(&trust, guard, allow_http, max_idle);
         let ended = tokio::task::spawn_blocking(make).await.map_err(|error| error.to_string())?;
         ended.map_err(|error| error.to_string())
     }

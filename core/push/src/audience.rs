@@ -55,6 +55,11 @@ impl Audiences {
         Ok(found)
     }
 
+    /// Forgets who is where.
+    pub(crate) fn clear(&self) {
+        self.0.clear();
+    }
+
     /// Somebody with a pusher came to a room, or left it.
     pub(crate) fn member(&self, room_id: &RoomId, user_id: &UserId, is_joined: bool) {
         let Some(known) = self.0.get(room_id) else { return };

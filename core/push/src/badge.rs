@@ -62,8 +62,13 @@ impl Counted {
 }
 
 impl Inner {
-    /// Notifications that a user has not read.
-    pub(crate) async fn badge(&self, user_id: &UserId) -> Result<u64, PushError> {
+    /// Notifications that a user has not read, as of a position or later. Whatever changes the count from there on
+    /// is told by itself: so what waits together is told one count, instead of counting for each of it.
+    pub(crate) async fn badge(
+        &self,
+        user_id: &UserId,
+        counted: StreamPosition,
+    ) -> Result<u64, PushError> {
         let (users, notifier) = (&self.parts.users, self.parts.store.notifier());
         let as_of = notifier.published();
         let rules = users.push_rules(user_id).await?;
@@ -73,6 +78,7 @@ impl Inner {
         });
         let rooms = match known {
             None => self.count_all(user_id, &HashMap::new(), StreamPosition::ZERO).await?,
+            Some(known) if known.as_of >= counted => return Ok(known.sum()),
             Some(known) => {
                 let own_topic = Topic::new(user_id.as_str());
                 if notifier.changed_since(&own_topic, known.as_of) {

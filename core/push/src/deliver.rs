@@ -1,20 +1,19 @@
 //! Sends one notification after the other, and what becomes of it.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use hearth_rooms::schema::{Membership, StoredEvent, TimelineIndex};
+use hearth_rooms::schema::{Membership, StoredEvent, TimelineIndex, UserRoomRow};
 use hearth_sync::is_read;
 use hearth_types::{Pdu, StreamPosition};
-use ruma::{RoomId, events::TimelineEventType, push::Action};
+use ruma::{RoomId, UserId, events::TimelineEventType, push::Action};
 use serde::Deserialize;
-use serde_json::value::RawValue;
-use url::Url;
 
 use crate::{
     Push, PushError,
-    history::Source,
-    lanes::{Item, Outcome, What},
+    lane::{Item, What, Work},
+    lanes::Outcome,
+    names::names_in,
     payload::{self, Names, ToldEvent},
     registry::Entry,
     service::Inner,
@@ -24,9 +23,6 @@ use crate::{
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Notifications that a pusher gets that was behind: the newest ones.
 const MAX_CAUGHT_UP: usize = 200;
-/// How often a pusher looks again that was behind, since more happened while it caught up; then others come
-/// first.
-const MAX_ROUNDS: usize = 8;
 
 /// What became of one notification.
 enum Sent {
@@ -53,27 +49,34 @@ pub(crate) async fn work(inner: Arc<Inner>) {
     loop {
         let next = inner.lanes.lock().next();
         let Some(job) = next else { return };
-        let outcome = match &job.item {
-            Some(item) => inner.deliver(&job.entry, item).await,
-            None => Box::pin(inner.catch_up(&job.entry)).await,
+        let entry = &job.entry;
+        let outcome = match &job.work {
+            Work::Send { item, counted } => inner.deliver(entry, item, *counted).await,
+            Work::LookBack => Box::pin(inner.look_for_missed(entry)).await,
+            Work::KeepUp { until } => inner.keep_up(entry, *until).await,
         };
         inner.lanes.lock().done(&job, outcome);
     }
 }
 
 impl Inner {
-    async fn deliver(self: &Arc<Self>, entry: &Arc<Entry>, item: &Item) -> Outcome {
+    async fn deliver(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        item: &Item,
+        counted: StreamPosition,
+    ) -> Outcome {
         let sent = match &item.what {
             _ if item.position <= entry.progress().delivered => Ok(Sent::Nothing),
-            What::Badge => self.send_badge(entry, false).await,
+            What::Badge => self.send_badge(entry, false, counted).await,
             What::Event { room_id, ordinal, actions } => {
                 match self.parts.rooms.event(room_id, *ordinal).await {
-                    Ok(event) => self.send_event(entry, room_id, &event, actions).await,
+                    Ok(event) => self.send_event(entry, room_id, &event, actions, counted).await,
                     Err(error) => Err(error.into()),
                 }
             }
             What::Invitation { room_id, actions } => {
-                self.send_invitation(entry, room_id, actions).await
+                self.send_invitation(entry, room_id, actions, counted).await
             }
         };
         match self.settle(entry, item.position, sent).await {
@@ -125,63 +128,51 @@ impl Inner {
         Outcome::Behind { retry_ms }
     }
 
-    /// Sends what a pusher missed, then lets it keep up again.
-    async fn catch_up(self: &Arc<Self>, entry: &Arc<Entry>) -> Outcome {
-        for _ in 0..MAX_ROUNDS {
-            match self.catch_up_once(entry).await {
-                Ok(true) => return Outcome::Done,
-                Ok(false) => {}
-                Err(why) => return self.fall_behind(entry, &why).await,
-            }
-        }
-        Outcome::Behind { retry_ms: self.now_ms() }
-    }
-
-    /// Has the pusher got everything that was distributed?
-    async fn catch_up_once(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<bool, String> {
-        let told = |error: PushError| error.to_string();
+    /// Finds what a pusher missed.
+    async fn look_for_missed(self: &Arc<Self>, entry: &Arc<Entry>) -> Outcome {
         let until = self.parts.store.notifier().published();
         let progress = entry.progress();
-        let missed = self.missed(&entry.user_id, progress.delivered, until, MAX_CAUGHT_UP);
-        let missed = missed.await.map_err(told)?;
-        if missed.is_empty() {
+        let missed = self.missed(&entry.user_id, progress.delivered, until, MAX_CAUGHT_UP).await;
+        let items: VecDeque<Item> = match missed {
+            Ok(missed) => missed.into_iter().rev().map(Item::from).collect(),
+            Err(error) => return self.fall_behind(entry, &error.to_string()).await,
+        };
+        if items.is_empty() {
             // Also shows whether the gateway is back.
-            let sent = self.send_badge(entry, progress.failures > 0).await;
-            self.settle(entry, progress.delivered, sent).await?;
+            let sent = self.send_badge(entry, progress.failures > 0, until).await;
+            if let Err(why) = self.settle(entry, progress.delivered, sent).await {
+                return self.fall_behind(entry, &why).await;
+            }
         }
-        for found in missed.into_iter().rev() {
-            let sent = match &found.source {
-                Source::Event(event) => {
-                    self.send_event(entry, &found.room_id, event, &found.actions).await
-                }
-                Source::Invitation(_) => {
-                    self.send_invitation(entry, &found.room_id, &found.actions).await
-                }
-            };
-            self.settle(entry, found.position, sent).await?;
-        }
-        if entry.is_gone() {
-            return Ok(true);
-        }
-        if !self.lanes.lock().catch_up(entry, until) {
-            // What lies before is settled, whatever comes.
-            let advanced = self.advance(entry, move |progress| {
-                progress.delivered = progress.delivered.max(until);
-            });
-            advanced.await.map_err(told)?;
-            return Ok(false);
-        }
+        Outcome::Missed { items, until }
+    }
+
+    /// What a pusher missed up to a position is settled: it keeps up again, unless it lost touch with what was
+    /// routed meanwhile.
+    async fn keep_up(self: &Arc<Self>, entry: &Arc<Entry>, until: StreamPosition) -> Outcome {
+        let (inner, owned) = (Arc::clone(self), Arc::clone(entry));
         let advanced = self.advance(entry, move |progress| {
             progress.delivered = progress.delivered.max(until);
-            progress.is_behind = false;
-            progress.failures = 0;
+            // In the user's turn: whoever finds the queue full from now on says so after this.
+            if inner.lanes.lock().keep_up(&owned) {
+                progress.is_behind = false;
+                progress.failures = 0;
+            }
         });
-        advanced.await.map(|_| true).map_err(told)
+        match advanced.await {
+            Ok(_) => Outcome::Done,
+            Err(error) => self.fall_behind(entry, &error.to_string()).await,
+        }
     }
 
     /// Tells the unread count if it is another than the gateway knows, or in any case.
-    async fn send_badge(&self, entry: &Arc<Entry>, in_any_case: bool) -> Result<Sent, PushError> {
-        let badge = self.badge(&entry.user_id).await?;
+    async fn send_badge(
+        &self,
+        entry: &Arc<Entry>,
+        in_any_case: bool,
+        counted: StreamPosition,
+    ) -> Result<Sent, PushError> {
+        let badge = self.badge(&entry.user_id, counted).await?;
         if !in_any_case && entry.progress().badge.unwrap_or_default() == badge {
             return Ok(Sent::Nothing);
         }
@@ -195,26 +186,40 @@ impl Inner {
         room_id: &RoomId,
         event: &StoredEvent,
         actions: &[Action],
+        counted: StreamPosition,
     ) -> Result<Sent, PushError> {
         let user_id = &entry.user_id;
         let Some(row) = self.parts.rooms.user_room(user_id, room_id).await? else {
             return Ok(Sent::Nothing);
         };
         let is_over = match row.details.membership {
-            Membership::Join => {
-                let marks = self.parts.sync.read_marks(user_id, room_id, &row).await?;
-                let read = |position| is_read(&marks, event, position);
-                matches!(event.index, Some(TimelineIndex::Live(position)) if read(position))
-            }
+            Membership::Join => self.is_read(user_id, room_id, &row, event).await?,
             Membership::Invite => row.details.event != event.ordinal,
             _ => true,
         };
         if is_over || event.header.redacted_by.is_some() {
             return Ok(Sent::Nothing);
         }
-        let badge = self.badge(user_id).await?;
-        let names = self.names(room_id, &event.pdu).await?;
+        let badge = self.badge(user_id, counted).await?;
+        let names = self.names_of(room_id, event.pdu.sender()).await?;
         self.send(entry, Some(&told(entry, room_id, &event.pdu, names, actions)), badge).await
+    }
+
+    /// Has a user read an event of a room that they are in?
+    async fn is_read(
+        &self,
+        user_id: &UserId,
+        room_id: &RoomId,
+        row: &UserRoomRow,
+        event: &StoredEvent,
+    ) -> Result<bool, PushError> {
+        let Some(TimelineIndex::Live(position)) = event.index else { return Ok(false) };
+        // Nobody reads what has not happened yet.
+        if !self.parts.users.receipts_changed_since(room_id, position) {
+            return Ok(false);
+        }
+        let marks = self.parts.sync.read_marks(user_id, room_id, row).await?;
+        Ok(is_read(&marks, event, position))
     }
 
     /// Tells of an invitation to a room that this server is not in, unless it is over.
@@ -223,6 +228,7 @@ impl Inner {
         entry: &Arc<Entry>,
         room_id: &RoomId,
         actions: &[Action],
+        counted: StreamPosition,
     ) -> Result<Sent, PushError> {
         let user_id = &entry.user_id;
         let row = self.parts.rooms.user_room(user_id, room_id).await?;
@@ -232,7 +238,7 @@ impl Inner {
         let Some(kept) = self.parts.rooms.out_of_band(room_id, user_id).await? else {
             return Ok(Sent::Nothing);
         };
-        let badge = self.badge(user_id).await?;
+        let badge = self.badge(user_id, counted).await?;
         let pdu = kept.event.pdu();
         let names = names_in(&kept.stripped_state, pdu);
         self.send(entry, Some(&told(entry, room_id, pdu, names, actions)), badge).await
@@ -259,12 +265,12 @@ impl Inner {
     }
 
     async fn post(&self, entry: &Entry, body: Bytes) -> Reply {
-        let row = entry.row();
-        let (Some(gateway), Ok(url)) = (self.gateway(), Url::parse(&row.url)) else {
+        let target = entry.target();
+        let (Some(gateway), Some(url)) = (self.gateway(), &target.url) else {
             return Reply::Failed("there is no way to it".to_owned());
         };
         let timeout = self.parts.config.request_timeout();
-        let answer = match gateway.post(&url, body, timeout, MAX_ANSWER_BYTES).await {
+        let answer = match gateway.post(url, body, timeout, MAX_ANSWER_BYTES).await {
             Ok(answer) => answer,
             Err(error) => return Reply::Failed(error.to_string()),
         };
@@ -279,24 +285,6 @@ impl Inner {
             }
             status => Reply::Failed(format!("it answered {status}")),
         }
-    }
-
-    /// What people call the room and the sender.
-    async fn names(&self, room_id: &RoomId, event: &Pdu) -> Result<Names, PushError> {
-        let rooms = &self.parts.rooms;
-        let Some(head) = rooms.head(room_id).await? else { return Ok(Names::default()) };
-        let state = |kind, key| rooms.state_event(room_id, head.state, kind, key);
-        let member = state("m.room.member", event.sender().as_str()).await?;
-        let name = state("m.room.name", "").await?;
-        let alias = state("m.room.canonical_alias", "").await?;
-        let text = |event: Option<Arc<StoredEvent>>| {
-            event.and_then(|event| event.pdu.content_as::<Named>().ok()).unwrap_or_default()
-        };
-        Ok(Names {
-            sender: text(member).displayname,
-            room: text(name).name.filter(|name| !name.is_empty()),
-            alias: text(alias).alias,
-        })
     }
 
     /// The gateway does not know the pushkey any more.
@@ -324,39 +312,6 @@ fn told<'a>(
         names,
         actions,
     }
-}
-
-/// Names in the contents of state events.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Named {
-    displayname: Option<String>,
-    name: Option<String>,
-    alias: Option<String>,
-}
-
-/// The names that an invitation came with.
-fn names_in(stripped: &[Box<RawValue>], event: &Pdu) -> Names {
-    #[derive(Deserialize)]
-    struct Stripped {
-        #[serde(rename = "type")]
-        kind: String,
-        state_key: String,
-        content: Named,
-    }
-    let mut names = Names::default();
-    for state in stripped {
-        let Ok(state) = serde_json::from_str::<Stripped>(state.get()) else { continue };
-        match (state.kind.as_str(), state.state_key.as_str()) {
-            ("m.room.name", "") => names.room = state.content.name,
-            ("m.room.canonical_alias", "") => names.alias = state.content.alias,
-            ("m.room.member", key) if key == event.sender() => {
-                names.sender = state.content.displayname;
-            }
-            _ => {}
-        }
-    }
-    names
 }
 
 /// Does a gateway's answer reject this pushkey?

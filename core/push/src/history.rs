@@ -15,7 +15,11 @@ use hearth_sync::{Judge, is_read};
 use hearth_types::{Pdu, StreamPosition};
 use ruma::{OwnedRoomId, UserId, push::Action};
 
-use crate::{PushError, service::Inner};
+use crate::{
+    PushError,
+    lane::{Item, What},
+    service::Inner,
+};
 
 /// Events that one look back judges.
 const MAX_JUDGED: usize = 2_000;
@@ -30,6 +34,17 @@ pub(crate) struct Found {
     pub(crate) row: UserRoomRow,
     pub(crate) source: Source,
     pub(crate) actions: Vec<Action>,
+}
+
+impl From<Found> for Item {
+    fn from(found: Found) -> Self {
+        let (room_id, actions) = (found.room_id, found.actions.into());
+        let what = match found.source {
+            Source::Event(event) => What::Event { room_id, ordinal: event.ordinal, actions },
+            Source::Invitation(_) => What::Invitation { room_id, actions },
+        };
+        Self { position: found.position, what }
+    }
 }
 
 /// Where the event is.

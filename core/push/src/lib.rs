@@ -9,10 +9,12 @@
 //!   concerns, and has `hearth_sync` judge the event by their rules. Nobody else costs anything.
 //! - Each pusher with something to send has a **lane**: a short queue, of which one notification is under way. When
 //!   the gateway has taken it, the pusher's progress is written before the next one is sent: after a crash only the
-//!   one that was in flight is sent again.
-//! - The log is held from the oldest notification in any queue on. A pusher whose gateway fails, or whose queue is
-//!   full, lets go of it: its row says that it is **behind**, and when it is due again it catches up from the
-//!   timelines of its user's rooms, with a bound, and without what was read meanwhile.
+//!   one that was in flight is sent again. The lanes take turns, a notification each.
+//! - The log is held from the oldest notification in any queue on, up to a bound. A pusher whose gateway fails, or
+//!   whose queue is full, lets go of it: its row says that it is **behind**, and when it is due again it catches up
+//!   from the timelines of its user's rooms, with a bound, and without what was read meanwhile. What is routed while
+//!   it does so waits behind what it missed.
+//! - All of it runs on a runtime of its own, which the binary gives less of the processors than requests get.
 //! - A **badge** is the number of unread notifications in all rooms of the user, by the counts that `/sync` shows.
 //!
 //! The crate speaks to gateways through [`Gateway`], which the binary plugs in.
@@ -24,8 +26,11 @@ mod deliver;
 mod error;
 mod gateway;
 mod history;
+mod hold;
 mod keeper;
+mod lane;
 mod lanes;
+mod names;
 mod notifications;
 mod payload;
 mod pushers;
@@ -37,6 +42,7 @@ pub use self::{
     config::PushConfig,
     error::PushError,
     gateway::{Gateway, GatewayAnswer, GatewayError},
+    lanes::MAX_PER_GATEWAY,
     notifications::{Notifications, NotificationsRequest, Notified},
     pushers::{KIND_HTTP, NOTIFY_PATH, NewPusher},
     service::{Push, PushParts},

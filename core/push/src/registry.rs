@@ -10,6 +10,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use ruma::{OwnedUserId, UserId};
+use url::Url;
 
 use crate::pushers::{ProgressRow, PusherRow};
 
@@ -24,11 +25,33 @@ pub(crate) struct Entry {
     pub(crate) user_id: OwnedUserId,
     pub(crate) key: Key,
     row: RwLock<Arc<PusherRow>>,
+    target: RwLock<Arc<Target>>,
     progress: Mutex<ProgressRow>,
     gone: AtomicBool,
 }
 
+/// Where a pusher's notifications go: the URL of its row, read.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// `None`: it is no URL.
+    pub(crate) url: Option<Url>,
+    /// What gateways are told apart by.
+    pub(crate) host: Arc<str>,
+}
+
+impl Target {
+    fn of(row: &PusherRow) -> Arc<Self> {
+        let url = Url::parse(&row.url).ok();
+        let host = url.as_ref().and_then(Url::host_str).unwrap_or_default().into();
+        Arc::new(Self { url, host })
+    }
+}
+
 impl Entry {
+    pub(crate) fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.target.read())
+    }
+
     pub(crate) fn row(&self) -> Arc<PusherRow> {
         Arc::clone(&self.row.read())
     }
@@ -42,6 +65,7 @@ impl Entry {
     }
 
     pub(crate) fn update(&self, row: PusherRow, progress: ProgressRow) {
+        *self.target.write() = Target::of(&row);
         *self.row.write() = Arc::new(row);
         self.set_progress(progress);
     }
@@ -79,6 +103,7 @@ impl Registry {
             serial: self.next_serial.fetch_add(1, Ordering::Relaxed),
             user_id: user_id.clone(),
             key: key.clone(),
+            target: RwLock::new(Target::of(&row)),
             row: RwLock::new(Arc::new(row)),
             progress: Mutex::new(progress),
             gone: AtomicBool::new(false),

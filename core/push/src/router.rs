@@ -6,6 +6,7 @@ use hearth_rooms::schema::{
     LOG_OUT_OF_BAND, LOG_ROOM_EVENT, Membership, Standing, StoredEvent, TimelineIndex, log_ordinal,
 };
 use hearth_storage::LogRecord;
+use hearth_sync::FlatEvent;
 use hearth_types::StreamPosition;
 use hearth_users::{LogKind, ReceiptLog};
 use ruma::{OwnedUserId, RoomId, UserId, events::TimelineEventType, push::Action};
@@ -14,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::{
     PushError,
-    lanes::{Item, Pushed, What},
+    lane::{Item, Pushed, What},
     service::Inner,
 };
 
@@ -50,6 +51,9 @@ impl Inner {
         if self.registry.is_empty() {
             self.lanes.lock().set_routed(published);
             return Ok(false);
+        }
+        if self.pass_over().await? {
+            return Ok(true);
         }
         let routed = self.lanes.lock().routed();
         let records = self.parts.store.log_after(routed, LOG_PAGE).await?;
@@ -115,14 +119,21 @@ impl Inner {
             let is_joined = membership == Membership::Join;
             self.audiences.member(room_id, &user_id, is_joined);
             if membership == Membership::Invite {
-                self.notify(room_id, event, &user_id, false, position).await?;
+                if let Some(flat) = FlatEvent::of(&event.pdu) {
+                    self.notify(room_id, event, &flat, &user_id, false, position).await?;
+                }
             } else if !is_joined {
                 self.queue_badge(&user_id, position).await?;
             }
         }
         let is_large = self.parts.sync.is_large(room_id).await?;
-        for user_id in self.concerned(room_id, event, is_large).await? {
-            self.notify(room_id, event, &user_id, is_large, position).await?;
+        let concerned = self.concerned(room_id, event, is_large).await?;
+        if !concerned.is_empty()
+            && let Some(flat) = FlatEvent::of(&event.pdu)
+        {
+            for user_id in concerned {
+                self.notify(room_id, event, &flat, &user_id, is_large, position).await?;
+            }
         }
         // Whoever sends has read what came before.
         self.queue_badge(event.pdu.sender(), position).await?;
@@ -161,6 +172,7 @@ impl Inner {
         self: &Arc<Self>,
         room_id: &RoomId,
         event: &StoredEvent,
+        flat: &FlatEvent,
         user_id: &UserId,
         mentions_only: bool,
         position: StreamPosition,
@@ -175,7 +187,7 @@ impl Inner {
             return Ok(());
         }
         let judge = self.parts.sync.judge(user_id, room_id, &row).await?;
-        let Some(actions) = judge.actions(&event.pdu).await else { return Ok(()) };
+        let Some(actions) = judge.actions_for(flat).await else { return Ok(()) };
         if mentions_only && !actions.iter().any(Action::is_highlight) {
             return Ok(());
         }

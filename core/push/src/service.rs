@@ -4,17 +4,20 @@ use std::{
     collections::HashMap,
     fmt,
     ops::ControlFlow,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
 use hearth_rooms::Rooms;
 use hearth_storage::Store;
 use hearth_sync::SyncService;
-use hearth_types::Clock;
+use hearth_types::{Clock, StreamPosition};
 use hearth_users::Users;
 use parking_lot::{Mutex, RwLock};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{MissedTickBehavior, interval, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -24,6 +27,7 @@ use crate::{
     deliver,
     keeper::Keeper,
     lanes::Lanes,
+    names::NamesCache,
     pushers::{PROGRESS, PUSHERS, ProgressRow},
     registry::{Entry, Registry},
     router,
@@ -70,10 +74,20 @@ pub(crate) struct Inner {
     pub(crate) lanes: Mutex<Lanes>,
     pub(crate) audiences: Audiences,
     pub(crate) badges: BadgeCache,
+    pub(crate) names: NamesCache,
     gateway: RwLock<Option<Arc<dyn Gateway>>>,
+    running: OnceLock<Running>,
     stop: CancellationToken,
     tasks: TaskTracker,
     workers: TaskTracker,
+}
+
+/// What is known once it is started.
+struct Running {
+    /// Where all of it runs.
+    runtime: Handle,
+    /// What was published then.
+    since: StreamPosition,
 }
 
 impl fmt::Debug for Push {
@@ -95,7 +109,9 @@ impl Push {
             lanes: Mutex::default(),
             audiences: Audiences::new(),
             badges: BadgeCache::new(),
+            names: NamesCache::new(),
             gateway: RwLock::default(),
+            running: OnceLock::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             workers: TaskTracker::new(),
@@ -107,9 +123,14 @@ impl Push {
     }
 
     /// Begins to push, from where a former run stopped. The first run of all begins with what happens from now
-    /// on.
-    pub async fn start(&self, gateway: Arc<dyn Gateway>) -> Result<(), PushError> {
+    /// on. All of it runs on this runtime, which may have less of the processors than the others. The first call
+    /// counts.
+    pub async fn start(&self, gateway: Arc<dyn Gateway>, runtime: Handle) -> Result<(), PushError> {
         let inner = &self.inner;
+        let since = inner.parts.store.notifier().published();
+        if inner.running.set(Running { runtime, since }).is_err() {
+            return Ok(());
+        }
         *inner.gateway.write() = Some(gateway);
         let store = &inner.parts.store;
         let cursor = if let Some(cursor) = store.cursor(CONSUMER).await? {
@@ -190,6 +211,9 @@ async fn tick(inner: Arc<Inner>) {
         ticks.tick().await;
         inner.lanes.lock().wake_due(inner.now_ms());
         inner.hire();
+        if let Err(error) = inner.let_go().await {
+            tracing::warn!(%error, "slow pushers could not be noted");
+        }
         if let Err(error) = inner.save(SAVE_EVERY).await {
             tracing::warn!(%error, "push could not note how far it got");
         }
@@ -200,19 +224,23 @@ impl Inner {
     /// Does work that is cut off at its next pause when the server stops.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        self.tasks.spawn(async move {
+        let Some(Running { runtime, .. }) = self.running.get() else { return };
+        let work = async move {
             stop.run_until_cancelled(work).await;
-        });
+        };
+        self.tasks.spawn_on(work, runtime);
     }
 
     /// Sees to it that somebody works for those who are ready.
     pub(crate) fn hire(self: &Arc<Self>) {
+        let Some(Running { runtime, .. }) = self.running.get() else { return };
         let hired = self.lanes.lock().hire();
         for _ in 0..hired {
             let (inner, stop) = (Arc::clone(self), self.stop.clone());
-            self.workers.spawn(async move {
+            let work = async move {
                 stop.run_until_cancelled(deliver::work(inner)).await;
-            });
+            };
+            self.workers.spawn_on(work, runtime);
         }
     }
 
@@ -236,9 +264,12 @@ impl Inner {
     /// A pusher that failed may be worth a try.
     pub(crate) fn retry_now(self: &Arc<Self>, entry: &Entry) {
         self.lanes.lock().wake(entry.serial);
-        if self.gateway().is_some() {
-            self.hire();
-        }
+        self.hire();
+    }
+
+    /// What was published when this run began.
+    pub(crate) fn started(&self) -> Option<StreamPosition> {
+        self.running.get().map(|running| running.since)
     }
 
     pub(crate) fn gateway(&self) -> Option<Arc<dyn Gateway>> {

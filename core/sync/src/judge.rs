@@ -14,7 +14,7 @@ use quick_cache::sync::Cache;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
     events::{AnySyncTimelineEvent, room::power_levels::RoomPowerLevelsEventContent},
-    push::{Action, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
+    push::{Action, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
     room_version_rules::RoomPowerLevelsRules,
     serde::Raw,
 };
@@ -45,13 +45,46 @@ impl Judge {
     /// What the rules say is to be done, if the event notifies the user. One's own events never do, nor do
     /// those of whom one ignores.
     pub async fn actions(&self, event: &Pdu) -> Option<&[Action]> {
-        if event.sender() == self.context.user_id || self.ignored.contains(event.sender()) {
+        if !self.listens_to(event.sender()) {
             return None;
         }
+        self.actions_for(&FlatEvent::of(event)?).await
+    }
+
+    /// The same for an event that several users' rules look at.
+    pub async fn actions_for(&self, event: &FlatEvent) -> Option<&[Action]> {
+        if !self.listens_to(&event.sender) {
+            return None;
+        }
+        for rule in self.rules.iter() {
+            if rule.applies(&event.fields, &self.context).await {
+                let actions = rule.actions();
+                return actions.iter().any(Action::should_notify).then_some(actions);
+            }
+        }
+        None
+    }
+
+    fn listens_to(&self, sender: &UserId) -> bool {
+        sender != self.context.user_id && !self.ignored.contains(sender)
+    }
+}
+
+/// An event as the conditions of push rules look at it. To read it costs more than to judge it: whoever asks
+/// several users' rules reads it once.
+#[derive(Debug)]
+pub struct FlatEvent {
+    sender: OwnedUserId,
+    fields: FlattenedJson,
+}
+
+impl FlatEvent {
+    /// Reads an event; `None` if it is no JSON object.
+    #[must_use]
+    pub fn of(event: &Pdu) -> Option<Self> {
         let json = std::str::from_utf8(event.json()).ok()?;
         let raw: Raw<AnySyncTimelineEvent> = Raw::from_json_string(json.to_owned()).ok()?;
-        let actions = self.rules.get_actions(&raw, &self.context).await;
-        actions.iter().any(Action::should_notify).then_some(actions)
+        Some(Self { sender: event.sender().to_owned(), fields: FlattenedJson::from_raw(&raw) })
     }
 }
 

@@ -42,7 +42,7 @@ pub use self::{
     device_lists::DeviceLists,
     directory::RemoteMatch,
     error::SyncError,
-    judge::{Judge, is_read},
+    judge::{FlatEvent, Judge, is_read},
     service::{SyncRequest, SyncResponse, SyncService},
     sliding::{SlidingBody, SlidingForm, SlidingRequest, SlidingResponse},
     stream::SyncStream,

@@ -73,7 +73,8 @@ impl HttpTransport {
             tls: Arc::new(tls::client_config(tls::roots(config)?)?),
             ports,
         });
-        let (servers, web) = (pool(&network, Purpose::Federation), pool(&network, Purpose::Web));
+        let servers = pool(&network, Purpose::Federation, MAX_IDLE_PER_SERVER);
+        let web = pool(&network, Purpose::Web, MAX_IDLE_PER_SERVER);
         Ok(Self { network, well_known: WellKnown::new(), servers, web })
     }
 
@@ -207,12 +208,12 @@ fn broken(server: OwnedServerName, error: &(dyn Error + Send + Sync + 'static)) 
     TransportError::Unreachable { server, reason }
 }
 
-/// A pool of connections of one purpose.
-pub(super) fn pool(network: &Arc<Network>, purpose: Purpose) -> Http {
+/// A pool of connections of one purpose, which keeps so many unused ones to one server.
+pub(super) fn pool(network: &Arc<Network>, purpose: Purpose, max_idle: usize) -> Http {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(MAX_IDLE_PER_SERVER)
+        .pool_max_idle_per_host(max_idle)
         .build(Connector { network: Arc::clone(network), purpose })
 }
 

@@ -48,14 +48,16 @@ impl fmt::Debug for WebClient {
 }
 
 impl WebClient {
-    /// A client that trusts the certificates that federation trusts, and goes where the guard lets it.
+    /// A client that trusts the certificates that federation trusts, and goes where the guard lets it. It keeps so many
+    /// unused connections to one server.
     pub fn new(
         trust: &FederationConfig,
         guard: AddressGuard,
         allow_http: bool,
+        max_idle: usize,
     ) -> Result<Self, FederationError> {
         let resolver = SystemResolver::new().map_err(FederationError::Config)?;
-        Self::with(trust, guard, allow_http, Arc::new(resolver))
+        Self::with(trust, guard, allow_http, max_idle, Arc::new(resolver))
     }
 
     /// The same with another way to resolve names.
@@ -63,6 +65,7 @@ impl WebClient {
         trust: &FederationConfig,
         guard: AddressGuard,
         allow_http: bool,
+        max_idle: usize,
         resolver: Arc<dyn Resolver>,
     ) -> Result<Self, FederationError> {
         let https = Arc::new(Network {
@@ -73,9 +76,9 @@ impl WebClient {
         });
         let plain = allow_http.then(|| {
             let ports = Ports { https: PLAIN_PORT, ..https.ports };
-            pool(&Arc::new(Network { ports, ..Network::clone(&https) }), Purpose::Web)
+            pool(&Arc::new(Network { ports, ..Network::clone(&https) }), Purpose::Web, max_idle)
         });
-        Ok(Self { pool: pool(&https, Purpose::Web), plain })
+        Ok(Self { pool: pool(&https, Purpose::Web, max_idle), plain })
     }
 
     /// Asks for what is at an address, once: a redirect is the answer. The body is read as it comes, within the limits.

@@ -38,7 +38,7 @@ fn client(
     let networks =
         |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
     let guard = AddressGuard::of_setting(networks(allowed), "test").denying(networks(denied));
-    WebClient::with(&ca.config(), guard, true, resolver).unwrap()
+    WebClient::with(&ca.config(), guard, true, 1, resolver).unwrap()
 }
 
 async fn get(client: &WebClient, url: &str) -> Result<Response<BodyStream>, WebError> {

@@ -167,6 +167,28 @@ async fn a_gateway_that_failed_gets_what_it_missed_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn what_is_sent_while_a_pusher_catches_up_comes_behind_what_it_missed() {
+    let Scene { gateway, bob, room, .. } = scene(pushing()).await;
+    gateway.refuse(Some(502));
+    let mut sent = Vec::new();
+    for number in 0..30 {
+        sent.push(json!(bob.send_text(&room, &number.to_string()).await));
+    }
+    gateway.refusals(1).await;
+    gateway.delay(Duration::from_millis(20));
+    gateway.refuse(None);
+    gateway.events(1).await;
+    for number in 30..60 {
+        sent.push(json!(bob.send_text(&room, &number.to_string()).await));
+    }
+    assert!(gateway.taken().len() < sent.len(), "it still catches up");
+    let pushed = gateway.events(sent.len()).await;
+    let told: Vec<_> = pushed.iter().map(|told| told["event_id"].clone()).collect();
+    assert_eq!(told, sent, "each once, in order");
+    assert_eq!(pushed.last().unwrap()["counts"]["unread"], sent.len());
+}
+
+#[tokio::test]
 async fn what_was_read_while_a_gateway_failed_is_not_told() {
     let scene = scene(pushing()).await;
     let Scene { gateway, bob, room, .. } = &scene;
