@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::{PushError, registry::Entry, service::Inner};
 
-/// Positions that may be held; the store keeps as many of them whether anybody needs them or not.
-const MAX_HELD: u64 = 100_000;
+/// Positions that may be held: some ten megabytes of log, and a minute or more of a very busy server.
+const MAX_HELD: u64 = 500_000;
 /// Pushers whose rows are changed at a time.
 const AT_ONCE: usize = 64;
 
