@@ -7,6 +7,7 @@
 
 mod config;
 mod delayed;
+mod echoes;
 mod error;
 mod guests;
 mod router;

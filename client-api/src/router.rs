@@ -9,6 +9,7 @@ use hearth_http::{Class, Endpoints, Policy};
 
 use crate::{
     ClientApi,
+    echoes::AnsweredFirst as First,
     routes::{
         account, account_data, admin, alias, appservice, backup, calls, cross_signing,
         dehydrated_device, delayed_events, device, directory, discovery, event_stream, filter,
@@ -232,20 +233,20 @@ fn rooms() -> Endpoints<ClientApi> {
     let entering = Policy::from(Class::Membership).allow_guests();
     let talking = Policy::from(Class::Message).allow_guests();
     Endpoints::new()
-        .ruma_with(Class::Membership, room::create)
-        .ruma_with(Class::Membership, room::upgrade)
-        .ruma_with(talking, message::send)
-        .ruma_with(talking, state::send)
-        .ruma_with(Class::Message, redact::redact)
-        .ruma_with(entering, membership::join_by_id_or_alias)
-        .ruma_with(entering, membership::join_by_id)
-        .ruma_with(Class::Membership, membership::invite)
-        .ruma_with(entering, membership::leave)
+        .ruma_with(Class::Membership, First(room::create))
+        .ruma_with(Class::Membership, First(room::upgrade))
+        .ruma_with(talking, First(message::send))
+        .ruma_with(talking, First(state::send))
+        .ruma_with(Class::Message, First(redact::redact))
+        .ruma_with(entering, First(membership::join_by_id_or_alias))
+        .ruma_with(entering, First(membership::join_by_id))
+        .ruma_with(Class::Membership, First(membership::invite))
+        .ruma_with(entering, First(membership::leave))
         .ruma(membership::forget)
-        .ruma_with(Class::Membership, membership::kick)
-        .ruma_with(Class::Membership, membership::ban)
-        .ruma_with(Class::Membership, membership::unban)
-        .ruma_with(Class::Membership, knock::knock)
+        .ruma_with(Class::Membership, First(membership::kick))
+        .ruma_with(Class::Membership, First(membership::ban))
+        .ruma_with(Class::Membership, First(membership::unban))
+        .ruma_with(Class::Membership, First(knock::knock))
         .ruma(alias::create)
         .ruma(alias::delete)
         .ruma(directory::set_visibility)

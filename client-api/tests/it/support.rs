@@ -1,6 +1,6 @@
 //! What most tests need: refusals, event lists in words, answers made comparable.
 
-use std::{collections::BTreeSet, fmt::Debug};
+use std::{collections::BTreeSet, fmt::Debug, time::Duration};
 
 use hearth_testkit::{TestUser, encode};
 use http::StatusCode;
@@ -11,6 +11,18 @@ use serde_json::{Map, Value, json};
 pub(crate) const V3: &str = "/_matrix/client/v3";
 /// The prefix of those that came with Matrix 1.0's successors.
 pub(crate) const V1: &str = "/_matrix/client/v1";
+/// Enough for the server to answer what it does not let wait.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// Checks that the server lets a request wait; starts it if need be.
+#[track_caller]
+pub(crate) fn still_waits<R: Future + Unpin>(request: &mut R) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let answer = tokio::time::timeout(MOMENT, request).await;
+        assert!(answer.is_err(), "answered at once: {caller}");
+    }
+}
 
 /// Checks that an answer is this refusal in the specification's form ("Standard error response");
 /// returns the body.

@@ -82,6 +82,7 @@ mod context;
 mod error;
 mod extract;
 mod front;
+mod held;
 mod limit;
 mod plain;
 mod reply;
@@ -96,6 +97,7 @@ pub use self::{
     error::MatrixError,
     extract::Ruma,
     front::finish,
+    held::until_sent,
     limit::{Class, Limiter},
     plain::{Caller, Json},
     reply::{RawJson, RawResponse, Reply},

@@ -17,6 +17,7 @@ impl Pass<'_> {
         limited: bool,
         visibility: &mut Visibility,
     ) -> Result<EventList, SyncError> {
+        self.newest_own.events(&self.question.user_id, events);
         let mut list = EventList::default();
         if self.question.filter.federation_format {
             for event in events {

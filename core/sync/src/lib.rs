@@ -8,7 +8,8 @@
 //!
 //! A response is made from two positions, what the client knows and what is published now: every part
 //! reads what changed between them, so that the same token always leads to the same events, on
-//! whichever transport it is shown. Who waits registers first, then reads, then waits.
+//! whichever transport it is shown. Who waits registers first, then reads, then waits. What a device itself
+//! has sent waits for the answer to that (`echoes`).
 
 mod body;
 mod config;
@@ -16,6 +17,7 @@ mod counts;
 mod delivery;
 mod device_lists;
 mod directory;
+mod echoes;
 mod encryption;
 mod ephemeral;
 mod error;
@@ -41,6 +43,7 @@ pub use self::{
     delivery::DELIVERED_RECEIPT,
     device_lists::DeviceLists,
     directory::RemoteMatch,
+    echoes::Unanswered,
     error::SyncError,
     judge::{FlatEvent, Judge, is_read},
     service::{SyncRequest, SyncResponse, SyncService},

@@ -16,6 +16,7 @@ use crate::{
     SyncError, SyncResponse, SyncToken,
     body::{EventList, Object},
     device_lists::RoomChange,
+    echoes::NewestOwn,
     encryption::Encryption,
     filter::SyncFilter,
     hub::{DeviceMemory, RoomList, Session},
@@ -38,6 +39,8 @@ pub(crate) struct Question {
     pub(crate) state_after: Option<&'static str>,
     /// Rooms that are new to the client do not come as a whole, but from its token on.
     pub(crate) news_only: bool,
+    /// The device has the answers to its own requests before it is shown what they made.
+    pub(crate) after_answers: bool,
 }
 
 /// The work on one response.
@@ -49,6 +52,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) until: SyncToken,
     pub(crate) ignored: Arc<HashSet<OwnedUserId>>,
     pub(crate) device: Arc<Mutex<DeviceMemory>>,
+    pub(crate) newest_own: NewestOwn,
     /// The rooms that were looked at.
     pub(crate) changes: Mutex<Vec<RoomChange>>,
 }
@@ -108,6 +112,7 @@ impl<'a> Pass<'a> {
             until,
             ignored: inner.users.ignored_users(&question.user_id).await?,
             device: session.device(&question.device_id),
+            newest_own: NewestOwn::default(),
             changes: Mutex::default(),
         };
         let encryption = Encryption { to_device: messages.events, keys, ..Encryption::default() };
@@ -146,6 +151,7 @@ impl<'a> Pass<'a> {
             let entries = account_data.rooms.remove(&room.room_id).unwrap_or_default();
             let section = self.joined_room(room, topic, self.session, entries).await?;
             if let Some(section) = section {
+                self.newest_own.room(&self.question.user_id, &room.row);
                 sections.join.push((room.room_id.clone(), section));
             }
         }
@@ -166,6 +172,10 @@ impl<'a> Pass<'a> {
         let mut response =
             respond(self.until, sections, &Lists { presence, account_data: global }, &encryption);
         response.is_empty &= !keys_changed;
+        if self.question.after_answers {
+            let (user_id, device_id) = (&self.question.user_id, &self.question.device_id);
+            self.inner.echoes.answered(user_id, device_id, self.newest_own.position()).await;
+        }
         Ok(response)
     }
 
@@ -238,6 +248,9 @@ impl<'a> Pass<'a> {
         let known = self.since().is_some_and(|since| row.position <= since);
         if row.position > self.until.position || !self.question.filter.wants_room(room_id) {
             return Ok(());
+        }
+        if !known {
+            self.newest_own.room(&self.question.user_id, row);
         }
         match row.details.membership {
             Membership::Join => {}

@@ -9,7 +9,7 @@ use hearth_storage::{Notifier, Store};
 use hearth_types::Clock;
 use hearth_users::Users;
 use ruma::{
-    OwnedDeviceId, OwnedUserId, RoomId, UserId,
+    DeviceId, OwnedDeviceId, OwnedUserId, RoomId, UserId,
     api::client::{filter::FilterDefinition, sync::sync_events::v3::Filter},
     presence::PresenceState,
 };
@@ -22,6 +22,7 @@ use crate::{
     SyncConfig, SyncError, SyncStream, SyncToken,
     counts::CountCache,
     directory::RemoteDirectory,
+    echoes::{Echoes, Unanswered},
     filter::SyncFilter,
     hub::{Connection, Hub},
     judge::{LevelsCache, levels_cache},
@@ -89,6 +90,7 @@ pub(crate) struct Inner {
     pub(crate) presence: Arc<PresenceLog>,
     pub(crate) sliding: Sliding,
     pub(crate) directory: RemoteDirectory,
+    pub(crate) echoes: Arc<Echoes>,
     closing: watch::Sender<bool>,
 }
 
@@ -130,6 +132,7 @@ impl SyncService {
             presence,
             sliding: Sliding::new(),
             directory: RemoteDirectory::default(),
+            echoes: Arc::default(),
             closing,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -180,7 +183,8 @@ impl SyncService {
 
     /// The same responses pushed as they come; see [`SyncStream`]. The timeout is not used.
     pub async fn stream(&self, request: SyncRequest) -> Result<SyncStream, SyncError> {
-        let question = self.question(&request).await?;
+        let mut question = self.question(&request).await?;
+        question.after_answers = false;
         let connection = self.inner.hub.connect(&request.user_id);
         let present =
             self.inner.users.presence_syncing(&request.user_id, request.set_presence.clone());
@@ -219,6 +223,13 @@ impl SyncService {
         }
     }
 
+    /// This device begins to send or make something. Until the result is dropped, which is to happen when
+    /// the answer has left, syncs of this device wait with what came of it; for a moment at most.
+    pub fn unanswered(&self, user_id: &UserId, device_id: &DeviceId) -> Unanswered {
+        let published = self.inner.notifier().published();
+        self.inner.echoes.unanswered(user_id, device_id, published)
+    }
+
     /// Lets every waiting request answer at once with what there is, and streams end. For shutdown.
     pub fn close(&self) {
         self.inner.closing.send_replace(true);
@@ -247,6 +258,7 @@ impl SyncService {
                 STATE_AFTER
             }),
             news_only: false,
+            after_answers: true,
         })
     }
 

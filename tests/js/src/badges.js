@@ -73,9 +73,8 @@ export async function room({ url }) {
 /** A thread is counted apart from its room, and read apart. */
 export async function thread({ url }) {
     const [alices, bobs] = [await Account.register(url, "alice"), await Account.register(url, "bob")];
-    const alice = await alices.login();
-    const [phone, laptop] = [await bobs.device(), await bobs.device()];
-    const roomId = await meet(await alices.device(), phone);
+    const [alice, phone, laptop] = [await alices.device(), await bobs.device(), await bobs.device()];
+    const roomId = await meet(alice, phone);
     const { event_id: root } = await alice.sendTextMessage(roomId, "a root");
     await answer(alice, roomId, root, "a first answer");
     const second = await answer(alice, roomId, root, "a second answer");

@@ -174,10 +174,7 @@ export function reads(client, roomId, text) {
     });
 }
 
-/**
- * Sends an answer in a thread, and returns its ID. The client should be one that does not sync: the SDK gives up on its own
- * answer to a new thread if a sync brings it before the request that sends it has returned, as a fast server's may.
- */
+/** Sends an answer in a thread, and returns its ID. */
 export async function answer(client, roomId, root, text, extra = {}) {
     const relation = { rel_type: "m.thread", event_id: root };
     const content = { "msgtype": "m.text", "body": text, "m.relates_to": relation, ...extra };

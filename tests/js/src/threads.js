@@ -10,14 +10,13 @@ const ANSWERS = 30;
 export async function conversation({ url }) {
     const [alices, bobs] = [await Account.register(url, "alice"), await Account.register(url, "bob")];
     const [alice, bob] = [await alices.device(), await bobs.device()];
-    const speakers = [await bobs.login(), await alices.login()];
     const roomId = await meet(alice, bob);
     const { event_id: root } = await alice.sendTextMessage(roomId, "who has the map?");
     const { event_id: other } = await alice.sendTextMessage(roomId, "something else");
     const said = [];
     for (let number = 0; number < ANSWERS; number++) {
         said.push(`answer ${number}`);
-        await answer(speakers[number % 2], roomId, root, said.at(-1));
+        await answer([bob, alice][number % 2], roomId, root, said.at(-1));
     }
     for (const client of [alice, bob]) {
         const thread = await until("the thread", () => client.getRoom(roomId).getThread(root));

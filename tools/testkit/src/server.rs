@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use axum::Router;
 use hearth::{Config, RunningServer, StartOptions};
 use hearth_federation::transport::Transport;
 use hearth_types::{Clock, SystemClock};
@@ -140,6 +141,12 @@ impl TestServer {
     #[must_use]
     pub fn data_dir(&self) -> std::path::PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// The server's endpoints without a network: a request's answer is there before anybody has taken its
+    /// body. To be dropped before the server stops.
+    pub fn router(&self) -> Router {
+        self.running.as_ref().expect("a server that runs").router()
     }
 
     /// A client without an access token.

@@ -2,6 +2,7 @@
 
 mod counts;
 mod delivery;
+mod echoes;
 mod event_stream;
 mod filters;
 mod incremental;

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     SyncError,
     body::Object,
+    echoes::NewestOwn,
     hub::{RoomList, Session},
     service::Inner,
 };
@@ -46,6 +47,7 @@ pub(crate) struct Look<'a> {
     pub(crate) blocks_invites: bool,
     /// The user's direct chats, as their clients keep them.
     pub(crate) dms: HashSet<OwnedRoomId>,
+    pub(crate) newest_own: NewestOwn,
 }
 
 /// What is told of a room.
@@ -105,6 +107,8 @@ pub(crate) async fn answer(
     let mut enclosed = Enclosed::default();
     let (rooms, whole) = look.rooms(&view, &mut draft, &mut enclosed).await?;
     look.extend(&list, &view, &mut extras, &mut draft).await?;
+    let own = look.newest_own.position();
+    inner.echoes.answered(&request.user_id, &request.device_id, own).await;
     draft.shown.clear();
     draft.settled = whole.then_some((hash, typing));
     draft.counts.clone_from(&view.counts);
@@ -181,6 +185,7 @@ impl<'a> Look<'a> {
             ignored: inner.users.ignored_users(user_id).await?,
             blocks_invites: inner.users.blocks_invites(user_id).await?,
             dms: direct.into_values().flatten().collect(),
+            newest_own: NewestOwn::default(),
         })
     }
 
@@ -209,6 +214,7 @@ impl<'a> Look<'a> {
             let ids = told.events.iter().map(|event| event.pdu.id().to_owned()).collect();
             draft.shown.insert(room.topic.clone(), ids);
             if let Some(body) = told.body {
+                self.newest_own.room(self.user_id, room.row);
                 bytes += body.len();
                 rooms.push((room.room_id.to_owned(), body));
             }

@@ -283,6 +283,7 @@ impl Look<'_> {
         bundled: bool,
         visibility: &mut Visibility,
     ) -> Result<EventList, SyncError> {
+        self.newest_own.events(self.user_id, events);
         let view = ClientView::sync(self.user_id, Some(self.device_id), bundled);
         let view = view.ignoring(&self.ignored);
         let mut list = EventList::default();

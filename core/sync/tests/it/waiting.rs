@@ -127,3 +127,43 @@ async fn a_stored_filter_is_used_by_its_id() {
     let error = world.sync.sync(unknown).await.unwrap_err();
     assert!(matches!(error, hearth_sync::SyncError::UnknownFilter));
 }
+
+#[tokio::test]
+async fn what_a_device_sends_is_shown_after_its_answer_and_what_it_sends_then_is_not_waited_for() {
+    let world = World::new().await;
+    let alice = user("alice");
+    let room = world.room(&alice).await;
+    let first = world.ask(Ask::of(&alice)).await;
+    let ask = Ask::of(&alice).after(&first).with(|ask| ask.timeout = LONG);
+    let mut poll = Box::pin(world.sync.sync(ask.clone().request()));
+    assert!(poll.as_mut().now_or_never().is_none(), "nothing to tell yet");
+    let sending = world.sync.unanswered(&alice, "DEVICE".into());
+    let one = world.text(&room, &alice, "one").await;
+    assert!(poll.as_mut().now_or_never().is_none(), "the answer is due");
+    let next = world.sync.unanswered(&alice, "DEVICE".into());
+    let two = world.text(&room, &alice, "two").await;
+    let other = ask.with(|ask| ask.device_id = "OTHER".into()).request();
+    let told = body(&world.sync.sync(other).await.unwrap());
+    assert_eq!(timeline(joined(&told, &room)), [one.to_string(), two.to_string()]);
+    drop(sending);
+    let told = body(&poll.await.unwrap());
+    assert_eq!(timeline(joined(&told, &room)), [one.to_string()], "two is not answered yet");
+    let ask = Ask::of(&alice).after(&told).with(|ask| ask.timeout = LONG);
+    let mut poll = Box::pin(world.sync.sync(ask.request()));
+    assert!(poll.as_mut().now_or_never().is_none());
+    drop(next);
+    assert_eq!(timeline(joined(&body(&poll.await.unwrap()), &room)), [two.to_string()]);
+}
+
+#[tokio::test]
+async fn a_stream_waits_for_no_answers() {
+    let world = World::new().await;
+    let alice = user("alice");
+    let room = world.room(&alice).await;
+    let first = world.ask(Ask::of(&alice)).await;
+    let mut stream = world.sync.stream(Ask::of(&alice).after(&first).request()).await.unwrap();
+    let _sending = world.sync.unanswered(&alice, "DEVICE".into());
+    let one = world.text(&room, &alice, "one").await;
+    let pushed = stream.next().now_or_never().unwrap().unwrap().unwrap();
+    assert_eq!(timeline(joined(&body(&pushed), &room)), [one.to_string()]);
+}

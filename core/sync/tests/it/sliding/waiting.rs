@@ -91,3 +91,20 @@ async fn closing_ends_what_waits() {
     let (answer, ()) = tokio::join!(phone.try_ask(&world), close);
     assert!(is_quiet(&answer.unwrap()));
 }
+
+#[tokio::test]
+async fn what_a_device_sends_is_shown_after_its_answer() {
+    let world = World::new().await;
+    let alice = user("alice");
+    let one = world.room(&alice).await;
+    let mut phone = Phone::of(&alice, window(0, 9));
+    phone.ask(&world).await;
+    phone.timeout = LONG;
+    let sending = world.sync.unanswered(&alice, "DEVICE".into());
+    world.text(&one, &alice, "hello").await;
+    let mut waiting = Box::pin(phone.try_ask(&world));
+    assert!((&mut waiting).now_or_never().is_none(), "the answer is due");
+    drop(sending);
+    let answer = waiting.await.unwrap();
+    assert_eq!(words(&room(&answer, &one)["timeline"]), ["hello"]);
+}
