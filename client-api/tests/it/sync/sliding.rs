@@ -1,13 +1,13 @@
 //! Simplified sliding sync (MSC4186) over HTTP: both forms, their errors, several connections, messages to
 //! the device, restarts. What is told of rooms is tested in `hearth-sync`.
 
-use std::time::Duration;
+use std::pin::pin;
 
 use hearth_testkit::{TestServer, TestUser, encode};
 use ruma::RoomId;
 use serde_json::{Value, json};
 
-use crate::support::{V3, at, bodies, list, message, outcome, refused, text};
+use crate::support::{V3, at, bodies, list, message, outcome, refused, still_waits, text};
 
 const DEPLOYED: &str = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
 const ACCEPTED: &str = "/_matrix/client/v4/sync";
@@ -126,12 +126,9 @@ async fn the_accepted_form_has_all_in_its_body() {
     assert_eq!(told(&first, &room)["lists"], json!(["all"]));
     body["pos"] = first["pos"].clone();
     body["timeout"] = json!(30000);
-    let waiting = alice.post_ok(ACCEPTED, body.clone());
-    let sending = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        alice.send_text(&room, "wake up").await
-    };
-    let (woken, _) = tokio::join!(waiting, sending);
+    let mut waiting = pin!(alice.post_ok(ACCEPTED, body.clone()));
+    still_waits(&mut waiting).await;
+    let (woken, _) = tokio::join!(waiting, alice.send_text(&room, "wake up"));
     assert_eq!(bodies(&told(&woken, &room)["timeline"]), ["wake up"]);
     // A `pos` of one form is none of another device, whichever form it asks in.
     let other = server.login("alice").await;
@@ -258,11 +255,10 @@ async fn a_waiting_request_ends_with_its_session() {
     let mut phone = Phone::of(&alice, json!({"lists": {}}));
     phone.ask().await;
     let (path, body) = (phone.path(30000), phone.body.clone());
-    let logging_out = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        alice.post_ok(&format!("{V3}/logout"), json!({})).await
-    };
-    let (answer, _) = tokio::join!(alice.post(&path, body), logging_out);
+    let mut waiting = pin!(alice.post(&path, body));
+    still_waits(&mut waiting).await;
+    let logout = format!("{V3}/logout");
+    let (answer, _) = tokio::join!(waiting, alice.post_ok(&logout, json!({})));
     refused(answer, 401, "M_UNKNOWN_TOKEN");
 }
 
