@@ -205,8 +205,12 @@ impl Client {
         self.deliver(destination, request, limits).await
     }
 
-    /// Signs and sends a request, and leaves the body of its answer to be read as it comes. Otherwise as
-    /// [`Self::send`].
+    /// Signs and sends a request for content, and leaves the body of its answer to be read as it comes.
+    ///
+    /// Content is often served by something else than the rest, behind the same name. So what becomes of it tells
+    /// little of the server's health: a failure counts only if there was no connection, an answer only makes the server
+    /// worth a try, and a server that is due after a failure is left to those who find out how it is. One that is backing
+    /// off is not asked.
     pub(crate) async fn open<R>(
         &self,
         destination: &ServerName,
@@ -216,13 +220,7 @@ impl Client {
     where
         R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath> + Send,
     {
-        let identity = &self.0.identity;
-        let signing = XMatrixSigningInput::new(
-            identity.server_name().to_owned(),
-            destination.to_owned(),
-            identity.key_pair(),
-        );
-        let request = written(destination, request, signing)?;
+        let request = written(destination, request, self.signing(destination))?;
         self.open_written(destination, request, limits).await
     }
 
@@ -234,23 +232,27 @@ impl Client {
         limits: Limits,
     ) -> Result<Response<BodyStream>, RemoteError> {
         self.not_itself(destination)?;
-        let _turn = self.turn(destination, limits).await?;
+        self.admitted(destination)?;
+        let destinations = &self.0.destinations;
+        if let Some(retry_in_ms) = destinations.due_in(destination) {
+            return Err(RemoteError::BackingOff { server: destination.to_owned(), retry_in_ms });
+        }
         let place = self.place(destination, limits).await?;
         let opened = self.0.transport.open(destination, request, limits).await;
         drop(place);
-        let (head, body) = match opened {
-            Ok(response) if response.status().is_success() => {
-                self.0.destinations.succeeded(destination);
-                return Ok(response);
+        let response = opened.inspect_err(|error| {
+            if error.is_without_connection() {
+                destinations.failed(destination, &error.to_string());
             }
-            Ok(response) => response.into_parts(),
-            Err(error) => {
-                self.0.destinations.failed(destination, &error.to_string());
-                return Err(error.into());
-            }
-        };
-        let refused = beginning(body).await.map(|body| Response::from_parts(head, body));
-        Err(refusal(destination, &self.judged(destination, refused)?))
+        })?;
+        if response.status().is_success() {
+            destinations.heard_from(destination);
+            return Ok(response);
+        }
+        let (head, body) = response.into_parts();
+        let refused = present(destination, Response::from_parts(head, beginning(body).await?))?;
+        destinations.heard_from(destination);
+        Err(refusal(destination, &refused))
     }
 
     /// Reads what another server keeps elsewhere on the web, and names.
@@ -276,12 +278,16 @@ impl Client {
 
     /// The right to ask this server now.
     async fn turn(&self, destination: &ServerName, limits: Limits) -> Result<Turn, RemoteError> {
-        let server = || destination.to_owned();
-        if !self.0.config.admits(destination) {
-            return Err(RemoteError::NotAllowed(server()));
-        }
+        self.admitted(destination)?;
         let turn = self.0.destinations.turn(destination, limits.timeout.min(MAX_WAIT)).await;
+        let server = || destination.to_owned();
         turn.map_err(|retry_in_ms| RemoteError::BackingOff { server: server(), retry_in_ms })
+    }
+
+    /// May this server be spoken to at all?
+    fn admitted(&self, destination: &ServerName) -> Result<(), RemoteError> {
+        let admits = self.0.config.admits(destination);
+        if admits { Ok(()) } else { Err(RemoteError::NotAllowed(destination.to_owned())) }
     }
 
     /// Sends, waits out short pauses that the server asks for, and tells what its answer says of its health.
@@ -332,12 +338,7 @@ impl Client {
         destination: &ServerName,
         sent: Result<Response<Bytes>, TransportError>,
     ) -> Result<Response<Bytes>, RemoteError> {
-        let answered = sent.and_then(|response| {
-            let absent = is_absent(&response);
-            let reason = format!("something in front of it answered {}", response.status());
-            let server = destination.to_owned();
-            if absent { Err(TransportError::Unreachable { server, reason }) } else { Ok(response) }
-        });
+        let answered = sent.and_then(|response| present(destination, response));
         match &answered {
             // It was reached, and spoke.
             Ok(_) | Err(TransportError::TooLarge(_)) => self.0.destinations.succeeded(destination),
@@ -375,13 +376,20 @@ async fn beginning(mut body: BodyStream) -> Result<Bytes, TransportError> {
     Ok(beginning.freeze())
 }
 
-/// Did a proxy answer, because the server behind it does not?
-fn is_absent(response: &Response<Bytes>) -> bool {
+/// The answer, unless it is a proxy's, because the server behind it does not answer.
+fn present(
+    destination: &ServerName,
+    response: Response<Bytes>,
+) -> Result<Response<Bytes>, TransportError> {
     let gateway = matches!(
         response.status(),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     );
-    gateway && errcode(parsed(response.body()).as_ref()).is_none()
+    if !gateway || errcode(parsed(response.body()).as_ref()).is_some() {
+        return Ok(response);
+    }
+    let reason = format!("something in front of it answered {}", response.status());
+    Err(TransportError::Unreachable { server: destination.to_owned(), reason })
 }
 
 /// The answer, if it is a success; else the error that it names.

@@ -54,12 +54,20 @@ pub enum TransportError {
         /// Which.
         reason: String,
     },
-    /// It did not take the connection, or broke it off.
+    /// It did not take the connection, or nobody behind it did.
     #[error("{server} cannot be reached: {reason}")]
     Unreachable {
         /// The server.
         server: OwnedServerName,
         /// Why.
+        reason: String,
+    },
+    /// It took the connection, and broke it off.
+    #[error("{server} broke off: {reason}")]
+    BrokeOff {
+        /// The server.
+        server: OwnedServerName,
+        /// How.
         reason: String,
     },
     /// It took too long.
@@ -68,6 +76,18 @@ pub enum TransportError {
     /// Its answer is larger than the limit.
     #[error("the answer of {0} is too large")]
     TooLarge(OwnedServerName),
+}
+
+impl TransportError {
+    /// Was there no connection? Then no other request would have fared better.
+    pub(crate) fn is_without_connection(&self) -> bool {
+        match self {
+            Self::NotFound { .. } | Self::ForbiddenAddress { .. } | Self::Unreachable { .. } => {
+                true
+            }
+            Self::BrokeOff { .. } | Self::TimedOut(_) | Self::TooLarge(_) => false,
+        }
+    }
 }
 
 /// A way to speak to servers.

@@ -7,7 +7,10 @@ use hearth_storage::{EngineKind, Store, StoreOptions, engine::memory::MemoryEngi
 use hearth_types::ManualClock;
 use parking_lot::Mutex;
 use ruma::{
-    api::federation::{authentication::XMatrix, discovery::get_server_version, event::get_event},
+    api::federation::{
+        authenticated_media::get_content, authentication::XMatrix, discovery::get_server_version,
+        event::get_event,
+    },
     event_id, owned_server_name, server_name,
     signatures::verify_canonical_json_bytes,
 };
@@ -19,8 +22,9 @@ use super::*;
 /// Gives one answer after the other; then nobody is there.
 #[derive(Default)]
 struct Network {
-    answers: Mutex<VecDeque<Response<Bytes>>>,
+    answers: Mutex<VecDeque<Result<Response<Bytes>, TransportError>>>,
     requests: Mutex<Vec<Request<Bytes>>>,
+    delay: Mutex<Duration>,
 }
 
 #[async_trait]
@@ -33,14 +37,19 @@ impl Transport for Network {
     ) -> Result<Response<Bytes>, TransportError> {
         self.requests.lock().push(request);
         let server = destination.to_owned();
+        let delay = *self.delay.lock();
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
         let gone = || TransportError::Unreachable { server, reason: "nobody is there".to_owned() };
-        self.answers.lock().pop_front().ok_or_else(gone)
+        self.answers.lock().pop_front().unwrap_or_else(|| Err(gone()))
     }
 }
 
 struct Bench {
     client: Client,
     network: Arc<Network>,
+    clock: Arc<ManualClock>,
     destinations: Destinations,
     identity: Arc<ServerIdentity>,
 }
@@ -59,11 +68,11 @@ async fn bench(config: FederationConfig) -> Bench {
     let name = owned_server_name!("here.example");
     let identity = Arc::new(ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap());
     let own_name = identity.server_name();
-    let destinations = Destinations::open(store, own_name, clock, &config).await.unwrap();
+    let destinations = Destinations::open(store, own_name, clock.clone(), &config).await.unwrap();
     let network = Arc::new(Network::default());
     let transport: Arc<dyn Transport> = Arc::<Network>::clone(&network);
     let client = Client::new(Arc::clone(&identity), transport, destinations.clone(), config);
-    Bench { client, network, destinations, identity }
+    Bench { client, network, clock, destinations, identity }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what tests write in place")]
@@ -89,11 +98,28 @@ impl Bench {
         &self,
         answers: impl IntoIterator<Item = Response<Bytes>>,
     ) -> Result<String, RemoteError> {
-        self.network.answers.lock().extend(answers);
+        self.network.answers.lock().extend(answers.into_iter().map(Ok));
         let request = get_server_version::v1::Request::new();
         let answer = self.client.send_unsigned(there(), request, self.client.limits()).await;
         self.network.answers.lock().clear();
         answer.map(|answer| answer.server.unwrap().name.unwrap())
+    }
+
+    /// Asks for content, of which this becomes.
+    async fn open(
+        &self,
+        answer: Result<Response<Bytes>, TransportError>,
+    ) -> Result<StatusCode, RemoteError> {
+        self.network.answers.lock().push_back(answer);
+        let request = get_content::v1::Request::new("abc".to_owned());
+        let opened = self.client.open(there(), request, self.client.limits()).await;
+        self.network.answers.lock().clear();
+        opened.map(|answer| answer.status())
+    }
+
+    /// How often the server has failed.
+    fn failures(&self) -> u32 {
+        self.destinations.rows().get(there()).map_or(0, |row| row.failures)
     }
 
     fn asked(&self) -> usize {
@@ -204,4 +230,67 @@ async fn errors_are_told_with_a_bound() {
     assert!(matches!(moved, RemoteError::Matrix { status: StatusCode::FOUND, .. }), "{moved}");
     let odd = bench.ask([answer(200, json!({ "server": 1 }))]).await.unwrap_err();
     assert!(matches!(odd, RemoteError::BadAnswer { .. }), "{odd}");
+}
+
+/// What may become of a request for content while the server is well.
+fn broken_content_services() -> Vec<Result<Response<Bytes>, TransportError>> {
+    let server = || there().to_owned();
+    let mut answers: Vec<_> =
+        [502, 503, 504].map(|status| Ok(answer(status, json!("<html>")))).into();
+    answers.push(Err(TransportError::TimedOut(server())));
+    answers.push(Err(TransportError::BrokeOff { server: server(), reason: "reset".to_owned() }));
+    answers
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_does_not_come_is_not_the_rest_of_the_server() {
+    let bench = bench(FederationConfig::default()).await;
+    for answer in broken_content_services() {
+        assert!(matches!(bench.open(answer).await, Err(RemoteError::Transport(_))));
+        assert_eq!(bench.failures(), 0);
+    }
+    assert_eq!(bench.ask([version()]).await.unwrap(), "There");
+    // Without a connection nothing else goes either.
+    let (server, reason) = (there().to_owned(), "refused".to_owned());
+    bench.open(Err(TransportError::Unreachable { server, reason })).await.unwrap_err();
+    assert_eq!(bench.failures(), 1);
+    let asked = bench.asked();
+    let resting = bench.open(Ok(version())).await;
+    assert!(matches!(resting, Err(RemoteError::BackingOff { .. })));
+    assert_eq!(bench.asked(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_does_not_find_out_whether_a_server_is_well() {
+    let bench = bench(FederationConfig::default()).await;
+    bench.ask([]).await.unwrap_err();
+    for answer in broken_content_services() {
+        bench.clock.advance(Duration::from_millis(bench.destinations.due_in(there()).unwrap_or(0)));
+        bench.open(answer).await.unwrap_err();
+        assert_eq!((bench.failures(), bench.destinations.due_in(there())), (1, None));
+    }
+    // Nor does an answer end the backoff: what takes events may be down still.
+    assert_eq!(bench.open(Ok(version())).await.unwrap(), StatusCode::OK);
+    assert_eq!(bench.failures(), 1);
+    // While one request finds out, content need not wait for it.
+    let turn = bench.destinations.turn(there(), Duration::ZERO).await;
+    assert_eq!(bench.open(Ok(version())).await.unwrap(), StatusCode::OK);
+    drop(turn);
+    assert_eq!(bench.ask([version()]).await.unwrap(), "There");
+    assert_eq!(bench.failures(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_with_content_makes_a_server_worth_a_try() {
+    let bench = bench(FederationConfig::default()).await;
+    // It is asked, and fails meanwhile.
+    let refused = answer(404, json!({ "errcode": "M_NOT_FOUND" }));
+    bench.network.answers.lock().push_back(Ok(refused));
+    let request = get_content::v1::Request::new("abc".to_owned());
+    let opening = bench.client.open(there(), request, bench.client.limits());
+    let fails = async { bench.destinations.failed(there(), "it is down") };
+    *bench.network.delay.lock() = Duration::from_secs(1);
+    let (opened, ()) = tokio::join!(opening, fails);
+    assert!(matches!(opened, Err(RemoteError::Matrix { .. })));
+    assert_eq!((bench.failures(), bench.destinations.due_in(there())), (1, None));
 }

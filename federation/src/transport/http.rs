@@ -204,8 +204,7 @@ fn broken(server: OwnedServerName, error: &(dyn Error + Send + Sync + 'static)) 
     if error.is::<LengthLimitError>() {
         return TransportError::TooLarge(server);
     }
-    let reason = format!("its answer broke off: {error}");
-    TransportError::Unreachable { server, reason }
+    TransportError::BrokeOff { server, reason: error.to_string() }
 }
 
 /// A pool of connections of one purpose, which keeps so many unused ones to one server.
@@ -239,7 +238,7 @@ pub(super) fn failure(server: &ServerName, error: &ClientError) -> TransportErro
             TransportError::ForbiddenAddress { server, reason }
         }
         Some(ConnectError::Unreachable(reason)) => TransportError::Unreachable { server, reason },
-        None => TransportError::Unreachable { server, reason: web::told(error) },
+        None => TransportError::BrokeOff { server, reason: web::told(error) },
     }
 }
 

@@ -133,6 +133,19 @@ impl Machine {
         machine
     }
 
+    /// One that breaks every connection off when it has taken it.
+    pub(crate) async fn breaking_off(ca: &Authority, names: &[&str]) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = ca.acceptor(names);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                drop(acceptor.accept(stream).await);
+            }
+        });
+        address
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }

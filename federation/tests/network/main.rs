@@ -275,6 +275,15 @@ async fn a_name_that_leads_nowhere_is_not_found() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_broken_off_was_there() {
+    let ca = Authority::new();
+    let address = Machine::breaking_off(&ca, &["127.0.0.1"]).await;
+    let transport = transport(&ca.config(), &Arc::default(), CLOSED, CLOSED);
+    let error = ask(&transport, &address.to_string()).await.unwrap_err();
+    assert!(matches!(error, TransportError::BrokeOff { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn connections_are_kept() {
     let ca = Authority::new();
     let server = Machine::start(&ca, &["127.0.0.1"], 0, says("again")).await;
