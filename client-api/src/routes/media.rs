@@ -131,8 +131,8 @@ pub(crate) async fn download(
     request: Ruma<get_content::v1::Request, LocalUser>,
 ) -> Result<RawResponse, ApiError> {
     let get_content::v1::Request { server_name, media_id, timeout_ms, .. } = request.body;
-    let content =
-        app.media().content(&uri(server_name, media_id)?, timeout_ms.min(MAX_WAIT)).await?;
+    let (user_id, uri) = (request.identity.user_id(), uri(server_name, media_id)?);
+    let content = app.media().content(user_id, &uri, timeout_ms.min(MAX_WAIT)).await?;
     let name = content.file_name.clone();
     served(content, name)
 }
@@ -145,8 +145,8 @@ pub(crate) async fn download_as(
     let get_content_as_filename::v1::Request {
         server_name, media_id, filename, timeout_ms, ..
     } = request.body;
-    let content =
-        app.media().content(&uri(server_name, media_id)?, timeout_ms.min(MAX_WAIT)).await?;
+    let (user_id, uri) = (request.identity.user_id(), uri(server_name, media_id)?);
+    let content = app.media().content(user_id, &uri, timeout_ms.min(MAX_WAIT)).await?;
     served(content, Some(filename))
 }
 
@@ -155,12 +155,13 @@ pub(crate) async fn thumbnail(
     app: ClientApi,
     request: Ruma<get_content_thumbnail::v1::Request, LocalUser>,
 ) -> Result<RawResponse, ApiError> {
-    let request = request.body;
+    let (identity, request) = (request.identity, request.body);
     let uri = uri(request.server_name, request.media_id)?;
     let method = request.method.as_ref();
     let wanted = Thumbnail::new(request.width, request.height, method, request.animated)
         .ok_or_else(|| MatrixError::invalid_param("A thumbnail has a width and a height"))?;
-    let content = app.media().thumbnail(&uri, wanted, request.timeout_ms.min(MAX_WAIT)).await?;
+    let wait = request.timeout_ms.min(MAX_WAIT);
+    let content = app.media().thumbnail(identity.user_id(), &uri, wanted, wait).await?;
     let name = content.file_name.clone();
     served(content, name)
 }

@@ -4,6 +4,7 @@ use std::{fmt, io, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use ruma::UserId;
 use tokio::time::timeout;
 
 use crate::{
@@ -42,12 +43,18 @@ impl fmt::Debug for Content {
 pub(crate) const MAX_WAITING: usize = 256;
 
 impl Media {
-    /// What is behind a URI: of this server, or fetched from another one. Waits so long for what is not uploaded yet.
-    pub async fn content(&self, uri: &ContentUri, wait: Duration) -> Result<Content, MediaError> {
+    /// What is behind a URI: of this server, or fetched from another one for this user. Waits so long for what is not
+    /// uploaded yet, wherever that is.
+    pub async fn content(
+        &self,
+        user_id: &UserId,
+        uri: &ContentUri,
+        wait: Duration,
+    ) -> Result<Content, MediaError> {
         if uri.server_name() == self.identity().server_name() {
             self.local_content(uri, wait).await
         } else {
-            self.remote_content(uri).await
+            self.remote_content(user_id, uri, wait).await
         }
     }
 

@@ -54,7 +54,7 @@ pub enum MediaError {
     /// this server's network (502 `M_UNKNOWN`).
     #[error("The page cannot be fetched")]
     NoPreview,
-    /// Too many uploads are under way (`M_LIMIT_EXCEEDED`).
+    /// Too much of a kind is under way (`M_LIMIT_EXCEEDED`).
     #[error("{0}")]
     Busy(&'static str),
     /// The bytes cannot be written or read.

@@ -49,6 +49,7 @@ mod remote;
 mod schema;
 mod sweep;
 mod thumbnail;
+mod turns;
 mod upload;
 mod uri;
 

@@ -15,13 +15,13 @@ mod page;
 mod target;
 mod web;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use quick_cache::{Weighter, sync::Cache};
 use ruma::UserId;
 use serde_json::{Map, Value};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use self::target::Target;
 pub use self::{
@@ -30,17 +30,17 @@ pub use self::{
 };
 use crate::{
     Media, MediaError,
-    places::{Bounds, Place, Places},
+    turns::{Errand, Refused, Shares, Ticket, TurnBounds, Turns},
 };
 
-/// Pages that are read at once. Further ones wait.
-const MAX_READING: usize = 16;
-/// Pages that are read, or wait for it. A user has few of them, so that slow pages of one are not everybody's.
-const WANTED: Bounds = Bounds {
-    all: 256,
-    all_taken: "Too many previews are being made",
-    own: 8,
-    own_taken: "Too many of your previews are being made",
+/// Pages that are read at once, each of them in memory as a whole, and those that wait besides. A user has
+/// few of them, and so has a host: slow pages of some are not everybody's. A turn is waited for as long as one slow page
+/// takes.
+const READING: TurnBounds = TurnBounds {
+    running: Shares { all: 24, of_user: 3, of_server: 8 },
+    wanted: Shares { all: 256, of_user: 8, of_server: 64 },
+    patience: Duration::from_secs(20),
+    refusal: "Too many previews are being made",
 };
 /// Bytes of answers that are kept.
 const KEPT_BYTES: u64 = 16 << 20;
@@ -78,8 +78,8 @@ struct Wish {
     language: Option<String>,
 }
 
-/// What became of a page; `None` while it is read.
-type Outcome = Option<Option<Preview>>;
+/// What became of a page: `None` while it is read, and in the end, if it could not be fetched.
+type Outcome = Option<Result<Option<Preview>, Refused>>;
 
 #[derive(Clone, Debug)]
 struct Kept {
@@ -107,8 +107,7 @@ pub(crate) struct Previews {
     web: RwLock<Option<Arc<dyn Web>>>,
     kept: Cache<Wish, Kept, TextBytes>,
     wanted: Mutex<HashMap<Wish, watch::Receiver<Outcome>>>,
-    places: Places,
-    reading: Arc<Semaphore>,
+    turns: Turns,
 }
 
 impl Previews {
@@ -117,8 +116,7 @@ impl Previews {
             web: RwLock::new(None),
             kept: Cache::with_weighter(KEPT_ANSWERS, KEPT_BYTES, TextBytes),
             wanted: Mutex::default(),
-            places: Places::new(WANTED),
-            reading: Arc::new(Semaphore::new(MAX_READING)),
+            turns: Turns::new(READING),
         }
     }
 }
@@ -173,7 +171,7 @@ impl Media {
     ) -> Result<Option<Preview>, MediaError> {
         let mut outcome = self.begin(user_id, wish, target, web)?;
         let Ok(outcome) = outcome.wait_for(Option::is_some).await else { return Ok(None) };
-        Ok((*outcome).clone().flatten())
+        Ok((*outcome).clone().transpose()?.flatten())
     }
 
     fn begin(
@@ -188,11 +186,12 @@ impl Media {
         if let Some(outcome) = wanted.get(&wish) {
             return Ok(outcome.clone());
         }
-        let place = previews.places.take(user_id)?;
+        let server = target.url().host_str().unwrap_or_default().to_owned();
+        let ticket = previews.turns.ticket(Errand { user_id: user_id.to_owned(), server })?;
         let (sender, receiver) = watch::channel(None);
         wanted.insert(wish.clone(), receiver.clone());
         drop(wanted);
-        let reading = Reading { media: self.clone(), wish, _place: place };
+        let reading = Reading { media: self.clone(), wish, ticket };
         self.spawn(async move { reading.run(&target, web.as_ref(), &sender).await });
         Ok(receiver)
     }
@@ -202,13 +201,15 @@ impl Media {
 struct Reading {
     media: Media,
     wish: Wish,
-    _place: Place,
+    ticket: Ticket,
 }
 
 impl Reading {
     async fn run(self, target: &Target, web: &dyn Web, outcome: &watch::Sender<Outcome>) {
-        let previews = &self.media.inner().previews;
-        let Ok(_turn) = previews.reading.acquire().await else { return };
+        if let Err(refused) = self.ticket.turn().await {
+            outcome.send_replace(Some(Err(refused)));
+            return;
+        }
         let made = self.media.made_preview(target, self.wish.language.as_deref(), web).await;
         let preview = match made {
             Ok(preview) => Some(Arc::new(preview)),
@@ -218,8 +219,8 @@ impl Reading {
             }
         };
         let kept = Kept { made_ms: self.media.now_ms(), preview: preview.clone() };
-        previews.kept.insert(self.wish.clone(), kept);
-        outcome.send_replace(Some(preview));
+        self.media.inner().previews.kept.insert(self.wish.clone(), kept);
+        outcome.send_replace(Some(Ok(preview)));
     }
 }
 

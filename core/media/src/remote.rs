@@ -46,12 +46,14 @@ pub enum RemoteMediaError {
 /// Content of other servers.
 #[async_trait]
 pub trait RemoteMedia: Send + Sync + 'static {
-    /// Asks the server of the URI for its content, of at most so many bytes. Answers when the content begins;
-    /// whoever reads it bounds the time of the rest.
+    /// Asks the server of the URI for its content, of at most so many bytes, and to wait so long for what is not
+    /// uploaded yet (SS `timeout_ms`). Answers when the content begins. All of it must have come within `timeout`; whoever
+    /// reads it sees to it that it comes on.
     async fn fetch(
         &self,
         uri: &ContentUri,
         max_bytes: u64,
+        wait: Duration,
         timeout: Duration,
     ) -> Result<RemoteContent, RemoteMediaError>;
 }

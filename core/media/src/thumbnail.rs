@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use hearth_storage::run_blocking;
-use ruma::{UInt, media::Method};
+use ruma::{UInt, UserId, media::Method};
 
 use crate::{
     Content, ContentUri, Media, MediaError, PART_BYTES,
@@ -15,7 +15,8 @@ use crate::{
 
 /// Thumbnails that are made at once: each holds its original in memory, as a file and as pixels.
 pub(crate) const MAX_MAKING: usize = 2;
-/// Requests that wait for thumbnails to be made. Further ones are refused.
+/// Requests whose original is here, and which wait for the thumbnail to be made: each holds its original open. Further
+/// ones are refused.
 pub(crate) const MAX_WANTING: usize = 256;
 /// The largest file of which a thumbnail is made.
 const MAX_SOURCE_BYTES: u64 = 32 << 20;
@@ -122,35 +123,16 @@ fn portion(side: u32, of: u32, whole: u32) -> u32 {
 }
 
 impl Media {
-    /// A thumbnail of what is behind a URI: of this server, or fetched from another one. Waits so long for what is
-    /// not uploaded yet.
+    /// A thumbnail of what is behind a URI: of this server, or fetched from another one for this user. Waits so long for
+    /// what is not uploaded yet.
     pub async fn thumbnail(
         &self,
+        user_id: &UserId,
         uri: &ContentUri,
         wanted: Thumbnail,
         wait: Duration,
     ) -> Result<Content, MediaError> {
-        let thumbnail = uri.thumbnail(&wanted.variant());
-        if let Some(kept) = self.kept(&thumbnail).await? {
-            return Ok(kept);
-        }
-        let wanting = self.inner().wanting.try_acquire();
-        let _place = wanting.map_err(|_| MediaError::Busy("Too many thumbnails are being made"))?;
-        let original = self.content(uri, wait).await?;
-        let _turn = self.inner().makers.lock(&thumbnail.to_string()).await;
-        if let Some(kept) = self.kept(&thumbnail).await? {
-            return Ok(kept);
-        }
-        match self.made(uri, original, wanted).await? {
-            Made::Original(content_type) => {
-                let original = self.content(uri, wait).await?;
-                let content_type = content_type.to_owned();
-                Ok(Content { content_type, inline: true, ..original })
-            }
-            Made::Picture(content_type, bytes) => {
-                self.keep_thumbnail(thumbnail, content_type, bytes.into()).await
-            }
-        }
+        self.thumbnail_of(uri, wanted, || self.content(user_id, uri, wait)).await
     }
 
     /// The same for content of this server only: what another server may ask for.
@@ -163,7 +145,41 @@ impl Media {
         if uri.server_name() != self.identity().server_name() {
             return Err(MediaError::NotFound);
         }
-        self.thumbnail(uri, wanted, wait).await
+        self.thumbnail_of(uri, wanted, || self.local_content(uri, wait)).await
+    }
+
+    /// A thumbnail that is kept, or one of the original.
+    async fn thumbnail_of<F>(
+        &self,
+        uri: &ContentUri,
+        wanted: Thumbnail,
+        original: impl Fn() -> F,
+    ) -> Result<Content, MediaError>
+    where
+        F: Future<Output = Result<Content, MediaError>>,
+    {
+        let thumbnail = uri.thumbnail(&wanted.variant());
+        if let Some(kept) = self.kept(&thumbnail).await? {
+            return Ok(kept);
+        }
+        let found = original().await?;
+        // Only now: another server may take its time, and what is here already must not wait for it.
+        let wanting = self.inner().wanting.try_acquire();
+        let place = wanting.map_err(|_| MediaError::Busy("Too many thumbnails are being made"))?;
+        let turn = self.inner().makers.lock(&thumbnail.to_string()).await;
+        if let Some(kept) = self.kept(&thumbnail).await? {
+            return Ok(kept);
+        }
+        match self.made(uri, found, wanted).await? {
+            Made::Original(content_type) => {
+                drop((turn, place));
+                let content_type = content_type.to_owned();
+                Ok(Content { content_type, inline: true, ..original().await? })
+            }
+            Made::Picture(content_type, bytes) => {
+                self.keep_thumbnail(thumbnail, content_type, bytes.into()).await
+            }
+        }
     }
 
     /// Makes the thumbnail, off the threads that serve requests.

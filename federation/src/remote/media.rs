@@ -28,13 +28,14 @@ impl RemoteMedia for Remote {
         &self,
         uri: &ContentUri,
         max_bytes: u64,
+        wait: Duration,
         timeout: Duration,
     ) -> Result<RemoteContent, RemoteMediaError> {
         let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         let limits = Limits { timeout, max_bytes: max_bytes.saturating_add(ENVELOPE_BYTES) };
-        match self.media_now(uri, limits).await {
+        match self.media_now(uri, wait, limits).await {
             Err(RemoteError::Matrix { errcode, .. }) if errcode == "M_UNRECOGNIZED" => {
-                self.media_of_old(uri, limits).await.map_err(|error| failure(&error))
+                self.media_of_old(uri, wait, limits).await.map_err(|error| failure(&error))
             }
             Err(error) => Err(failure(&error)),
             Ok(answer) => {
@@ -58,9 +59,11 @@ impl Remote {
     async fn media_now(
         &self,
         uri: &ContentUri,
+        wait: Duration,
         limits: Limits,
     ) -> Result<Response<BodyStream>, RemoteError> {
-        let request = get_content::v1::Request::new(uri.media_id().to_owned());
+        let mut request = get_content::v1::Request::new(uri.media_id().to_owned());
+        request.timeout_ms = wait;
         self.federation().client().open(uri.server_name(), request, limits).await
     }
 
@@ -69,10 +72,12 @@ impl Remote {
     async fn media_of_old(
         &self,
         uri: &ContentUri,
+        wait: Duration,
         limits: Limits,
     ) -> Result<RemoteContent, RemoteError> {
-        let (server, id) = (uri.server_name(), uri.media_id());
-        let path = format!("/_matrix/media/v3/download/{server}/{id}?allow_remote=false");
+        let (server, id, wait_ms) = (uri.server_name(), uri.media_id(), wait.as_millis());
+        let query = format!("allow_remote=false&timeout_ms={wait_ms}");
+        let path = format!("/_matrix/media/v3/download/{server}/{id}?{query}");
         let request = Request::get(path).body(Bytes::new());
         let request = request.map_err(|error| RemoteError::BadAnswer {
             server: server.to_owned(),

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hearth_storage::Store;
 use hearth_types::{ManualClock, ServerIdentity};
-use ruma::{UInt, owned_server_name};
+use ruma::{UInt, owned_server_name, user_id};
 
 use super::*;
 use crate::{Blobs, KEYSPACES, MediaConfig, MediaParts, Thumbnail};
@@ -55,7 +55,8 @@ impl Bench {
     async fn thumbnail(&self, uri: &ContentUri, side: u32) -> Result<(), MediaError> {
         let side = UInt::from(side);
         let wanted = Thumbnail::new(side, side, None, None).unwrap();
-        self.media.thumbnail(uri, wanted, Duration::ZERO).await.map(drop)
+        let user_id = user_id!("@ann:hearth.test");
+        self.media.thumbnail(user_id, uri, wanted, Duration::ZERO).await.map(drop)
     }
 
     async fn days_pass(&self, days: u32) {

@@ -1,14 +1,15 @@
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+mod slow;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
 use hearth_storage::Store;
 use hearth_types::{ManualClock, ServerIdentity};
-use ruma::owned_server_name;
+use ruma::{owned_server_name, user_id};
 
 use super::*;
 use crate::{About, Blobs, KEYSPACES, MediaConfig, MediaParts, RemoteMedia};
@@ -25,6 +26,7 @@ impl RemoteMedia for Far {
         &self,
         uri: &ContentUri,
         _max_bytes: u64,
+        _wait: Duration,
         _timeout: Duration,
     ) -> Result<RemoteContent, RemoteMediaError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
@@ -60,9 +62,9 @@ impl Bench {
 
     async fn read(&self, media_id: &str) -> Result<Vec<u8>, MediaError> {
         let uri = ContentUri::new(owned_server_name!("far.test"), media_id.to_owned()).unwrap();
-        let body: Vec<Bytes> =
-            self.media.content(&uri, Duration::ZERO).await?.body.try_collect().await.unwrap();
-        Ok(body.concat())
+        let content =
+            self.media.content(user_id!("@ann:hearth.test"), &uri, Duration::ZERO).await?;
+        Ok(content.body.try_collect::<Vec<Bytes>>().await.unwrap().concat())
     }
 
     fn asked(&self) -> usize {

@@ -40,7 +40,7 @@ impl Bench {
     }
 
     async fn read(&self, uri: &ContentUri) -> Result<Vec<u8>, MediaError> {
-        let content = self.media.content(uri, Duration::ZERO).await?;
+        let content = self.media.local_content(uri, Duration::ZERO).await?;
         let body: Vec<Bytes> = content.body.try_collect().await.unwrap();
         Ok(body.concat())
     }
@@ -48,7 +48,7 @@ impl Bench {
     /// A still thumbnail, which is never the moving original.
     async fn thumbnail(&self, uri: &ContentUri) -> Result<u64, MediaError> {
         let wanted = Thumbnail::new(UInt::from(32_u32), UInt::from(32_u32), None, None).unwrap();
-        Ok(self.media.thumbnail(uri, wanted, Duration::ZERO).await?.bytes)
+        Ok(self.media.local_thumbnail(uri, wanted, Duration::ZERO).await?.bytes)
     }
 
     /// How many different contents are kept.

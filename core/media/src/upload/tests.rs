@@ -48,7 +48,7 @@ impl Bench {
     }
 
     async fn read(&self, uri: &ContentUri) -> Vec<u8> {
-        let content = self.media.content(uri, Duration::ZERO).await.unwrap();
+        let content = self.media.local_content(uri, Duration::ZERO).await.unwrap();
         let body: Vec<Bytes> = content.body.try_collect().await.unwrap();
         assert!(body.iter().all(|chunk| chunk.len() as u64 <= READ_BYTES));
         body.concat()
@@ -264,17 +264,17 @@ async fn bytes_that_are_lost_or_cut_are_an_error_and_not_an_answer() {
     let file = bench.folder.path().join("content").join(&file[..2]).join(&file);
     std::fs::write(&file, "123").unwrap();
     assert!(matches!(
-        bench.media.content(&uri, Duration::ZERO).await,
+        bench.media.local_content(&uri, Duration::ZERO).await,
         Err(MediaError::Internal(_))
     ));
     std::fs::remove_file(&file).unwrap();
     assert!(matches!(
-        bench.media.content(&uri, Duration::ZERO).await,
+        bench.media.local_content(&uri, Duration::ZERO).await,
         Err(MediaError::Internal(_))
     ));
     let unknown = ContentUri::new(owned_server_name!("hearth.test"), "abc".to_owned()).unwrap();
     assert!(matches!(
-        bench.media.content(&unknown, Duration::ZERO).await,
+        bench.media.local_content(&unknown, Duration::ZERO).await,
         Err(MediaError::NotFound)
     ));
 }
@@ -290,14 +290,14 @@ async fn types_and_names_are_kept() {
     let upload =
         bench.media.upload(user_id, None, about("image/png", "../ä.png"), None).await.unwrap();
     let content =
-        bench.media.content(&upload.finish().await.unwrap(), Duration::ZERO).await.unwrap();
+        bench.media.local_content(&upload.finish().await.unwrap(), Duration::ZERO).await.unwrap();
     assert_eq!((content.content_type.as_str(), content.inline), ("image/png", true));
     assert_eq!(content.file_name.as_deref(), Some("../ä.png"));
     let mut upload = bench.media.upload(user_id, None, about("image/png", ""), None).await.unwrap();
     upload.write(Bytes::from_static(b"<")).await.unwrap();
     upload.write(Bytes::from_static(b"svg>")).await.unwrap();
     let content =
-        bench.media.content(&upload.finish().await.unwrap(), Duration::ZERO).await.unwrap();
+        bench.media.local_content(&upload.finish().await.unwrap(), Duration::ZERO).await.unwrap();
     assert!(!content.inline);
     let long = about("image/png", &"x".repeat(MAX_NAME_BYTES + 1));
     let refused = bench.media.upload(user_id, None, long, None).await;
