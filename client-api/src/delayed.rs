@@ -22,6 +22,9 @@ impl Sender for DelayedSender {
             Ok(Some(account)) if account.is_suspended => {
                 return Err(refusal(MatrixError::suspended("The account is suspended").into()));
             }
+            Ok(Some(account)) if account.is_locked => {
+                return Err(refusal(MatrixError::user_locked().into()));
+            }
             Ok(Some(account)) if !account.is_deactivated => {}
             Ok(_) => {
                 let gone = MatrixError::user_deactivated("The account is deactivated");

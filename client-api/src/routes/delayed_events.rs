@@ -6,13 +6,13 @@ use axum::{
 };
 use bytes::Bytes;
 use hearth_delayed::{
-    Action, DelayedError, DelayedEvent, ListRequest, NewDelayed, Order, Outcome, Reason, Status,
-    Unsent,
+    Action, DelayedError, DelayedEvent, ListRequest, NewDelayed, Order, Outcome, Reason, Since,
+    Status, Unsent,
 };
 use hearth_http::{ApiState as _, Caller, Class, Lane, MatrixError, Policy, RawJson};
 use http::{StatusCode, Uri, request::Parts};
 use ruma::{OwnedRoomId, OwnedTransactionId, RoomId, events::TimelineEventType};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{ApiError, ClientApi, LocalUser};
@@ -258,7 +258,18 @@ pub(crate) struct ListQuery {
     #[serde(default)]
     order_by: Order,
     dir: Option<Direction>,
+    #[serde(default, deserialize_with = "since")]
+    since_ts: Since,
     from: Option<String>,
+}
+
+/// A time in milliseconds, or `end`.
+fn since<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Since, D::Error> {
+    let since = String::deserialize(deserializer)?;
+    match since.as_str() {
+        "end" => Ok(Since::End),
+        since => since.parse().map(Since::At).map_err(D::Error::custom),
+    }
 }
 
 #[derive(PartialEq, Eq, Deserialize)]
@@ -278,6 +289,7 @@ impl From<ListQuery> for ListRequest {
             reason: query.reason,
             order: query.order_by,
             backwards: query.dir == Some(Direction::B),
+            since: query.since_ts,
             from: query.from,
         }
     }

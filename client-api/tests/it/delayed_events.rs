@@ -37,8 +37,10 @@ async fn manage(user: &TestUser, delay_id: &str, action: &str) -> (StatusCode, V
     user.without_token().post(&path, json!({})).await
 }
 
+/// Those of all times.
 async fn listed(user: &TestUser, query: &str) -> Vec<Value> {
-    list(&user.get_ok(&delayed(query)).await["delayed_events"]).to_vec()
+    let query = format!("?since_ts=0&{}", query.trim_start_matches('?'));
+    list(&user.get_ok(&delayed(&query)).await["delayed_events"]).to_vec()
 }
 
 /// An event once it is written down what became of it, which is a moment after the room has it.
@@ -286,7 +288,23 @@ async fn a_list_is_the_users_own_narrowed_ordered_and_paged() {
     let newest = alice.get_ok(&delayed("?dir=b&order_by=running_since")).await;
     assert_eq!(newest["delayed_events"][0]["delay_id"], json!(elsewhere));
     assert!(newest["prev_batch"].is_string());
-    for query in ["?dir=x", "?status=lost", "?order_by=size", "?from=nowhere", "?room_id=x"] {
+    let since = |since: &str| format!("?order_by=running_since&since_ts={since}");
+    let count =
+        async |query: String| list(&alice.get_ok(&delayed(&query)).await["delayed_events"]).len();
+    assert_eq!(count("?order_by=running_since".to_owned()).await, 0, "all began before now");
+    assert_eq!(count(since("0")).await, 50);
+    assert_eq!(count(since("end")).await, 0);
+    assert_eq!(count(since("end") + "&dir=b").await, 50);
+    assert_eq!(count(since("1") + "&dir=b").await, 0);
+    for query in [
+        "?dir=x",
+        "?status=lost",
+        "?order_by=size",
+        "?from=nowhere",
+        "?room_id=x",
+        "?since_ts=soon",
+        "?since_ts=-1",
+    ] {
         refused(alice.get(&delayed(query)).await, 400, "M_INVALID_PARAM");
     }
     assert_eq!(listed(&bob, "").await.len(), 0);

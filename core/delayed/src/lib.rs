@@ -29,7 +29,7 @@ mod tests;
 pub use self::{
     config::DelayedConfig,
     error::DelayedError,
-    list::{DelayedEvent, DelayedList, ListRequest, Order, Outcome, Reason, Status},
+    list::{DelayedEvent, DelayedList, ListRequest, Order, Outcome, Reason, Since, Status},
     manage::Action,
     schedule::NewDelayed,
     schema::KEYSPACES,

@@ -82,6 +82,18 @@ pub enum Order {
     RunningSince,
 }
 
+/// Where the first page begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Since {
+    /// At the time of the request.
+    #[default]
+    Now,
+    /// At this time, in milliseconds since the epoch.
+    At(u64),
+    /// Behind all events.
+    End,
+}
+
 /// Which events are asked for.
 #[derive(Clone, Debug, Default)]
 pub struct ListRequest {
@@ -99,7 +111,9 @@ pub struct ListRequest {
     pub order: Order,
     /// The latest first.
     pub backwards: bool,
-    /// Where to go on: the [`DelayedList::next`] of the last answer.
+    /// Where to begin.
+    pub since: Since,
+    /// Where to go on instead: the [`DelayedList::next`] of the last answer.
     pub from: Option<String>,
 }
 
@@ -146,6 +160,15 @@ impl Delayed {
                 if request.backwards { *key < after } else { *key > after }
             };
             all.retain(|found| is_passed(&key(found)));
+        } else {
+            let since_ms = match request.since {
+                Since::Now => self.inner.now_ms(),
+                Since::At(since_ms) => since_ms,
+                Since::End => u64::MAX,
+            };
+            let is_passed =
+                |time| if request.backwards { time <= since_ms } else { time >= since_ms };
+            all.retain(|found| is_passed(request.order.time_of(found)));
         }
         let has_more = all.len() > PAGE_EVENTS;
         all.truncate(PAGE_EVENTS);

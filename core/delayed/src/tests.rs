@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Action, Delayed, DelayedConfig, DelayedError, DelayedParts, Due, KEYSPACES, ListRequest,
-    NewDelayed, Refusal, Sender, Status, Unsent, finalise::MAX_FINALISED,
+    NewDelayed, Refusal, Sender, Since, Status, Unsent, finalise::MAX_FINALISED,
 };
 
 /// A room that answers as it is told, and otherwise takes everything.
@@ -78,7 +78,8 @@ impl World {
     }
 
     async fn count(&self, status: Status) -> usize {
-        let request = ListRequest { status: Some(status), ..ListRequest::default() };
+        let (status, since) = (Some(status), Since::At(0));
+        let request = ListRequest { status, since, ..ListRequest::default() };
         let user_id = owned_user_id!("@alice:example.org");
         self.delayed.list(&user_id, &request).await.unwrap().events.len()
     }

@@ -49,6 +49,20 @@ async fn a_locked_account_can_only_log_out() {
 }
 
 #[tokio::test]
+async fn what_a_locked_account_left_to_be_sent_is_not_sent() {
+    let (server, root) = start().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_public_room().await;
+    let later = at(&room, "send/m.room.message/1?org.matrix.msc4140.delay=3600000");
+    let scheduled = alice.put_ok(&later, message("never")).await;
+    root.put_ok(&lock(&alice), json!({ "locked": true })).await;
+    let delay_id = text(&scheduled, "delay_id");
+    let send =
+        format!("/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delay_id}/send");
+    refused(server.client().post(&send, json!({})).await, 401, "M_USER_LOCKED");
+}
+
+#[tokio::test]
 async fn administrators_are_told_that_they_can_moderate() {
     let (server, root) = start().await;
     let alice = server.register("alice").await;
