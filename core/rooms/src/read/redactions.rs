@@ -63,6 +63,6 @@ impl Rooms {
         let levels = self.state_event(room_id, before, "m.room.power_levels", "").await?;
         let levels = levels.as_ref().map(|event| &event.pdu);
         let power = Power::new(&rules.authorization, &create.pdu, levels)?;
-        Ok(power.can(sender, RoomPowerLevelsIntField::Redact)?)
+        power.can(sender, RoomPowerLevelsIntField::Redact)
     }
 }
