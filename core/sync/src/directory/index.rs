@@ -179,7 +179,7 @@ mod tests {
         index.put(2, bob, named("The Boss"));
         index.put(1, zoe, Profile::default());
         let robert = ("@bob:far.test".to_owned(), Some("Robert".to_owned()));
-        assert_eq!(found(&index, "ROB", &[1]), [robert.clone()]);
+        assert_eq!(found(&index, "ROB", &[1]), std::slice::from_ref(&robert));
         assert_eq!(found(&index, "boss", &[1]), [], "that is what he is called elsewhere");
         assert_eq!(found(&index, "bob", &[1]), [robert]);
         assert_eq!(found(&index, "boss", &[1, 2]).len(), 1);
