@@ -479,6 +479,8 @@ pub struct UserRoomDetails {
     pub state: StateRoot,
     /// Was the membership before this one `join`?
     pub was_joined: bool,
+    /// Has the user ever been in the room, as far as this server has seen?
+    pub has_joined: bool,
     /// The user has forgotten the room.
     pub forgotten: bool,
 }

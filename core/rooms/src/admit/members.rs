@@ -8,13 +8,20 @@ use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use crate::{
     Rooms,
     error::RoomError,
-    schema::{self, EventOrdinal, MemberRow, Membership, RoomHead, UserRoomRow},
+    schema::{self, EventOrdinal, MemberRow, Membership, RoomHead, UserRoomDetails, UserRoomRow},
 };
 
 /// A member and their row.
 pub(super) type Member = (OwnedUserId, MemberRow);
-/// A local member, their row, and who sent their membership event.
-pub(super) type LocalMember = (OwnedUserId, MemberRow, OwnedUserId);
+/// A local member.
+pub(super) struct LocalMember {
+    pub(super) user_id: OwnedUserId,
+    pub(super) row: MemberRow,
+    /// Who sent their membership event.
+    pub(super) sender: OwnedUserId,
+    /// Were they in the room before?
+    pub(super) has_joined: bool,
+}
 /// Who sent the membership events of local users.
 pub(super) type Senders = HashMap<EventOrdinal, OwnedUserId>;
 
@@ -100,11 +107,17 @@ pub(super) fn local_changes(
             Some(own) => own.details.membership != row.membership,
             None => !matches!(row.membership, Membership::Leave | Membership::Ban),
         };
-        if says_otherwise || kept.contains(user_id) {
-            changes.changed.push((user_id.clone(), row.clone(), sender.clone()));
-        }
-        if kept.contains(user_id) {
+        let own = own.map(|own| own.details);
+        let outside = own.as_ref().is_some_and(UserRoomDetails::is_out_of_band);
+        // What the user has forgotten stays so until it changes.
+        let stays = outside && !says_otherwise && own.as_ref().is_some_and(|own| own.forgotten);
+        if kept.contains(user_id) && !stays {
             changes.out_of_band.push(user_id.clone());
+        }
+        if says_otherwise || (outside && !stays) {
+            let has_joined = own.is_some_and(|own| own.has_joined);
+            let (user_id, row, sender) = (user_id.clone(), row.clone(), sender.clone());
+            changes.changed.push(LocalMember { user_id, row, sender, has_joined });
         }
     }
     for user_id in gone.iter().filter(|user_id| rooms.identity().is_local(user_id)) {
@@ -125,6 +138,12 @@ fn ended(
     Ok(own.and_then(|UserRoomRow { details, .. }| {
         let is_over = matches!(details.membership, Membership::Leave | Membership::Ban);
         let row = MemberRow { membership: Membership::Leave, event: details.event };
-        (!is_over && !details.is_out_of_band()).then(|| (user_id.clone(), row, details.sender))
+        let (user_id, has_joined) = (user_id.clone(), details.has_joined);
+        (!is_over && !details.is_out_of_band()).then_some(LocalMember {
+            user_id,
+            row,
+            sender: details.sender,
+            has_joined,
+        })
     }))
 }

@@ -211,6 +211,7 @@ pub(super) async fn keep(rooms: &Rooms, kept: OutOfBand) -> Result<Outcome, Room
         sender: event.pdu().sender().to_owned(),
         state: StateRoot::default(),
         was_joined: false,
+        has_joined: own.is_some_and(|own| own.details.has_joined),
         forgotten: false,
     };
     // Since when they were in the room, if they ever were, matters to nobody until they are again.
@@ -242,7 +243,8 @@ fn follows(event: &Pdu, membership: &Pdu) -> bool {
     event.auth_events().iter().any(|named| named == membership.id())
 }
 
-/// Marks a kept membership as forgotten; only by the room's writer.
+/// Marks a kept membership as forgotten; only by the room's writer. Its event stays: to the user's other
+/// devices, it says that the invitation is over. What they were told about the room goes.
 pub(super) async fn forget(
     rooms: &Rooms,
     room_id: OwnedRoomId,
@@ -255,7 +257,10 @@ pub(super) async fn forget(
     let details = UserRoomDetails { forgotten: true, ..own.details };
     let own = UserRoomRow { details, ..own };
     let mut commit = Commit::new(&room_id);
-    commit.delete(&schema::OUT_OF_BAND, &room_id, &user_id);
+    if let Some(row) = rooms.store().get(&schema::OUT_OF_BAND, &room_id, &user_id).await? {
+        let row = OutOfBandRow { stripped_state: stripped_list(&[]), ..row };
+        commit.put(&schema::OUT_OF_BAND, &room_id, &user_id, &row);
+    }
     commit.effect_put(&schema::USER_ROOMS, &user_id, &room_id, &own);
     commit.touch(Topic::new(user_id.as_str()));
     rooms.store().commit(commit).await?;

@@ -156,7 +156,8 @@ impl LastRows {
         let own = MemberRow { membership: Membership::Join, event: ordinal };
         commit.put(&schema::MEMBERS, room_id, user_id, &own);
         let sender = join.pdu.sender().to_owned();
-        let own = (user_id.clone(), own, sender);
+        let (user_id, row) = (user_id.clone(), own);
+        let own = LocalMember { user_id, row, sender, has_joined: true };
         add_local(&mut commit, room_id, join.header.state_after, position, &own);
         for missing in gaps.iter() {
             let gap = GapRow { child: ordinal, depth: join.pdu.depth(), tries: 0 };
@@ -269,7 +270,7 @@ fn add_local(
     room_id: &OwnedRoomId,
     state: StateRoot,
     position: StreamPosition,
-    (user_id, row, sender): &LocalMember,
+    LocalMember { user_id, row, sender, has_joined }: &LocalMember,
 ) {
     let joined = row.membership == Membership::Join;
     let details = UserRoomDetails {
@@ -278,6 +279,7 @@ fn add_local(
         sender: sender.clone(),
         state,
         was_joined: false,
+        has_joined: *has_joined || joined,
         forgotten: false,
     };
     let joined_at = if joined { position } else { StreamPosition::ZERO };

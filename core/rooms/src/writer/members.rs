@@ -25,6 +25,8 @@ pub(super) struct MemberChange {
     local: bool,
     /// Since when the user was joined until now.
     joined_at: Option<StreamPosition>,
+    /// Has the (local) user been in the room before?
+    has_joined: bool,
 }
 
 impl MemberChange {
@@ -63,17 +65,17 @@ impl MemberChange {
     ) -> Result<Self, StepError> {
         let local = view.rooms.identity().is_local(&user_id);
         let was_joined = before == Some(Membership::Join);
-        let mut joined_at = None;
-        if local
-            && was_joined
-            && let Some((written, row)) = room.user_room(view, &user_id)?
-        {
-            joined_at = Some(room.real_position(batch.number, (written, row.joined_at))?);
+        let (mut joined_at, mut has_joined) = (None, was_joined);
+        if local && let Some((written, row)) = room.user_room(view, &user_id)? {
+            has_joined |= row.details.has_joined;
+            if was_joined {
+                joined_at = Some(room.real_position(batch.number, (written, row.joined_at))?);
+            }
         }
         if !local && was_joined != (after == Membership::Join) {
             room.remember_joined(view, user_id.server_name())?;
         }
-        Ok(Self { user_id, before, after, local, joined_at })
+        Ok(Self { user_id, before, after, local, joined_at, has_joined })
     }
 
     /// Writes the rows. `stored` is the event that says so, `position` where it takes effect.
@@ -116,6 +118,7 @@ impl MemberChange {
             sender: stored.pdu.sender().to_owned(),
             state: room.head.state,
             was_joined,
+            has_joined: self.has_joined || self.after == Membership::Join,
             forgotten: false,
         };
         let row = UserRoomRow { position, joined_at, details };

@@ -262,7 +262,10 @@ async fn an_invitation_into_an_unknown_room_is_kept_until_it_ends() {
         server.rooms.forget(&far.id, &alice).await.unwrap();
         let row = server.rooms.user_room(&alice, &far.id).await.unwrap().unwrap();
         assert!(row.details.forgotten);
-        assert!(server.rooms.out_of_band(&far.id, &alice).await.unwrap().is_none());
+        // The leave stays for the user's other devices.
+        let kept = server.rooms.out_of_band(&far.id, &alice).await.unwrap().unwrap();
+        assert_eq!(Membership::of(kept.event.pdu()), Some(Membership::Leave));
+        assert!(kept.stripped_state.is_empty());
     }
 }
 
@@ -313,6 +316,25 @@ async fn what_ended_an_earlier_invitation_does_not_end_a_new_one() {
     let last = far.draft_member(FAR_ADMIN, alice.as_str(), "leave");
     assert_eq!(admit(last).await, Membership::Leave);
     assert_eq!(admit(kick).await, Membership::Leave);
+}
+
+#[tokio::test]
+async fn what_is_forgotten_stays_so_when_somebody_else_joins() {
+    let server = Server::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let mut far = FarRoom::new(RoomVersionId::V11);
+    let invite = invitation(&mut far, &bob);
+    far.add(invite.event.clone());
+    server.rooms.admit_out_of_band(invite.clone()).await.unwrap();
+    let event = far.draft_member(FAR_ADMIN, bob.as_str(), "leave");
+    far.add(event.clone());
+    server.rooms.admit_out_of_band(OutOfBand { event, ..invite }).await.unwrap();
+    server.rooms.forget(&far.id, &bob).await.unwrap();
+    let before = server.rooms.user_room(&bob, &far.id).await.unwrap();
+    server.rooms.admit_join(far.answer_join(alice.as_str())).await.unwrap();
+    assert_eq!(server.rooms.user_room(&bob, &far.id).await.unwrap(), before);
+    let kept = server.rooms.out_of_band(&far.id, &bob).await.unwrap().unwrap();
+    assert_eq!(Membership::of(kept.event.pdu()), Some(Membership::Leave));
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ impl Look<'_> {
         }
         self.write_stripped(&list, &mut object);
         object.end();
-        Ok(self.told_outside(room, out))
+        Ok(self.told_outside(room, Some(out)))
     }
 
     /// A room that the user left or was put out of: what happened there until then. Who was never inside, or
@@ -88,6 +88,10 @@ impl Look<'_> {
             let mut visibility = rooms.visibility(room.room_id, self.user_id).await?;
             list = self.shown(room, &[event], false, &mut visibility).await?;
         }
+        if list.is_empty() {
+            // Clients take a room without the user's membership for one that the user is in.
+            return Ok(self.told_outside(room, None));
+        }
         let mut out = Vec::new();
         let mut object = Object::begin(&mut out);
         self.write_common(room, sent, &mut object).await?;
@@ -98,7 +102,7 @@ impl Look<'_> {
             self.write_stripped(&list, &mut object);
         }
         object.end();
-        Ok(self.told_outside(room, out))
+        Ok(self.told_outside(room, Some(out)))
     }
 
     fn write_stripped(&self, list: &EventList, object: &mut Object<'_>) {
@@ -109,7 +113,7 @@ impl Look<'_> {
         list.write(object.key(name));
     }
 
-    fn told_outside(&self, room: &InView<'_>, body: Vec<u8>) -> Told {
+    fn told_outside(&self, room: &InView<'_>, body: Option<Vec<u8>>) -> Told {
         let sent = SentRoom {
             stage: room.stage,
             until: self.until,
@@ -122,6 +126,6 @@ impl Look<'_> {
             typing: 0,
             account_data: false,
         };
-        Told { body: Some(body), sent, members: Vec::new(), events: Vec::new() }
+        Told { body, sent, members: Vec::new(), events: Vec::new() }
     }
 }

@@ -66,14 +66,17 @@ impl Look<'_> {
         if self.is_large(room.room_id).await? {
             return Ok(entries);
         }
-        // A room that was sent before, without receipts: what it showed then is not known any more.
+        // A room that was sent before, without receipts: what it showed then is not known any more. With
+        // them: what is lacking are those of older events that are shown now, and what has moved.
         let sent = self.base.rooms.get(&room.topic).filter(|sent| sent.stage == Stage::Joined);
-        let shown = draft.shown.get(&room.topic).filter(|_| sent.is_none());
+        let since = sent.and_then(|sent| sent.receipts);
+        let shown = draft.shown.get(&room.topic).filter(|_| sent.is_none() || since.is_some());
         let shown: Option<HashSet<&EventId>> =
             shown.map(|events| events.iter().map(|id| &**id).collect());
         let others = users.receipts(room.room_id, self.user_id, self.until).await?.into_iter();
         let is_shown = |entry: &ReceiptEntry| {
-            shown.as_ref().is_none_or(|shown| shown.contains(&*entry.event_id))
+            since.is_some_and(|since| entry.position > since)
+                || shown.as_ref().is_none_or(|shown| shown.contains(&*entry.event_id))
         };
         entries.extend(others.filter(|e| e.user_id != self.user_id && is_shown(e)));
         Ok(entries)

@@ -121,7 +121,8 @@ impl Look<'_> {
             state: parts.timeline.end_state,
             is_dm: self.dms.contains(room.room_id),
             unread: (0, 0),
-            receipts: sent.and_then(|sent| sent.receipts),
+            // Of events that come with a raised limit, none were sent.
+            receipts: sent.and_then(|sent| sent.receipts).filter(|_| !parts.expanded),
             typing: sent.map_or(0, |sent| sent.typing),
             account_data: sent.is_some_and(|sent| sent.account_data),
         }

@@ -63,7 +63,7 @@ impl Look<'_> {
             }
         }
         if required.lazy_members() {
-            self.add_members(room.room_id, timeline, &mut found).await?;
+            self.add_members(room.room_id, timeline, sent.is_some(), &mut found).await?;
             let told = found.values().chain(&timeline.events);
             wanted.members = told.filter_map(member_of).collect();
         }
@@ -151,11 +151,13 @@ impl Look<'_> {
     }
 
     /// The memberships that a client needs to show the timeline and does not know (MSC4186, "Lazy loaded
-    /// memberships"): of senders, and of those whom membership events speak of.
+    /// memberships"): of senders, and of those whom membership events speak of. `known`: the client has
+    /// not let go of what it was told of the room.
     async fn add_members(
         &self,
         room_id: &RoomId,
         timeline: &Timeline,
+        known: bool,
         found: &mut Found,
     ) -> Result<(), SyncError> {
         let rooms = &self.inner.rooms;
@@ -173,7 +175,7 @@ impl Look<'_> {
             let member = rooms.state_ordinal(room_id, end, MEMBER, user_id.as_str()).await?;
             if let Some(ordinal) = member
                 && !found.contains_key(&ordinal)
-                && !self.base.knows_member(room_id, user_id, ordinal)
+                && !(known && self.base.knows_member(room_id, user_id, ordinal))
             {
                 missing.push(ordinal);
             }

@@ -125,8 +125,8 @@ impl<'a> Look<'a> {
     }
 
     /// How lists show a room that the user is not in; `None`: they do not. A room that the user left by
-    /// themselves is shown to connections that were sent it; one that they were put out of always
-    /// (MSC4186, "Lists").
+    /// themselves is shown to connections that were sent it; one that they were put out of always, however
+    /// often their membership has changed since (MSC4186, "Lists").
     fn stage_in_lists(&self, room_id: &RoomId, row: &UserRoomRow) -> Option<Stage> {
         let details = &row.details;
         match details.membership {
@@ -137,7 +137,7 @@ impl<'a> Look<'a> {
                 let news = sent.is_some_and(|sent| {
                     sent.stage != Stage::Gone || sent.until < row.position || !details.forgotten
                 });
-                let put_out = details.was_joined && details.sender != *self.user_id;
+                let put_out = details.has_joined && details.sender != *self.user_id;
                 (news || (put_out && !details.forgotten)).then_some(Stage::Gone)
             }
         }
@@ -192,7 +192,7 @@ impl<'a> Look<'a> {
             Membership::Invite | Membership::Knock => self.is_asked(row).then_some(Stage::Asked)?,
             Membership::Leave | Membership::Ban => {
                 let told = self.base.rooms.contains_key(room_id.as_str());
-                (told || (row.details.was_joined && !row.details.forgotten))
+                (told || (row.details.has_joined && !row.details.forgotten))
                     .then_some(Stage::Gone)?
             }
         };

@@ -9,7 +9,7 @@ use ruma::{
 };
 use serde_json::{Map, Value, json, value::to_raw_value};
 
-use super::{Phone, is_quiet, rooms, window};
+use super::{Phone, is_quiet, rooms, subscription, window};
 use crate::{
     device_lists::{account, change_list, encrypted_room},
     world::{World, user},
@@ -92,6 +92,53 @@ async fn receipts_are_of_what_is_shown_then_of_what_moves() {
     // Nothing of rooms that the extension does not speak of.
     let none = json!({"receipts": {"enabled": true, "lists": [], "rooms": ["*"]}});
     assert!(content(&asking(&bob, none).ask(&world).await).is_null());
+}
+
+#[tokio::test]
+async fn a_raised_limit_brings_the_receipts_of_older_events() {
+    let world = World::new().await;
+    let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
+    let one = world.room(&alice).await;
+    world.join(&one, &bob).await;
+    world.join(&one, &carol).await;
+    let mut texts = Vec::new();
+    for number in 0..5 {
+        texts.push(world.text(&one, &alice, &number.to_string()).await);
+    }
+    let read = async |user_id: &UserId, text: usize| {
+        let event_id = &texts[text];
+        world.read(&one, user_id, ReceiptType::Read, ReceiptThread::Unthreaded, event_id).await;
+    };
+    read(&bob, 1).await;
+    read(&carol, 3).await;
+    let readers = |answer: &Value, text: usize| -> Vec<String> {
+        let room = &answer["extensions"]["receipts"]["rooms"][one.as_str()];
+        let readers = room["content"][texts[text].as_str()]["m.read"].as_object();
+        readers.map(|readers| readers.keys().cloned().collect()).unwrap_or_default()
+    };
+    let with = |limit: u64, receipts: bool| {
+        let mut body = subscription(&one, limit, &json!([]));
+        body["extensions"]["receipts"]["enabled"] = json!(receipts);
+        body
+    };
+    let mut phone = Phone::of(&alice, with(1, true));
+    let first = phone.ask(&world).await;
+    assert!((0..5).all(|text| readers(&first, text).is_empty()), "{first}");
+    phone.body = with(3, true);
+    let lost = phone.try_ask(&world).await.unwrap();
+    assert_eq!(readers(&lost, 3), ["@carol:x"]);
+    // It did not arrive. What moved meanwhile comes with what the older events have.
+    read(&carol, 4).await;
+    let more = phone.ask(&world).await;
+    assert_eq!((readers(&more, 3), readers(&more, 4)), (vec![], vec!["@carol:x".to_owned()]));
+    assert!(readers(&more, 1).is_empty(), "this event is not shown yet");
+    // While receipts are not asked for, events are shown without them.
+    phone.body = with(9, false);
+    phone.ask(&world).await;
+    phone.body = with(9, true);
+    world.text(&one, &alice, "news").await;
+    assert_eq!(readers(&phone.ask(&world).await, 1), ["@bob:x"]);
+    assert_eq!(phone.ask(&world).await["extensions"]["receipts"]["rooms"], json!({}));
 }
 
 #[tokio::test]

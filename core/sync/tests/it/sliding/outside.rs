@@ -1,9 +1,11 @@
 //! Rooms that the user is not in: invitations, knocks, and rooms that they left.
 
-use ruma::UserId;
+use hearth_rooms::{CheckedPdu, OutOfBand};
+use hearth_types::Pdu;
+use ruma::{OwnedRoomId, RoomVersionId, UserId, owned_event_id, owned_room_id};
 use serde_json::{Value, json, value::to_raw_value};
 
-use super::{Phone, is_quiet, room, rooms, window, words};
+use super::{Phone, is_quiet, room, rooms, subscription, window, words};
 use crate::world::{World, user};
 
 fn member_of(state: &Value, user_id: &str) -> Value {
@@ -146,4 +148,83 @@ async fn who_came_and_went_between_two_answers_hears_of_it() {
     let told = room(&answer, &one);
     assert_eq!(words(&told["timeline"]), ["@bob leave", "@bob join", "back"]);
     assert_eq!(told["initial"], json!(null));
+}
+
+/// Invites this user into a room that this server is not in.
+async fn invite_elsewhere(world: &World, user_id: &UserId) -> OwnedRoomId {
+    let room_id = owned_room_id!("!far:y");
+    let event = json!({
+        "type": "m.room.member", "room_id": room_id, "sender": "@eve:y", "state_key": user_id,
+        "content": {"membership": "invite"}, "origin_server_ts": 1, "depth": 5,
+        "auth_events": [], "prev_events": [], "hashes": {"sha256": ""}, "signatures": {},
+    });
+    let pdu = Pdu::parse(owned_event_id!("$invite"), event.to_string().into()).unwrap();
+    let invitation = OutOfBand {
+        room_id: room_id.clone(),
+        room_version: RoomVersionId::V11,
+        user_id: user_id.to_owned(),
+        event: CheckedPdu::new(pdu),
+        stripped_state: Vec::new(),
+    };
+    world.rooms.admit_out_of_band(invitation).await.unwrap();
+    room_id
+}
+
+#[tokio::test]
+async fn a_refused_invitation_is_over_on_other_devices_though_it_is_forgotten() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let here = world.room(&alice).await;
+    world.invite(&here, &alice, &bob).await;
+    let elsewhere = invite_elsewhere(&world, &bob).await;
+    for room_id in [&here, &elsewhere] {
+        let mut phone = Phone::of(&bob, window(0, 9));
+        let asked = phone.ask(&world).await;
+        assert_eq!(member_of(&room(&asked, room_id)["invite_state"], "@bob:x"), "invite");
+        world.rooms.leave(room_id, &bob, None).await.unwrap();
+        world.rooms.forget(room_id, &bob).await.unwrap();
+        let over = phone.ask(&world).await;
+        assert_eq!(words(&room(&over, room_id)["required_state"]), ["@bob leave"], "{over}");
+        assert!(is_quiet(&phone.ask(&world).await));
+    }
+}
+
+#[tokio::test]
+async fn whoever_was_put_out_is_told_so_however_often_that_changed_since() {
+    let world = World::new().await;
+    let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
+    let one = world.room(&alice).await;
+    world.join(&one, &bob).await;
+    world.text(&one, &alice, "inside").await;
+    let told = async |user_id: &UserId| {
+        let mut subscribed = Phone::of(user_id, subscription(&one, 9, &json!([])));
+        subscribed.body["conn_id"] = json!("subscribed");
+        for mut phone in [subscribed, Phone::of(user_id, window(0, 9))] {
+            let answer = phone.ask(&world).await;
+            let told = room(&answer, &one);
+            assert!(!words(&told["timeline"]).contains(&"outside".to_owned()));
+            assert!(words(&told["timeline"]).contains(&"inside".to_owned()), "{answer}");
+            assert_eq!(words(&told["required_state"]).len(), 1);
+        }
+        let answer = Phone::of(user_id, window(0, 9)).ask(&world).await;
+        member_of(&room(&answer, &one)["required_state"], user_id.as_str())
+    };
+    world.rooms.kick(&one, &alice, &bob, None).await.unwrap();
+    world.text(&one, &alice, "outside").await;
+    assert_eq!(told(&bob).await, "leave");
+    world.rooms.ban(&one, &alice, &bob, None).await.unwrap();
+    assert_eq!(told(&bob).await, "ban");
+    world.rooms.unban(&one, &alice, &bob, None).await.unwrap();
+    assert_eq!(told(&bob).await, "leave");
+    // Invited again, and that taken back: still put out.
+    world.invite(&one, &alice, &bob).await;
+    world.rooms.kick(&one, &alice, &bob, None).await.unwrap();
+    assert_eq!(told(&bob).await, "leave");
+    // Who was never inside is told nothing.
+    world.invite(&one, &alice, &carol).await;
+    world.rooms.ban(&one, &alice, &carol, None).await.unwrap();
+    world.rooms.unban(&one, &alice, &carol, None).await.unwrap();
+    for body in [window(0, 9), subscription(&one, 9, &json!([]))] {
+        assert!(is_quiet(&Phone::of(&carol, body).ask(&world).await));
+    }
 }

@@ -53,6 +53,26 @@ async fn lazy_members_are_those_of_the_timeline_once() {
 }
 
 #[tokio::test]
+async fn who_comes_back_is_told_of_lazy_members_again() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let one = world.room(&alice).await;
+    world.join(&one, &bob).await;
+    world.text(&one, &alice, "one").await;
+    let required = json!([["m.room.member", "$LAZY"]]);
+    let mut phone = Phone::of(&bob, subscription(&one, 1, &required));
+    let first = phone.ask(&world).await;
+    assert_eq!(words(&room(&first, &one)["required_state"]), ["@alice join"]);
+    world.rooms.leave(&one, &bob, None).await.unwrap();
+    phone.ask(&world).await;
+    world.join(&one, &bob).await;
+    world.text(&one, &alice, "two").await;
+    let back = phone.ask(&world).await;
+    assert_eq!(room(&back, &one)["initial"], true, "nothing of before counts");
+    assert_eq!(words(&room(&back, &one)["required_state"]), ["@alice join"]);
+}
+
+#[tokio::test]
 async fn without_a_gap_every_change_of_members_comes() {
     let world = World::new().await;
     let alice = user("alice");
