@@ -18,7 +18,9 @@ use serde::Deserialize;
 
 use super::{
     RemoteJoin,
-    members::{LocalChanges, Member, Senders, count, gone, is_local, local_changes, servers},
+    members::{
+        LocalChanges, LocalMember, Member, Senders, count, gone, is_local, local_changes, servers,
+    },
     order::{AuthOrder, Known, authorize, authorize_by, find},
 };
 use crate::{
@@ -56,7 +58,7 @@ pub(super) struct Plan {
     /// Joined members of other servers; zero for servers that had some.
     pub(super) servers: BTreeMap<OwnedServerName, u64>,
     /// Local users whose own rows change; without the one who joins.
-    pub(super) local: Vec<(OwnedUserId, MemberRow, OwnedUserId)>,
+    pub(super) local: Vec<LocalMember>,
     /// The join: index and positions are filled in by the last commit.
     pub(super) join: StoredEvent,
     pub(super) user_id: OwnedUserId,

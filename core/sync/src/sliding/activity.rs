@@ -14,10 +14,13 @@ use crate::{SyncError, service::Inner};
 
 /// Rooms whose last events are remembered.
 const MAX_ROOMS: usize = 200_000;
-/// Events that are looked at for one that bumps the room.
-const MAX_SCANNED: usize = 100;
+/// Events that are looked at for one that bumps the room: a room may have seen nothing but joins and
+/// reactions for long.
+const MAX_SCANNED: usize = 1_000;
 /// Events that are looked at first: most are messages.
 const FIRST_PAGE: usize = 4;
+/// Events that are looked at together after that.
+const PAGE: usize = 100;
 
 /// Events that move a room up in a client's list (MSC4186, `bump_stamp`).
 const BUMPING: [&str; 7] = [
@@ -80,7 +83,8 @@ impl Inner {
         Ok(event)
     }
 
-    /// The position of a room's last event that bumps it; `None` if there is none among the last ones.
+    /// The position of a room's last event that bumps it. If there is none among the last ones, it is older
+    /// than the oldest of those, whose position is returned then; `None` if the room has no events.
     pub(crate) async fn last_bump(
         &self,
         room_id: &RoomId,
@@ -105,7 +109,7 @@ impl Inner {
     ) -> Result<Option<StreamPosition>, SyncError> {
         let after = known.map_or(TimelineToken::START, |k| TimelineToken::at_position(k.until));
         let mut stretch = Stretch { after, until: TimelineToken::at_position(last) };
-        let (mut scanned, mut size) = (0, FIRST_PAGE);
+        let (mut scanned, mut size, mut oldest) = (0, FIRST_PAGE, None);
         while scanned < MAX_SCANNED {
             let rows =
                 self.rooms.timeline_page(room_id, stretch, Direction::Backward, size).await?;
@@ -118,17 +122,18 @@ impl Inner {
             if let Some(((index, _), _)) = bumping {
                 return Ok(Some(position(*index)));
             }
-            match rows.last() {
-                Some((index, _)) if rows.len() == size => {
-                    stretch.until = TimelineToken::before(*index);
-                }
-                // All that is new was looked at: what bumped the room before still does.
-                _ => return Ok(known.and_then(|known| known.event)),
+            if let Some((index, _)) = rows.last() {
+                oldest = Some(position(*index));
+                stretch.until = TimelineToken::before(*index);
+            }
+            if rows.len() < size {
+                break;
             }
             scanned += rows.len();
-            size = MAX_SCANNED;
+            size = PAGE;
         }
-        Ok(known.and_then(|known| known.event))
+        // What bumped the room before still does.
+        Ok(known.and_then(|known| known.event).or(oldest))
     }
 }
 

@@ -46,7 +46,8 @@ pub(crate) struct SentRoom {
     pub(crate) stage: Stage,
     /// Everything up to here.
     pub(crate) until: StreamPosition,
-    /// So many of the newest events, if there are as many.
+    /// The client has at least so many of the newest events up to there, without a gap, or all that there
+    /// are. Events that a lower limit left out (be it 0) make it that limit.
     pub(crate) timeline_limit: u64,
     /// Of the state, what this wants of that.
     pub(crate) required: Arc<RequiredState>,

@@ -53,6 +53,9 @@ impl Look<'_> {
         });
         let Some(departure) = news else { return self.ended_room(room, sent).await };
         let mut parts = self.parts(room, inside, departure.position).await?;
+        let now = self.sent_now(room, inside, &parts);
+        let head = rooms.head(room.room_id).await?;
+        let head = head.filter(|head| head.state.members == now.state.members);
         let own = rooms.event(room.room_id, details.event).await?;
         // Clients know by this event that they are out, wanted or not.
         parts.wanted.events.retain(|event| {
@@ -63,9 +66,9 @@ impl Look<'_> {
         let mut out = Vec::new();
         let mut object = Object::begin(&mut out);
         self.write_common(room, inside, &mut object).await?;
+        self.write_summary(room, inside, &now, head.as_deref(), &mut object).await?;
         self.write_parts(room, &mut parts, &mut object).await?;
         object.end();
-        let now = self.sent_now(room, inside, &parts);
         let (members, events) = (parts.wanted.members, parts.timeline.events);
         Ok(Told { body: Some(out), sent: now, members, events })
     }

@@ -11,6 +11,7 @@ use hearth_storage::Topic;
 use hearth_types::StreamPosition;
 use hearth_users::AccountDataScope;
 use ruma::{DeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use serde_json::{Value, value::RawValue};
 
 use super::{
     connection::{Connection, Draft, Enclosed, SentRoom, Stage},
@@ -160,6 +161,13 @@ fn is_settled(
         && inner.notifier().changed_among(&list.topics, since).is_empty()
 }
 
+/// The rooms that a user's `m.direct` names. Malformed entries are passed over.
+fn direct_chats(content: &RawValue) -> HashSet<OwnedRoomId> {
+    let users: BTreeMap<String, Value> = serde_json::from_str(content.get()).unwrap_or_default();
+    let rooms = users.values().filter_map(Value::as_array).flatten().filter_map(Value::as_str);
+    rooms.filter_map(|room_id| RoomId::parse(room_id).ok()).collect()
+}
+
 impl<'a> Look<'a> {
     async fn new(
         inner: &'a Inner,
@@ -171,8 +179,6 @@ impl<'a> Look<'a> {
         let user_id = &*request.user_id;
         let direct =
             inner.users.account_data(user_id, AccountDataScope::Global, "m.direct").await?;
-        let direct: BTreeMap<String, Vec<OwnedRoomId>> =
-            direct.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default();
         Ok(Self {
             inner,
             session,
@@ -184,7 +190,7 @@ impl<'a> Look<'a> {
             until,
             ignored: inner.users.ignored_users(user_id).await?,
             blocks_invites: inner.users.blocks_invites(user_id).await?,
-            dms: direct.into_values().flatten().collect(),
+            dms: direct.map(|json| direct_chats(&json)).unwrap_or_default(),
             newest_own: NewestOwn::default(),
         })
     }

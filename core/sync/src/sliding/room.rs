@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hearth_rooms::{
     format::{ClientView, membership_name},
-    read::Visibility,
+    read::{TimelineToken, Visibility},
     schema::{RoomHead, StoredEvent, TimelineIndex},
     state::StateRoot,
 };
@@ -34,6 +34,8 @@ pub(crate) struct Parts {
     /// The timeline goes back behind what the client knows, since it wants more of it than before.
     pub(crate) expanded: bool,
     /// Between what the client knows and the timeline are events that were left out.
+    pub(crate) left_out: bool,
+    /// The same, and the client wants a timeline.
     pub(crate) gap: bool,
 }
 
@@ -63,7 +65,9 @@ impl Look<'_> {
         let unread = (unread.sum().notifications, unread.sum().highlights);
         let now = SentRoom { unread, ..self.sent_now(room, sent, &parts) };
         let is_news = sent.is_none_or(|sent| {
-            sent.state != now.state || sent.unread != now.unread || sent.is_dm != now.is_dm
+            // The accepted form says nothing of counts.
+            let counts = self.form == SlidingForm::Deployed && sent.unread != now.unread;
+            sent.state != now.state || counts || sent.is_dm != now.is_dm
         });
         let body = if is_news || parts.has_news() {
             Some(self.write_joined(room, sent, &mut parts, &now, head.as_deref()).await?)
@@ -96,13 +100,14 @@ impl Look<'_> {
             ignored: &self.ignored,
         };
         let mut timeline = question.read(&mut visibility).await?;
-        // Whoever wants no timeline misses none.
-        timeline.limited &= limit > 0;
         let start = timeline.start_position();
         let expanded = more && since.is_some_and(|since| start < since);
-        let gap = timeline.limited && since.is_none_or(|since| start > since);
+        let left_out = timeline.limited && since.is_none_or(|since| start > since);
+        // Whoever wants no timeline misses none, as long as that is so.
+        timeline.limited &= limit > 0;
+        let gap = left_out && limit > 0;
         let wanted = self.wanted(room, sent, &timeline, gap).await?;
-        Ok(Parts { visibility, timeline, wanted, expanded, gap })
+        Ok(Parts { visibility, timeline, wanted, expanded, left_out, gap })
     }
 
     /// What the client knows of a room when it has got these parts; counts aside.
@@ -112,7 +117,7 @@ impl Look<'_> {
         sent: Option<&SentRoom>,
         parts: &Parts,
     ) -> SentRoom {
-        let before = sent.filter(|_| !parts.gap).map_or(0, |sent| sent.timeline_limit);
+        let before = sent.filter(|_| !parts.left_out).map_or(0, |sent| sent.timeline_limit);
         SentRoom {
             stage: room.stage,
             until: self.until,
@@ -139,17 +144,7 @@ impl Look<'_> {
         let mut out = Vec::new();
         let mut object = Object::begin(&mut out);
         self.write_common(room, sent, &mut object).await?;
-        if now.is_dm != sent.is_some_and(|sent| sent.is_dm) {
-            object.member("is_dm", &now.is_dm);
-        }
-        let known = sent.map(|sent| sent.state);
-        self.write_naming(room, known, now.state, &mut object).await?;
-        if let Some(head) = head
-            && known.is_none_or(|known| known.members != now.state.members)
-        {
-            object.member("joined_count", &head.joined_members);
-            object.member("invited_count", &head.invited_members);
-        }
+        self.write_summary(room, sent, now, head, &mut object).await?;
         if self.form == SlidingForm::Deployed {
             object.member("notification_count", &now.unread.0);
             object.member("highlight_count", &now.unread.1);
@@ -157,6 +152,30 @@ impl Look<'_> {
         self.write_parts(room, parts, &mut object).await?;
         object.end();
         Ok(out)
+    }
+
+    /// What a room that the user is or was in is shown by, as far as it differs from what the client knows;
+    /// how many are in it, if the room's head is of that state.
+    pub(crate) async fn write_summary(
+        &self,
+        room: &InView<'_>,
+        sent: Option<&SentRoom>,
+        now: &SentRoom,
+        head: Option<&RoomHead>,
+        object: &mut Object<'_>,
+    ) -> Result<(), SyncError> {
+        if now.is_dm != sent.is_some_and(|sent| sent.is_dm) {
+            object.member("is_dm", &now.is_dm);
+        }
+        let known = sent.map(|sent| sent.state);
+        self.write_naming(room, known, now.state, object).await?;
+        if let Some(head) = head
+            && known.is_none_or(|known| known.members != now.state.members)
+        {
+            object.member("joined_count", &head.joined_members);
+            object.member("invited_count", &head.invited_members);
+        }
+        Ok(())
     }
 
     /// What is told of every room: that it is new, what bumped it, and in which lists it is.
@@ -256,7 +275,9 @@ impl Look<'_> {
         let bundled = timeline.limited || *expanded;
         let events = self.shown(room, &timeline.events, bundled, visibility).await?;
         events.write(object.key("timeline"));
-        if let Some(start) = timeline.start {
+        // Where nothing of much is shown, the way back begins at the end.
+        let end = timeline.limited.then(|| TimelineToken::at_position(timeline.until));
+        if let Some(start) = timeline.start.or(end) {
             object.member("prev_batch", &start.to_string());
         }
         object.member("limited", &timeline.limited);

@@ -36,7 +36,9 @@ async fn rooms_are_told_apart_by_what_they_are() {
     let space = space(&world, &alice).await;
     let asked = world.room(&bob).await;
     world.invite(&asked, &bob, &alice).await;
-    let direct = to_raw_value(&json!({"@bob:x": [secret], "broken": []})).unwrap();
+    // What is broken in it does not hide the rest.
+    let direct = json!({"@bob:x": [5, secret, "#no:id"], "broken": [], "@carol:x": {"no": "list"}});
+    let direct = to_raw_value(&direct).unwrap();
     let scope = AccountDataScope::Global;
     world.users.set_account_data(&alice, scope, "m.direct", &direct).await.unwrap();
     let tag = Map::new();

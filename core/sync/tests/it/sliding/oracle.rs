@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (room.clone(), 0..3_usize).prop_map(|(room, who)| Step::Join(room, who)),
         1 => (room.clone(), 0..3_usize).prop_map(|(room, who)| Step::Leave(room, who)),
         1 => room.prop_map(Step::Read),
-        4 => (0..5_u64, 1..5_u64, any::<bool>())
+        4 => (0..5_u64, 0..5_u64, any::<bool>())
             .prop_map(|(last, limit, lost)| Step::Ask { last, limit, lost }),
     ]
 }

@@ -85,6 +85,63 @@ async fn after_a_gap_what_was_sent_before_it_does_not_count() {
 }
 
 #[tokio::test]
+async fn what_came_while_no_timeline_was_wanted_comes_when_one_is() {
+    let world = World::new().await;
+    let alice = user("alice");
+    let one = world.room(&alice).await;
+    let mut phone = Phone::of(&alice, subscription(&one, 3, &json!([])));
+    phone.ask(&world).await;
+    phone.body = subscription(&one, 0, &json!([]));
+    for body in ["a", "b"] {
+        world.text(&one, &alice, body).await;
+        assert!(is_quiet(&phone.ask(&world).await), "there is nothing to tell of it");
+    }
+    phone.body = subscription(&one, 3, &json!([]));
+    let more = phone.ask(&world).await;
+    assert_eq!(words(&room(&more, &one)["timeline"])[1..], ["a", "b"]);
+    assert_eq!(room(&more, &one)["unstable_expanded_timeline"], true);
+    assert!(is_quiet(&phone.ask(&world).await));
+}
+
+#[tokio::test]
+async fn where_nothing_of_much_is_shown_the_way_back_is() {
+    let world = World::new().await;
+    let (alice, eve) = (user("alice"), user("eve"));
+    let one = world.room(&alice).await;
+    world.join(&one, &eve).await;
+    let ignored = serde_json::value::to_raw_value(&json!({"ignored_users": {"@eve:x": {}}}));
+    let (scope, kind) = (hearth_users::AccountDataScope::Global, "m.ignored_user_list");
+    world.users.set_account_data(&alice, scope, kind, &ignored.unwrap()).await.unwrap();
+    let mut phone = Phone::of(&alice, subscription(&one, 3, &json!([])));
+    phone.ask(&world).await;
+    world.text(&one, &alice, "hidden by what follows").await;
+    // More than is gone through for one timeline.
+    for _ in 0..1_001 {
+        world.text(&one, &eve, "spam").await;
+    }
+    let answer = phone.ask(&world).await;
+    let told = room(&answer, &one);
+    assert_eq!(words(&told["timeline"]), [] as [&str; 0]);
+    assert_eq!(told["limited"], true);
+    assert!(told["prev_batch"].as_str().unwrap().starts_with("t1_"), "{told}");
+}
+
+#[tokio::test]
+async fn what_bumped_a_room_is_found_behind_much_that_does_not() {
+    let world = World::new().await;
+    let alice = user("alice");
+    let one = world.room(&alice).await;
+    let message = world.text(&one, &alice, "a").await;
+    for number in 0..120 {
+        world.state(&one, &alice, "m.room.topic", json!({"topic": number.to_string()})).await;
+    }
+    let answer = Phone::of(&alice, window(0, 9)).ask(&world).await;
+    let message = world.rooms.event_by_id(&one, &message).await.unwrap().unwrap();
+    let position = message.index.unwrap().position().get();
+    assert_eq!(room(&answer, &one)["bump_stamp"], position);
+}
+
+#[tokio::test]
 async fn what_bumps_a_room_is_a_message_and_not_a_reaction() {
     let world = World::new().await;
     let alice = user("alice");
@@ -129,6 +186,13 @@ async fn counts_are_those_of_sync_and_move_with_reading() {
     let read = phone.ask(&world).await;
     assert_eq!(room(&read, &one)["notification_count"], 0);
     assert_eq!(words(&room(&read, &one)["timeline"]), [] as [&str; 0]);
+    assert!(is_quiet(&phone.ask(&world).await));
+    // The accepted form has no counts: there, nothing of a room has changed by reading.
+    let body = json!({"lists": {"all": {"timeline_limit": 1, "required_state": {}}}});
+    let mut phone = Phone::accepted(&bob, body);
+    let last = world.text(&one, &alice, "c").await;
+    phone.ask(&world).await;
+    world.read(&one, &bob, ReceiptType::ReadPrivate, ReceiptThread::Unthreaded, &last).await;
     assert!(is_quiet(&phone.ask(&world).await));
 }
 
