@@ -29,6 +29,11 @@ use crate::{
 /// to begin anew now and then.
 const MAX_CONFIGS: usize = 200;
 
+/// So many of them stay although no room has them any more: they may be used again.
+const FEW_CONFIGS: usize = 16;
+/// So many bytes of them weigh as much as another thing that is remembered.
+const BYTES_PER_ENTRY: usize = 150;
+
 /// In what way a room was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -213,11 +218,15 @@ impl Connection {
         if let Some(known) = configs.iter().find(|known| ***known == required) {
             return Ok(Arc::clone(known));
         }
-        if configs.len() >= MAX_CONFIGS {
+        if configs.len() >= FEW_CONFIGS {
             configs.retain(|config| Arc::strong_count(config) > 1);
         }
         if configs.len() >= MAX_CONFIGS {
-            return Err(SyncError::UnknownPos);
+            return Err(match self.position {
+                Some(_) => SyncError::UnknownPos,
+                // Whoever began anew would come here again.
+                None => SyncError::InvalidParam("too many different required_state".to_owned()),
+            });
         }
         let required = Arc::new(required);
         configs.push(Arc::clone(&required));
@@ -227,7 +236,9 @@ impl Connection {
     /// How much is remembered, in entries.
     pub(crate) fn weight(&self) -> usize {
         let pending = self.pending.as_ref().map_or(0, |(_, draft)| draft.rooms.len());
-        1 + self.rooms.len() + pending + self.members.len() + self.configs.lock().len()
+        let of_config = |config: &Arc<RequiredState>| 1 + config.bytes() / BYTES_PER_ENTRY;
+        let configs: usize = self.configs.lock().iter().map(of_config).sum();
+        1 + self.rooms.len() + pending + self.members.len() + configs
     }
 }
 
@@ -295,7 +306,7 @@ mod tests {
     #[test]
     fn sets_of_state_are_kept_once_and_bounded() {
         use super::super::required::{Element, StateSet};
-        let connection = Connection::new(1, 2);
+        let mut connection = Connection::new(1, 2);
         let set = |number: usize| -> RequiredState {
             let element = Element { kind: Some(number.to_string()), key: None };
             StateSet { include: vec![element], ..StateSet::default() }.into()
@@ -304,8 +315,17 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &connection.intern(set(0)).unwrap()));
         let held: Vec<_> =
             (1..MAX_CONFIGS).map(|number| connection.intern(set(number)).unwrap()).collect();
+        let refused = connection.intern(set(MAX_CONFIGS));
+        assert!(matches!(refused, Err(SyncError::InvalidParam(_))), "to begin anew does not help");
+        connection.position = Some(StreamPosition::new(1));
         assert!(matches!(connection.intern(set(MAX_CONFIGS)), Err(SyncError::UnknownPos)));
         drop(held);
         assert!(connection.intern(set(MAX_CONFIGS)).is_ok(), "what nothing uses is forgotten");
+        assert!(connection.configs.lock().len() <= FEW_CONFIGS);
+        let before = connection.weight();
+        let long = Element { kind: Some("k".repeat(100 * BYTES_PER_ENTRY)), key: None };
+        let long = StateSet { include: vec![long], ..StateSet::default() };
+        connection.intern(long.into()).unwrap();
+        assert!(connection.weight() > before + 100, "they weigh what they take");
     }
 }

@@ -31,7 +31,7 @@ type Key = (OwnedUserId, OwnedDeviceId, String);
 pub(crate) struct Slot {
     number: u64,
     /// Held while a response is made, not while a request waits.
-    pub(crate) connection: tokio::sync::Mutex<Connection>,
+    connection: tokio::sync::Mutex<Connection>,
     turn: AtomicU64,
     superseded: tokio::sync::Notify,
 }
@@ -46,6 +46,15 @@ impl Slot {
 
     pub(crate) fn has_turn(&self, turn: u64) -> bool {
         self.turn.load(Ordering::Acquire) == turn
+    }
+
+    /// The connection; `None` if another request has taken the turn by then, which may be answered already.
+    pub(crate) async fn in_turn(
+        &self,
+        turn: u64,
+    ) -> Option<tokio::sync::MutexGuard<'_, Connection>> {
+        let connection = self.connection.lock().await;
+        self.has_turn(turn).then_some(connection)
     }
 
     /// Ends when another request has taken the turn after this was called.
@@ -214,6 +223,14 @@ mod tests {
         ] {
             assert!(matches!(all.find(key, pos(number), boot, 0), Err(SyncError::UnknownPos)));
         }
+    }
+
+    #[tokio::test]
+    async fn who_comes_too_late_does_not_touch_the_connection() {
+        let slot = Connections::default().begin(1);
+        let (first, second) = (slot.take_turn(), slot.take_turn());
+        assert!(slot.in_turn(first).await.is_none());
+        assert!(slot.in_turn(second).await.is_some());
     }
 
     #[test]

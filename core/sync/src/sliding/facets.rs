@@ -8,14 +8,17 @@ use hearth_rooms::{
     schema::{Membership, UserRoomRow},
     state::{NodeId, StateRoot},
 };
+use hearth_types::StreamPosition;
 use quick_cache::sync::Cache;
-use ruma::{OwnedRoomId, RoomId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::TimelineEventType};
 use serde::Deserialize;
 
 use crate::{SyncError, service::Inner};
 
 /// Rooms of which this is remembered.
 const MAX_ROOMS: usize = 100_000;
+/// Invitations (and the like) of which this is remembered.
+const MAX_OUTSIDE: usize = 10_000;
 /// Children that are taken from one space.
 const MAX_CHILDREN: usize = 5_000;
 
@@ -24,6 +27,8 @@ pub(crate) struct FacetCache {
     /// A room's type never changes.
     types: Cache<OwnedRoomId, Option<Arc<str>>>,
     states: Cache<OwnedRoomId, (NodeId, StateFacets)>,
+    /// Of rooms that a user knows from outside, by the position of their membership.
+    outside: Cache<(OwnedUserId, OwnedRoomId), (StreamPosition, OutsideFacets)>,
 }
 
 /// What filters ask of a room's state.
@@ -34,9 +39,21 @@ pub(crate) struct StateFacets {
     pub(crate) name: Option<Arc<str>>,
 }
 
+/// What filters ask of what an invited user is told.
+#[derive(Clone, Debug, Default)]
+struct OutsideFacets {
+    /// The room's type.
+    kind: Option<Arc<str>>,
+    state: StateFacets,
+}
+
 impl FacetCache {
     pub(crate) fn new() -> Self {
-        Self { types: Cache::new(MAX_ROOMS), states: Cache::new(MAX_ROOMS) }
+        Self {
+            types: Cache::new(MAX_ROOMS),
+            states: Cache::new(MAX_ROOMS),
+            outside: Cache::new(MAX_OUTSIDE),
+        }
     }
 }
 
@@ -65,9 +82,7 @@ impl Inner {
         row: &UserRoomRow,
     ) -> Result<Option<Arc<str>>, SyncError> {
         if is_outside(row) {
-            let events = self.stripped(user_id, room_id, row).await?;
-            let create = events.into_iter().find(|event| event.kind == "m.room.create");
-            return Ok(create.and_then(|event| event.content.kind).map(Arc::from));
+            return Ok(self.outside_facets(user_id, room_id, row).await?.kind);
         }
         if let Some(known) = self.sliding.facets.types.get(room_id) {
             return Ok(known);
@@ -88,14 +103,7 @@ impl Inner {
         row: &UserRoomRow,
     ) -> Result<StateFacets, SyncError> {
         if is_outside(row) {
-            let mut facets = StateFacets::default();
-            for event in self.stripped(user_id, room_id, row).await? {
-                facets.encrypted |= event.kind == "m.room.encryption";
-                if event.kind == "m.room.name" {
-                    facets.name = event.content.name.map(|name| name.to_lowercase().into());
-                }
-            }
-            return Ok(facets);
+            return Ok(self.outside_facets(user_id, room_id, row).await?.state);
         }
         let root = match row.details.membership {
             Membership::Join => self.rooms.head(room_id).await?.map(|head| head.state),
@@ -126,15 +134,34 @@ impl Inner {
         })
     }
 
-    /// What somebody outside of a room is told of it.
-    async fn stripped(
+    /// What a room is to somebody who knows it from outside: the same until their membership changes.
+    async fn outside_facets(
         &self,
         user_id: &UserId,
         room_id: &RoomId,
         row: &UserRoomRow,
-    ) -> Result<Vec<Event>, SyncError> {
-        let events = self.rooms.stripped_state_for(room_id, user_id, row).await?;
-        Ok(events.iter().filter_map(|json| serde_json::from_str(json.get()).ok()).collect())
+    ) -> Result<OutsideFacets, SyncError> {
+        let cache = &self.sliding.facets.outside;
+        let key = (user_id.to_owned(), room_id.to_owned());
+        if let Some((position, known)) = cache.get(&key)
+            && position == row.position
+        {
+            return Ok(known);
+        }
+        let mut facets = OutsideFacets::default();
+        for json in self.rooms.stripped_state_for(room_id, user_id, row).await? {
+            let Ok(Event { kind, content }) = serde_json::from_str(json.get()) else { continue };
+            match &*kind {
+                "m.room.create" => facets.kind = content.kind.map(Arc::from),
+                "m.room.encryption" => facets.state.encrypted = true,
+                "m.room.name" => {
+                    facets.state.name = content.name.map(|name| name.to_lowercase().into());
+                }
+                _ => {}
+            }
+        }
+        cache.insert(key, (row.position, facets.clone()));
+        Ok(facets)
     }
 
     /// The rooms that a space names as its children (CS "m.space.child relationship").
@@ -149,8 +176,8 @@ impl Inner {
         let Some(head) = self.rooms.head(space_id).await? else { return Ok(HashSet::new()) };
         let events = self.rooms.state_events(space_id, head.state, StatePart::Rest).await?;
         let children = events.iter().filter(|event| {
-            let named = event.pdu.content_as::<Child>().is_ok_and(|child| !child.via.is_empty());
-            named && event.pdu.kind().to_string() == "m.space.child"
+            *event.pdu.kind() == TimelineEventType::SpaceChild
+                && event.pdu.content_as::<Child>().is_ok_and(|child| !child.via.is_empty())
         });
         let keys = children.filter_map(|event| event.pdu.state_key()?.try_into().ok());
         Ok(keys.take(MAX_CHILDREN).collect())

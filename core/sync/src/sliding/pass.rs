@@ -125,6 +125,12 @@ pub(crate) async fn answer(
     Ok(Answer { body, is_empty })
 }
 
+/// The answer to a request that another one on the same connection has taken the place of: the client takes
+/// nothing of it in.
+pub(crate) fn nothing(request: &SlidingRequest) -> Bytes {
+    Parts::default().write(request, request.pos.as_deref().unwrap_or_default())
+}
+
 /// Is nothing new since all was told that these rules ask for? From memory, by the last positions of the
 /// user's rooms.
 fn is_settled(

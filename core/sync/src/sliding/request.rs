@@ -1,6 +1,6 @@
 //! What a client asks, whichever form it came in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{OwnedRoomId, presence::PresenceState};
 
@@ -15,6 +15,13 @@ pub(crate) const MAX_SUBSCRIPTIONS: usize = 100;
 pub(crate) const MAX_RANGES: usize = 20;
 /// Elements of one `required_state`: each state event is held against all of them.
 pub(crate) const MAX_REQUIRED: usize = 100;
+/// Elements of the different `required_state` of all lists together: a room may be in each of them.
+pub(crate) const MAX_REQUIRED_TOGETHER: usize = 500;
+/// Greatest length of a type or a state key in `required_state`, in bytes: no event has a longer one
+/// (CS "Size limits").
+pub(crate) const MAX_KEY_BYTES: usize = 255;
+/// Different spaces that the filters of all lists name: the state of each is read.
+pub(crate) const MAX_SPACES: usize = 200;
 /// Spaces, types or tags that one filter names.
 pub(crate) const MAX_FILTERED: usize = 100;
 /// Lists or rooms that one extension names.
@@ -175,6 +182,7 @@ impl SlidingBody {
             config.check()?;
         }
         rules.subscriptions.values().try_for_each(RoomConfig::check)?;
+        rules.check_lists()?;
         let Extensions { account_data, receipts, typing, .. } = &rules.extensions;
         for scope in [account_data, receipts, typing].into_iter().flatten() {
             at_most(scope.lists.as_ref().map_or(0, Vec::len), MAX_SCOPE, "extensions: lists")?;
@@ -184,8 +192,21 @@ impl SlidingBody {
     }
 }
 
+impl Rules {
+    /// Holds against their bounds what all lists ask for together.
+    fn check_lists(&self) -> Result<(), SyncError> {
+        let required = self.lists.iter().map(|list| &list.config.required);
+        let required = required.fold(RequiredState::default(), RequiredState::union);
+        at_most(required.len(), MAX_REQUIRED_TOGETHER, "required_state of all lists")?;
+        let spaces = self.lists.iter().flat_map(|list| list.filter.spaces.iter().flatten());
+        at_most(spaces.collect::<BTreeSet<_>>().len(), MAX_SPACES, "spaces of all lists")
+    }
+}
+
 impl RoomConfig {
     fn check(&self) -> Result<(), SyncError> {
+        let what = "required_state: bytes of a type or state key";
+        at_most(self.required.longest_part(), MAX_KEY_BYTES, what)?;
         at_most(self.required.len(), MAX_REQUIRED, "required_state")
     }
 }
@@ -206,7 +227,12 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use ruma::RoomId;
+
+    use super::{
+        super::required::{Element, StateSet},
+        *,
+    };
 
     fn rules(names: &[&str]) -> Rules {
         let list = |name: &&str| List {
@@ -220,6 +246,47 @@ mod tests {
             subscriptions: BTreeMap::new(),
             extensions: Extensions::default(),
         }
+    }
+
+    fn with_elements(number: usize, count: usize) -> RequiredState {
+        let element = |n: usize| Element { kind: Some(format!("{number}.{n}")), key: None };
+        StateSet { include: (0..count).map(element).collect(), ..StateSet::default() }.into()
+    }
+
+    #[test]
+    fn what_lists_ask_for_together_is_bounded() {
+        let names: Vec<String> = (0..6).map(|number| number.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut same = rules(&names);
+        for list in &mut same.lists {
+            list.config.required = with_elements(0, MAX_REQUIRED);
+        }
+        assert!(same.check_lists().is_ok(), "the same of each list counts once");
+        let mut different = rules(&names);
+        for (number, list) in different.lists.iter_mut().enumerate() {
+            list.config.required = with_elements(number, MAX_REQUIRED);
+        }
+        assert!(different.check_lists().is_err());
+        different.lists.pop();
+        assert!(different.check_lists().is_ok());
+        let space = |number: usize| RoomId::parse(format!("!{number}:x")).unwrap();
+        let mut spaces = rules(&["a", "b"]);
+        spaces.lists[0].filter.spaces = Some((0..MAX_SPACES).map(space).collect());
+        spaces.lists[1].filter.spaces = Some(vec![space(0)]);
+        assert!(spaces.check_lists().is_ok());
+        spaces.lists[1].filter.spaces = Some(vec![space(MAX_SPACES)]);
+        assert!(spaces.check_lists().is_err());
+    }
+
+    #[test]
+    fn types_and_keys_are_as_long_as_those_of_events() {
+        let config = |length: usize| {
+            let element = Element { kind: None, key: Some("k".repeat(length)) };
+            let set = StateSet { exclude: vec![element], ..StateSet::default() };
+            RoomConfig { timeline_limit: 1, required: set.into() }
+        };
+        assert!(config(MAX_KEY_BYTES).check().is_ok());
+        assert!(config(MAX_KEY_BYTES + 1).check().is_err());
     }
 
     #[test]

@@ -31,6 +31,10 @@ pub(crate) struct Element {
 }
 
 impl Element {
+    fn parts(&self) -> impl Iterator<Item = &str> {
+        [&self.kind, &self.key].into_iter().flatten().map(String::as_str)
+    }
+
     fn matches(&self, kind: &str, key: &str) -> bool {
         self.kind.as_deref().is_none_or(|wanted| wanted == kind)
             && self.key.as_deref().is_none_or(|wanted| wanted == key)
@@ -84,7 +88,23 @@ impl From<StateSet> for RequiredState {
 
 impl RequiredState {
     pub(crate) fn len(&self) -> usize {
-        self.sets.iter().map(|set| set.include.len() + set.exclude.len()).sum()
+        self.elements().count()
+    }
+
+    fn elements(&self) -> impl Iterator<Item = &Element> {
+        self.sets.iter().flat_map(|set| set.include.iter().chain(&set.exclude))
+    }
+
+    /// The length of the longest type or state key, in bytes.
+    pub(crate) fn longest_part(&self) -> usize {
+        self.elements().flat_map(Element::parts).map(str::len).max().unwrap_or_default()
+    }
+
+    /// How much memory the elements take, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let of_element =
+            |element: &Element| size_of::<Element>() + element.parts().map(str::len).sum::<usize>();
+        self.elements().map(of_element).sum()
     }
 
     /// What this or the other wants.

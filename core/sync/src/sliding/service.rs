@@ -146,7 +146,7 @@ impl SyncService {
             let waiter = session.listen();
             let superseded = slot.superseded();
             // Boxed, so that what a pass needs does not stay with a request while it waits.
-            let response = Box::pin(self.look(session, request, slot, pos)).await?;
+            let response = Box::pin(self.look(session, request, (slot, turn), pos)).await?;
             if !response.is_empty
                 || pos.is_none()
                 || !slot.has_turn(turn)
@@ -172,10 +172,12 @@ impl SyncService {
         &self,
         session: &Session,
         request: &SlidingRequest,
-        slot: &Arc<Slot>,
+        (slot, turn): (&Arc<Slot>, u64),
         pos: Option<Pos>,
     ) -> Result<SlidingResponse, SyncError> {
-        let mut connection = slot.connection.lock().await;
+        let Some(mut connection) = slot.in_turn(turn).await else {
+            return Ok(SlidingResponse { body: pass::nothing(request), is_empty: true });
+        };
         let proven = match pos {
             Some(pos) => connection.enter(pos)?,
             None => Vec::new(),

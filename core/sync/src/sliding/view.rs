@@ -56,10 +56,13 @@ struct Candidate<'a> {
 /// What filters ask beside the rooms themselves.
 #[derive(Default)]
 struct Sorting {
-    /// By list: the children of the spaces that its filter names.
-    children: Vec<Option<HashSet<OwnedRoomId>>>,
+    /// By list: the children of each of the spaces that its filter names.
+    children: Vec<Option<Vec<Children>>>,
     tags: Arc<TaggedRooms>,
 }
+
+/// The rooms that a space names.
+type Children = Arc<HashSet<OwnedRoomId>>;
 
 /// The configs of rooms by the rules that they match.
 type Configs = HashMap<(u128, Option<OwnedRoomId>), (u64, Arc<RequiredState>)>;
@@ -72,7 +75,7 @@ impl<'a> Look<'a> {
         let mut places = vec![0_u128; candidates.len()];
         let mut counts = BTreeMap::new();
         for (number, rule) in self.rules.lists.iter().enumerate() {
-            let children = sorting.children.get(number).and_then(Option::as_ref);
+            let children = sorting.children.get(number).and_then(Option::as_deref);
             let mut count: u64 = 0;
             for (turn, (candidate, lists)) in candidates.iter().zip(&mut places).enumerate() {
                 if turn % ROOMS_PER_TURN == ROOMS_PER_TURN - 1 {
@@ -251,18 +254,19 @@ impl<'a> Look<'a> {
     /// Reads what the lists' filters ask beside the rooms.
     async fn sorting(&self, list: &RoomList) -> Result<Sorting, SyncError> {
         let mut sorting = Sorting::default();
+        let mut known: HashMap<&RoomId, Children> = HashMap::new();
         for rule in &self.rules.lists {
-            let mut children = None;
             for space_id in rule.filter.spaces.iter().flatten() {
-                let known = children.get_or_insert_with(HashSet::new);
-                if list.place_of(space_id).is_some() {
-                    known.extend(self.inner.children_of(space_id).await?);
+                if list.place_of(space_id).is_some() && !known.contains_key(&**space_id) {
+                    known.insert(space_id, Arc::new(self.inner.children_of(space_id).await?));
                 }
             }
-            if rule.filter.spaces.is_some() {
-                children.get_or_insert_with(HashSet::new);
-            }
-            sorting.children.push(children);
+        }
+        for rule in &self.rules.lists {
+            let of_each = |spaces: &Vec<OwnedRoomId>| {
+                spaces.iter().filter_map(|space_id| known.get(&**space_id).cloned()).collect()
+            };
+            sorting.children.push(rule.filter.spaces.as_ref().map(of_each));
         }
         if self.rules.lists.iter().any(|rule| rule.filter.asks_tags()) {
             sorting.tags = self.tagged_rooms().await?;
@@ -289,7 +293,7 @@ impl<'a> Look<'a> {
         &self,
         filter: &Filter,
         candidate: &Candidate<'_>,
-        children: Option<&HashSet<OwnedRoomId>>,
+        children: Option<&[Children]>,
         tags: &TaggedRooms,
     ) -> Result<bool, SyncError> {
         let Candidate { room_id, row, .. } = *candidate;
@@ -297,7 +301,7 @@ impl<'a> Look<'a> {
         let invited = row.details.membership == Membership::Invite;
         if !is(filter.is_invite, invited)
             || !is(filter.is_dm, self.dms.contains(room_id))
-            || children.is_some_and(|children| !children.contains(room_id))
+            || children.is_some_and(|all| !all.iter().any(|children| children.contains(room_id)))
         {
             return Ok(false);
         }
