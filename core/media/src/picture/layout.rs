@@ -136,8 +136,8 @@ impl<'a> Chunk<'a> {
 
     /// The size of lossy colours (RFC 6386, section 9.1). What has none is no picture for any decoder.
     fn must_be(&self, size: (u32, u32)) -> Result<(), PictureError> {
-        let side = |at| u16_at(self.source, at).map(|side| u32::from(side) & 0x3fff);
-        match (side(self.start + 6), side(self.start + 8)) {
+        let pixels = |at| u16_at(self.source, at).map(|pixels| u32::from(pixels) & 0x3fff);
+        match (pixels(self.start + 6), pixels(self.start + 8)) {
             (Some(width), Some(height)) if (width, height) != size => Err(PictureError::NoPicture),
             _ => Ok(()),
         }
