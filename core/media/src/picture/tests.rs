@@ -214,10 +214,10 @@ fn many_frames_that_are_larger_than_their_picture_count_as_what_they_are() {
 }
 
 /// A chunk of a WebP.
-fn chunk(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
+fn chunk(name: [u8; 4], content: &[u8]) -> Vec<u8> {
     let length = u32::try_from(content.len()).unwrap().to_le_bytes();
     let padding = if content.len() % 2 == 1 { &[0][..] } else { &[] };
-    [name, &length[..], content, padding].concat()
+    [&name, &length[..], content, padding].concat()
 }
 
 /// The beginning of lossy colours that are as large as can be.
@@ -228,15 +228,15 @@ fn huge_colours() -> Vec<u8> {
 #[test]
 fn colours_of_a_webp_that_are_larger_than_their_place_are_refused_before_they_are_decoded() {
     let side = [39, 0, 0];
-    let whole = |flags: u8| chunk(b"VP8X", &[&[flags, 0, 0, 0][..], &side, &side].concat());
-    let colours = chunk(b"VP8 ", &huge_colours());
-    let alpha = chunk(b"ALPH", &[0; 4]);
-    let unnamed = chunk(b"what", &huge_colours());
+    let whole = |flags: u8| chunk(*b"VP8X", &[&[flags, 0, 0, 0][..], &side, &side].concat());
+    let colours = chunk(*b"VP8 ", &huge_colours());
+    let alpha = chunk(*b"ALPH", &[0; 4]);
+    let unnamed = chunk(*b"what", &huge_colours());
     let frame = |parts: &[u8]| {
         let header = [&[0; 6][..], &side, &side, &[0; 4]].concat();
-        chunk(b"ANMF", &[&header, parts].concat())
+        chunk(*b"ANMF", &[&header, parts].concat())
     };
-    let control = chunk(b"ANIM", &[0; 6]);
+    let control = chunk(*b"ANIM", &[0; 6]);
     for (case, parts) in [
         ("still", [whole(0), colours.clone()].concat()),
         ("moving", [whole(2), control.clone(), frame(&colours)].concat()),

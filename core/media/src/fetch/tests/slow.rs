@@ -72,7 +72,7 @@ impl RemoteMedia for Wire {
             })
             .boxed(),
             "steady.test" => stream::unfold(3, async |left: u32| {
-                sleep(PACE_PERIOD - SECOND).await;
+                sleep(PACE_PERIOD.saturating_sub(SECOND)).await;
                 let left = left.checked_sub(1)?;
                 Some((Ok(Bytes::from(vec![0; PACE_BYTES])), left))
             })
