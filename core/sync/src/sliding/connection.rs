@@ -18,7 +18,7 @@ use hearth_types::StreamPosition;
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 
-use super::{pos::Pos, required::RequiredState};
+use super::{pos::Pos, receipts::ReceiptsLeft, required::RequiredState};
 use crate::{
     SyncError,
     delivery::{Deliveries, Delivery},
@@ -83,6 +83,7 @@ pub(crate) struct Draft {
     pub(crate) settled: Option<(u64, u64)>,
     pub(crate) account_data: Option<StreamPosition>,
     pub(crate) e2ee: Option<StreamPosition>,
+    pub(crate) receipts_left: ReceiptsLeft,
 }
 
 impl Draft {
@@ -120,6 +121,8 @@ pub(crate) struct Connection {
     pub(crate) settled: Option<(u64, u64)>,
     pub(crate) account_data: Option<StreamPosition>,
     pub(crate) e2ee: Option<StreamPosition>,
+    /// Receipts that are still to be told.
+    pub(crate) receipts_left: ReceiptsLeft,
     deliveries: Deliveries,
     configs: Mutex<Vec<Arc<RequiredState>>>,
     pending: Option<(Pos, Draft)>,
@@ -138,6 +141,7 @@ impl Connection {
             settled: None,
             account_data: None,
             e2ee: None,
+            receipts_left: ReceiptsLeft::default(),
             deliveries: Deliveries::default(),
             configs: Mutex::default(),
             pending: None,
@@ -200,6 +204,7 @@ impl Connection {
         self.settled = draft.settled;
         self.account_data = draft.account_data;
         self.e2ee = draft.e2ee;
+        self.receipts_left = draft.receipts_left;
     }
 
     /// Does the client know this membership event?
@@ -238,7 +243,8 @@ impl Connection {
         let pending = self.pending.as_ref().map_or(0, |(_, draft)| draft.rooms.len());
         let of_config = |config: &Arc<RequiredState>| 1 + config.bytes() / BYTES_PER_ENTRY;
         let configs: usize = self.configs.lock().iter().map(of_config).sum();
-        1 + self.rooms.len() + pending + self.members.len() + configs
+        let receipts: usize = self.receipts_left.values().map(Vec::len).sum();
+        1 + self.rooms.len() + pending + self.members.len() + configs + receipts
     }
 }
 

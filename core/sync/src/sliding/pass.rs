@@ -103,6 +103,7 @@ pub(crate) async fn answer(
         position: until,
         account_data: connection.account_data,
         e2ee: connection.e2ee,
+        receipts_left: connection.receipts_left.clone(),
         ..Draft::default()
     };
     let mut enclosed = Enclosed::default();
@@ -111,7 +112,8 @@ pub(crate) async fn answer(
     let own = look.newest_own.position();
     inner.echoes.answered(&request.user_id, &request.device_id, own).await;
     draft.shown.clear();
-    draft.settled = whole.then_some((hash, typing));
+    let settled = whole && draft.receipts_left.is_empty();
+    draft.settled = settled.then_some((hash, typing));
     draft.counts.clone_from(&view.counts);
     let is_empty = rooms.is_empty() && extras.is_empty() && view.counts == connection.counts;
     let counts = view.counts;

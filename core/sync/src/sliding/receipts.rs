@@ -1,10 +1,14 @@
 //! The receipts extension: of a room that is new to the client the receipts of what it is shown, and its
 //! own user's (MSC3960); then what moves.
+//!
+//! An answer has one `m.receipt` event for each room, and such an event one receipt for each event, type and
+//! user. Where a user has several at one event, unthreaded and in threads, those that find no place come
+//! with the next answers: clients keep receipts of different threads apart (CS "Receipts").
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use hearth_users::ReceiptEntry;
-use ruma::{EventId, OwnedRoomId, events::receipt::ReceiptThread};
+use ruma::{EventId, OwnedRoomId, RoomId, events::receipt::ReceiptThread};
 
 use super::{
     connection::{Draft, Stage},
@@ -18,6 +22,13 @@ use crate::{
     ephemeral::{contents, shown_receipts},
 };
 
+/// Receipts that one connection remembers for the next answers; what is beyond is not told, and is less
+/// than what was told for the same event.
+const MAX_LEFT: usize = 1_000;
+
+/// Receipts that found no place in an answer, by room.
+pub(crate) type ReceiptsLeft = HashMap<OwnedRoomId, Vec<ReceiptEntry>>;
+
 impl Look<'_> {
     pub(crate) async fn receipts(
         &self,
@@ -30,8 +41,10 @@ impl Look<'_> {
             let Some(known) = draft.known(self.base, &room.topic).map(|sent| sent.receipts) else {
                 continue;
             };
+            let left = draft.receipts_left.remove(room.room_id).unwrap_or_default();
+            let unchanged = |since| !self.changed_since(room.room_id, &room.topic, since);
             let entries = match known {
-                Some(since) if !self.changed_since(room.room_id, &room.topic, since) => continue,
+                Some(since) if unchanged(since) && left.is_empty() => continue,
                 Some(since) => {
                     let (users, until) = (&self.inner.users, self.until);
                     let changes = users.receipt_changes(room.room_id, self.user_id, since, until);
@@ -45,9 +58,7 @@ impl Look<'_> {
             let large = self.is_large(room.room_id).await?;
             let mut entries = shown_receipts(self.user_id, &self.ignored, entries, large);
             self.inner.keep_own_deliveries(self.user_id, room.room_id, &mut entries).await?;
-            // One event is all that a room has here: where a user has several receipts for one event,
-            // the one that is not of a thread speaks for all of them.
-            entries.sort_by_key(|entry| entry.thread != ReceiptThread::Unthreaded);
+            let entries = draft.fit_receipts(room.room_id, with_left(entries, left));
             if let Some(content) = contents(entries).first() {
                 told.push((room.room_id.to_owned(), event("m.receipt", content)));
             }
@@ -80,5 +91,50 @@ impl Look<'_> {
         };
         entries.extend(others.filter(|e| e.user_id != self.user_id && is_shown(e)));
         Ok(entries)
+    }
+}
+
+/// What moved, and what was left over of before and has not moved again.
+fn with_left(mut entries: Vec<ReceiptEntry>, left: Vec<ReceiptEntry>) -> Vec<ReceiptEntry> {
+    let moved = entries.len();
+    for old in left {
+        let is_old = |new: &ReceiptEntry| {
+            (&new.user_id, &new.receipt_type, &new.thread)
+                == (&old.user_id, &old.receipt_type, &old.thread)
+        };
+        if !entries.iter().take(moved).any(is_old) {
+            entries.push(old);
+        }
+    }
+    entries
+}
+
+impl Draft {
+    /// Those of a room's receipts that one event can hold; the others are left for later. What says most
+    /// comes first: an unthreaded receipt counts for all threads, and roots of threads are in the main
+    /// timeline.
+    fn fit_receipts(
+        &mut self,
+        room_id: &RoomId,
+        mut entries: Vec<ReceiptEntry>,
+    ) -> Vec<ReceiptEntry> {
+        entries.sort_by_key(|entry| match entry.thread {
+            ReceiptThread::Unthreaded => 0,
+            ReceiptThread::Main => 1,
+            _ => 2,
+        });
+        let mut places = HashSet::new();
+        let (told, mut left): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| {
+            places.insert((
+                entry.event_id.clone(),
+                entry.receipt_type.clone(),
+                entry.user_id.clone(),
+            ))
+        });
+        left.truncate(MAX_LEFT.saturating_sub(self.receipts_left.values().map(Vec::len).sum()));
+        if !left.is_empty() {
+            self.receipts_left.insert(room_id.to_owned(), left);
+        }
+        told
     }
 }

@@ -142,6 +142,41 @@ async fn a_raised_limit_brings_the_receipts_of_older_events() {
 }
 
 #[tokio::test]
+async fn receipts_of_several_threads_at_one_event_come_one_after_the_other() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let one = world.room(&alice).await;
+    world.join(&one, &bob).await;
+    let root = world.text(&one, &alice, "root").await;
+    let mut phone = asking(&alice, json!({"receipts": {"enabled": true}}));
+    phone.ask(&world).await;
+    let receipt = |answer: &Value| {
+        let content = &answer["extensions"]["receipts"]["rooms"][one.as_str()]["content"];
+        content[root.as_str()]["m.read"]["@bob:x"]["thread_id"].clone()
+    };
+    let thread = ReceiptThread::Thread(root.clone());
+    world.read(&one, &bob, ReceiptType::Read, thread, &root).await;
+    world.read(&one, &bob, ReceiptType::Read, ReceiptThread::Main, &root).await;
+    // What says most comes first; an answer that was lost comes again.
+    assert_eq!(receipt(&phone.try_ask(&world).await.unwrap()), "main");
+    assert_eq!(receipt(&phone.ask(&world).await), "main");
+    assert_eq!(receipt(&phone.try_ask(&world).await.unwrap()), root.as_str());
+    assert_eq!(receipt(&phone.ask(&world).await), root.as_str());
+    let quiet = phone.ask(&world).await;
+    assert_eq!(quiet["extensions"]["receipts"]["rooms"], json!({}));
+    // The same for who is new to the room; what moved on meanwhile is told where it is now.
+    let mut anew = asking(&alice, json!({"receipts": {"enabled": true}}));
+    anew.body["conn_id"] = json!("anew");
+    assert_eq!(receipt(&anew.ask(&world).await), "main");
+    let next = world.text(&one, &alice, "next").await;
+    world.read(&one, &bob, ReceiptType::Read, ReceiptThread::Thread(root.clone()), &next).await;
+    let told = anew.ask(&world).await;
+    let content = &told["extensions"]["receipts"]["rooms"][one.as_str()]["content"];
+    assert_eq!(content[next.as_str()]["m.read"]["@bob:x"]["thread_id"], root.as_str());
+    assert!(content[root.as_str()].is_null(), "{content}");
+}
+
+#[tokio::test]
 async fn account_data_comes_whole_then_as_it_changes() {
     let world = World::new().await;
     let alice = user("alice");
