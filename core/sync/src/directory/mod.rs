@@ -25,7 +25,10 @@ use parking_lot::RwLock;
 use ruma::{OwnedRoomId, RoomId, UserId, room::JoinRuleSummary};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::timeout,
+};
 
 pub use self::index::RemoteMatch;
 use self::index::{Index, Profile, RoomNumber};
@@ -45,7 +48,7 @@ const MEMBERS_PAGE: usize = 500;
 pub(crate) struct RemoteDirectory {
     known: RwLock<Known>,
     /// The rooms are as of this position; zero if they were never read. Held by who reads them.
-    as_of: Mutex<StreamPosition>,
+    as_of: Arc<Mutex<StreamPosition>>,
 }
 
 #[derive(Debug, Default)]
@@ -81,8 +84,12 @@ impl SyncService {
         shared: &HashSet<OwnedRoomId>,
     ) -> Result<(Vec<RemoteMatch>, bool), SyncError> {
         let inner = Arc::clone(&self.inner);
-        // It goes on when the search does not wait for it any longer, so that the next one finds more.
-        let reading = tokio::spawn(async move { inner.read_rooms().await });
+        let reading = async move {
+            let as_of = Arc::clone(&inner.directory.as_of).lock_owned().await;
+            // It goes on when the search does not wait for it any longer, so that the next one finds more. Searches
+            // that wait for their turn leave nothing behind.
+            tokio::spawn(async move { inner.read_rooms(as_of).await }).await
+        };
         let is_whole = match timeout(PATIENCE, reading).await {
             Ok(Ok(read)) => read.map(|()| true)?,
             Ok(Err(error)) => return Err(SyncError::Internal(Box::new(error))),
@@ -115,8 +122,10 @@ impl RemoteDirectory {
 
 impl Inner {
     /// Brings the index up to date with the rooms.
-    async fn read_rooms(&self) -> Result<(), SyncError> {
-        let mut as_of = self.directory.as_of.lock().await;
+    async fn read_rooms(
+        &self,
+        mut as_of: OwnedMutexGuard<StreamPosition>,
+    ) -> Result<(), SyncError> {
         let until = self.notifier().published();
         if *as_of >= until {
             return Ok(());
