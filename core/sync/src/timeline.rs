@@ -24,7 +24,7 @@ const PAGE: usize = 100;
 pub(crate) struct Timeline {
     /// Oldest first.
     pub(crate) events: Vec<Arc<StoredEvent>>,
-    /// More events fit than were taken.
+    /// More events fit than were taken, or may do so that only other servers have.
     pub(crate) limited: bool,
     /// The place before the first event.
     pub(crate) start: Option<TimelineToken>,
@@ -62,7 +62,7 @@ pub(crate) struct TimelineQuestion<'a> {
 }
 
 impl TimelineQuestion<'_> {
-    /// Reads backwards from `until`, to the limit or to what the client knows.
+    /// Reads backwards from `until`, to the limit, to what the client knows or to a gap in the history.
     pub(crate) async fn read(&self, visibility: &mut Visibility) -> Result<Timeline, SyncError> {
         let mut timeline = Timeline { until: self.until, ..Timeline::default() };
         let mut last = None;
@@ -85,19 +85,22 @@ impl TimelineQuestion<'_> {
                     known = Some(event);
                     break 'read;
                 }
-                if !self.wants(&event) {
-                    continue;
-                }
-                if visibility.can_see(&event).await? {
-                    // State that the user may not see stands in no timeline: what is older than
-                    // that comes by pagination, so that the state before the timeline has it.
-                    if timeline.events.len() >= limit || hidden_state {
+                if self.wants(&event) {
+                    if !visibility.can_see(&event).await? {
+                        hidden_state |= event.pdu.state_key().is_some();
+                    } else if timeline.events.len() >= limit || hidden_state {
+                        // State that the user may not see stands in no timeline: what is older than
+                        // that comes by pagination, so that the state before the timeline has it.
                         timeline.limited = true;
                         break 'read;
+                    } else {
+                        timeline.events.push(Arc::clone(&event));
                     }
-                    timeline.events.push(event);
-                } else {
-                    hidden_state |= event.pdu.state_key().is_some();
+                }
+                // What lies between comes by pagination, which asks the other servers.
+                if self.rooms.follows_gap(self.room_id, &event).await? {
+                    timeline.limited = true;
+                    break 'read;
                 }
             }
             budget = budget.saturating_sub(rows.len());

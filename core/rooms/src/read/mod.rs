@@ -2,6 +2,7 @@
 
 mod aggregations;
 pub mod filter;
+mod gaps;
 pub mod hierarchy;
 pub mod history_visibility;
 pub mod members;

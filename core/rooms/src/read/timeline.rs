@@ -31,8 +31,6 @@ const MAX_CHILDREN: usize = 1_000;
 /// Times that one request fetches history from other servers: what they send may be nothing that the
 /// reader may see.
 const MAX_FETCHES: usize = 3;
-/// Gaps in a room's history that are compared with what was read: about as many as are asked for.
-const MAX_GAPS: usize = 100;
 /// Rows in one read from the store.
 const PAGE: usize = 100;
 
@@ -170,45 +168,6 @@ impl Rooms {
             if backward { TimelineToken::before(index) } else { TimelineToken::after(index) }
         });
         Ok(MessagesPage { events, state, start, end })
-    }
-
-    /// Fetches history from before what is held, where other servers have some; says whether more is
-    /// here now.
-    async fn fetch_history(&self, room_id: &RoomId, limit: usize) -> Result<bool, ReadError> {
-        match self.remote() {
-            Some(remote) => remote.backfill(room_id, limit).await,
-            None => Ok(false),
-        }
-    }
-
-    /// Has something been left out that other servers have of what was read, backwards from `start` to
-    /// `last` or to the beginning?
-    async fn crosses_gap(
-        &self,
-        room_id: &RoomId,
-        start: TimelineToken,
-        last: Option<TimelineIndex>,
-    ) -> Result<bool, ReadError> {
-        if !self.has_more_elsewhere(room_id).await? {
-            return Ok(false);
-        }
-        let crossed = |child: &StoredEvent| match child.index {
-            // What was rejected stands nowhere, and history goes on before it.
-            None => last.is_none(),
-            Some(index) => {
-                let behind = index <= start.0 || index.previous() == start.0;
-                behind && last.is_none_or(|last| index > last)
-            }
-        };
-        let gaps = self.open_gaps(room_id, MAX_GAPS).await?;
-        Ok(gaps.iter().any(|(_, child)| crossed(child)))
-    }
-
-    /// Is there history that other servers can be asked for?
-    async fn has_more_elsewhere(&self, room_id: &RoomId) -> Result<bool, ReadError> {
-        Ok(self.remote().is_some()
-            && self.is_resident(room_id).await?
-            && !self.history_gaps(room_id, 1).await?.is_empty())
     }
 
     /// One event that the user may see; [`RoomError::UnknownEvent`] otherwise.

@@ -1,6 +1,7 @@
 //! What other servers ask of this one, over HTTP, by a scripted peer.
 
 mod access;
+mod gaps;
 mod history;
 mod invite;
 mod join;
@@ -176,6 +177,19 @@ impl Place {
         self.join["depth"].as_u64().unwrap()
     }
 
+    /// Messages after the join, of which each follows the one before.
+    pub(crate) fn chain(&self, scene: &Scene, room: &Room, length: usize) -> Vec<Value> {
+        let mut events: Vec<Value> = Vec::with_capacity(length);
+        for number in 0..length {
+            let prev = events.last().map_or_else(|| self.join_id(room), |last| room.event_id(last));
+            let depth = self.depth() + 1 + number as u64;
+            let content = json!({ "msgtype": "m.text", "body": format!("message {number}") });
+            let event = json!({ "type": "m.room.message", "content": content, "depth": depth });
+            events.push(scene.event(room, self, &[prev], event));
+        }
+        events
+    }
+
     /// The ID of the join.
     pub(crate) fn join_id(&self, room: &Room) -> OwnedEventId {
         room.event_id(&self.join)
@@ -191,4 +205,15 @@ pub(crate) fn assert_error(answer: &(StatusCode, Value), status: StatusCode, err
 /// The events' IDs.
 pub(crate) fn ids(room: &Room, events: &Value) -> Vec<OwnedEventId> {
     events.as_array().unwrap().iter().map(|event| room.event_id(event)).collect()
+}
+
+/// The last event at each state key.
+pub(crate) fn without_replaced(state: Vec<Value>) -> Vec<Value> {
+    let key = |event: &Value| (event["type"].clone(), event["state_key"].clone());
+    let mut kept: Vec<Value> = Vec::new();
+    for event in state {
+        kept.retain(|earlier| key(earlier) != key(&event));
+        kept.push(event);
+    }
+    kept
 }

@@ -7,20 +7,7 @@ use http::StatusCode;
 use ruma::RoomVersionId;
 use serde_json::{Value, json};
 
-use super::{Place, Room, Scene, VERSIONS, assert_error};
-
-/// Messages of which each follows the one before.
-fn chain(scene: &Scene, room: &Room, place: &Place, length: usize) -> Vec<Value> {
-    let mut events: Vec<Value> = Vec::with_capacity(length);
-    for number in 0..length {
-        let prev = events.last().map_or_else(|| place.join_id(room), |last| room.event_id(last));
-        let depth = place.depth() + 1 + number as u64;
-        let content = json!({ "msgtype": "m.text", "body": format!("message {number}") });
-        let event = json!({ "type": "m.room.message", "content": content, "depth": depth });
-        events.push(scene.event(room, place, &[prev], event));
-    }
-    events
-}
+use super::{Scene, VERSIONS, assert_error, without_replaced};
 
 #[tokio::test]
 async fn events_are_received_and_shown() {
@@ -107,7 +94,7 @@ async fn events_of_one_room_keep_their_order_and_those_of_many_are_taken() {
     for _ in 0..5 {
         let room = scene.public_room(RoomVersionId::V11).await;
         let place = scene.join(&room, &scene.peer.user("bob")).await;
-        all.extend(chain(&scene, &room, &place, 10));
+        all.extend(place.chain(&scene, &room, 10));
         rooms.push(room);
     }
     let results = scene.peer.send(scene.name(), all).await;
@@ -153,7 +140,7 @@ async fn a_gap_is_filled_by_asking_the_sender() {
     let scene = Scene::start().await;
     let room = scene.public_room(RoomVersionId::V11).await;
     let place = scene.join(&room, &scene.peer.user("bob")).await;
-    let events = chain(&scene, &room, &place, 12);
+    let events = place.chain(&scene, &room, 12);
     let (missing, told) = events.split_at(10);
     let answer = json!({ "events": missing });
     scene.peer.answers("/_matrix/federation/v1/get_missing_events/", StatusCode::OK, answer);
@@ -172,7 +159,7 @@ async fn where_a_gap_stays_open_the_state_is_fetched() {
     let scene = Scene::start().await;
     let room = scene.public_room(RoomVersionId::V11).await;
     let place = scene.join(&room, &scene.peer.user("bob")).await;
-    let events = chain(&scene, &room, &place, 5);
+    let events = place.chain(&scene, &room, 5);
     let last = events.last().unwrap();
     // The peer tells the state before the last event, and nothing of what lies between.
     let state: Vec<_> = place.state.iter().chain([&place.join]).cloned().collect();
@@ -196,7 +183,7 @@ async fn a_rejected_event_in_a_told_state_stays_out() {
     let scene = Scene::start().await;
     let room = scene.public_room(RoomVersionId::V11).await;
     let place = scene.join(&room, &scene.peer.user("bob")).await;
-    let last = chain(&scene, &room, &place, 3).pop().unwrap();
+    let last = place.chain(&scene, &room, 3).pop().unwrap();
     let forbidden = json!({
         "type": "m.room.name", "state_key": "", "content": { "name": "mine now" },
     });
@@ -215,23 +202,12 @@ async fn a_rejected_event_in_a_told_state_stays_out() {
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
-/// The last event at each state key.
-fn without_replaced(state: Vec<Value>) -> Vec<Value> {
-    let key = |event: &Value| (event["type"].clone(), event["state_key"].clone());
-    let mut kept: Vec<Value> = Vec::new();
-    for event in state {
-        kept.retain(|earlier| key(earlier) != key(&event));
-        kept.push(event);
-    }
-    kept
-}
-
 #[tokio::test]
 async fn a_server_that_explains_nothing_harms_only_its_own_event() {
     let scene = Scene::start().await;
     let room = scene.public_room(RoomVersionId::V11).await;
     let place = scene.join(&room, &scene.peer.user("bob")).await;
-    let events = chain(&scene, &room, &place, 3);
+    let events = place.chain(&scene, &room, 3);
     let good = scene.message(&room, &place, &[place.join_id(&room)], "good");
     let results = scene.peer.send(scene.name(), vec![events[2].clone(), good.clone()]).await;
     assert!(results[room.event_id(&events[2]).as_str()]["error"].is_string(), "{results}");
@@ -255,7 +231,7 @@ async fn while_one_rooms_gap_waits_for_its_sender_others_go_on() {
             hearth_testkit::Fate::Arrives
         }
     });
-    let late = chain(&scene, &slow, &in_slow, 2).pop().unwrap();
+    let late = in_slow.chain(&scene, &slow, 2).pop().unwrap();
     let waiting = scene.peer.transaction(scene.name(), "slow", vec![late], Vec::new());
     let soon = async {
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -39,6 +39,27 @@ async fn what_was_said_before_the_join_can_be_read_to_the_beginning() {
 }
 
 #[tokio::test]
+async fn the_first_timeline_after_the_join_is_limited_until_what_was_before_is_here() {
+    let world = World::start(&["a.test", "b.test"]).await;
+    let (ann, bob) = (world.user("a.test", "ann").await, world.user("b.test", "bob").await);
+    let room_id = ann.create_public_room().await;
+    ann.send_text(&room_id, "before the join").await;
+    bob.post_ok(&via_path("join", room_id.as_str(), &["a.test"]), json!({})).await;
+    let timeline = async || {
+        let sync = bob.sync(None, "").await;
+        sync["rooms"]["join"][room_id.as_str()]["timeline"].clone()
+    };
+    let first = timeline().await;
+    assert_eq!(first["limited"], true);
+    let shown = first["events"].as_array().unwrap();
+    assert_eq!(shown.len(), 1, "the join: {first}");
+    assert_eq!(texts(&bob, &room_id).await, ["before the join"]);
+    let whole = timeline().await;
+    assert_eq!(whole["limited"], false, "{whole}");
+    assert_eq!(whole["events"][0]["type"], "m.room.create");
+}
+
+#[tokio::test]
 async fn history_that_nobody_may_see_is_not_shown() {
     let world = World::start(&["a.test", "b.test"]).await;
     let (ann, bob) = (world.user("a.test", "ann").await, world.user("b.test", "bob").await);
