@@ -1,8 +1,11 @@
 //! Account data, global and per room (CS "Client Config").
 
-use std::ops::Bound;
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Bound,
+};
 
-use hearth_storage::{Commit, Keyspace, Positioned, Topic, postcard_record};
+use hearth_storage::{Commit, Direction, Keyspace, Positioned, Topic, postcard_record};
 use hearth_types::{StreamPosition, limits::MAX_ID_BYTES};
 use ruma::{EventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
@@ -14,6 +17,10 @@ use crate::{LogKind, Users, UsersError, log::user_entry};
 pub(crate) const MAX_CONTENT_BYTES: usize = 64 * 1024;
 /// Rows read or deleted at once.
 const BATCH: usize = 100;
+/// Rows of several rooms that are read at once, at first.
+const FIRST_BATCH: usize = 8;
+/// The same where most of them are of rooms in between.
+const MIN_BATCH: usize = 4;
 
 pub(crate) const FULLY_READ: &str = "m.fully_read";
 pub(crate) const PUSH_RULES: &str = "m.push_rules";
@@ -223,6 +230,41 @@ impl Users {
         self.account_data_of(user_id, room_id.as_str()).await
     }
 
+    /// The same for several rooms: for those of them that have any. Where the user has account data for
+    /// few other rooms, the rows of many rooms come with one read.
+    pub async fn account_data_of_rooms(
+        &self,
+        user_id: &UserId,
+        rooms: &BTreeSet<&RoomId>,
+    ) -> Result<HashMap<OwnedRoomId, Vec<AccountDataEntry>>, UsersError> {
+        let mut found: HashMap<OwnedRoomId, Vec<AccountDataEntry>> = HashMap::new();
+        let (Some(first), Some(last)) = (rooms.first(), rooms.last()) else { return Ok(found) };
+        let owner = user_id.to_owned();
+        let end = Bound::Excluded((format!("{last}\0"), String::new()));
+        let mut start = Bound::Included((first.as_str().to_owned(), String::new()));
+        let mut limit = FIRST_BATCH;
+        loop {
+            let range = (start, end.clone());
+            let rows =
+                self.store().page(&ACCOUNT_DATA, &owner, range, Direction::Forward, limit).await?;
+            let last_read = rows.last().filter(|_| rows.len() >= limit).map(|(key, _)| key.clone());
+            let mut of_others = 0;
+            for (key, row) in rows {
+                let entry = AccountDataEntry::from_row(key, row)?;
+                match entry.room_id.clone().filter(|room_id| rooms.contains(&**room_id)) {
+                    Some(room_id) => found.entry(room_id).or_default().push(entry),
+                    None => of_others += 1,
+                }
+            }
+            let rest = last_read.and_then(|last_read| place_after(last_read, rooms));
+            let Some(rest) = rest else { return Ok(found) };
+            start = rest;
+            // Not much is read in vain, however many other rooms there are in between.
+            limit = if of_others * 2 > limit { limit / 2 } else { limit * 2 };
+            limit = limit.clamp(MIN_BATCH, BATCH);
+        }
+    }
+
     async fn account_data_of(
         &self,
         user_id: &UserId,
@@ -296,6 +338,20 @@ impl Users {
         self.inner.push_rules.remove(user_id);
         Ok(())
     }
+}
+
+/// Where to go on reading the rows of these rooms after this one.
+fn place_after(
+    last_read: (String, String),
+    rooms: &BTreeSet<&RoomId>,
+) -> Option<Bound<(String, String)>> {
+    let room_id = <&RoomId>::try_from(&*last_read.0).ok()?;
+    let next = rooms.range(room_id..).next()?;
+    Some(if *next == room_id {
+        Bound::Excluded(last_read)
+    } else {
+        Bound::Included((next.as_str().to_owned(), String::new()))
+    })
 }
 
 #[cfg(test)]

@@ -246,12 +246,7 @@ impl Users {
         user_id: &UserId,
         room_id: &RoomId,
     ) -> Result<ReadPositions, UsersError> {
-        let rows = self.own_rows(room_id, user_id).await?;
-        let mut read = ReadPositions::default();
-        for ((_, receipt_type, thread), row) in rows {
-            read.advance(&receipt_type, &thread, row.record.timeline_position);
-        }
-        Ok(read)
+        Ok(ReadPositions::of(&self.own_receipts(room_id, user_id).await?))
     }
 
     async fn own_rows(
@@ -278,21 +273,27 @@ impl Users {
 }
 
 impl ReadPositions {
-    fn advance(&mut self, receipt_type: &str, thread: &str, position: u64) {
-        let reads = [ReceiptType::Read, ReceiptType::ReadPrivate];
-        if !reads.iter().any(|read| read.as_str() == receipt_type) {
-            return;
-        }
-        let position = Some(position);
-        match ReceiptThread::try_from(Some(thread).filter(|thread| !thread.is_empty())) {
-            Ok(ReceiptThread::Unthreaded) => self.unthreaded = self.unthreaded.max(position),
-            Ok(ReceiptThread::Main) => self.main = self.main.max(position),
-            Ok(ReceiptThread::Thread(root)) => {
-                let known = self.threads.get(&root).copied();
-                self.threads.extend(known.max(position).map(|position| (root, position)));
+    /// What these receipts of one user in one room say.
+    #[must_use]
+    pub fn of<'a>(own: impl IntoIterator<Item = &'a ReceiptEntry>) -> Self {
+        let mut read = Self::default();
+        let counts = |entry: &&ReceiptEntry| {
+            matches!(entry.receipt_type, ReceiptType::Read | ReceiptType::ReadPrivate)
+        };
+        for entry in own.into_iter().filter(counts) {
+            let position = Some(entry.timeline_position);
+            match &entry.thread {
+                ReceiptThread::Unthreaded => read.unthreaded = read.unthreaded.max(position),
+                ReceiptThread::Main => read.main = read.main.max(position),
+                ReceiptThread::Thread(root) => {
+                    let known = read.threads.get(root).copied();
+                    let further = known.max(position).map(|position| (root.clone(), position));
+                    read.threads.extend(further);
+                }
+                _ => {}
             }
-            _ => {}
         }
+        read
     }
 }
 

@@ -93,6 +93,43 @@ async fn changes_wake_their_user_and_are_logged() {
 }
 
 #[tokio::test]
+async fn several_rooms_are_read_together() {
+    let bench = Bench::new().await;
+    let (alice, bob) = (bench.user("alice").await, bench.user("bob").await);
+    let users = &bench.users;
+    let rooms: Vec<OwnedRoomId> =
+        (0..60).map(|number| RoomId::parse(format!("!{number:02}:b")).unwrap()).collect();
+    // Rooms without any, with one piece, and with more than are read at once.
+    for (number, room_id) in rooms.iter().enumerate() {
+        let scope = AccountDataScope::Room(room_id);
+        let pieces = if number == 7 { 2 * BATCH } else { number % 4 };
+        for piece in 0..pieces {
+            let json = format!(r#"{{"room":{number}}}"#);
+            let kind = format!("x.{piece}");
+            users.set_account_data(&alice, scope, &kind, &raw(&json)).await.unwrap();
+        }
+    }
+    users.set_account_data(&alice, GLOBAL, "x", &raw("{}")).await.unwrap();
+    let scope = AccountDataScope::Room(&rooms[1]);
+    users.set_account_data(&bob, scope, "x", &raw("{}")).await.unwrap();
+    for (from, step) in [(0, 1), (0, 2), (1, 7), (3, 20), (7, 60), (4, 60), (60, 1)] {
+        let asked: BTreeSet<&RoomId> =
+            rooms.iter().skip(from).step_by(step).map(|room_id| &**room_id).collect();
+        let mut found = users.account_data_of_rooms(&alice, &asked).await.unwrap();
+        for room_id in asked {
+            let alone = users.room_account_data(&alice, room_id).await.unwrap();
+            let seen = |entries: Vec<AccountDataEntry>| -> Vec<_> {
+                let of = |e: AccountDataEntry| (e.event_type, e.content.get().to_owned());
+                entries.into_iter().map(of).collect()
+            };
+            let together = found.remove(room_id).unwrap_or_default();
+            assert_eq!(seen(together), seen(alone), "{room_id}, {from} {step}");
+        }
+        assert!(found.is_empty(), "what nobody asked for");
+    }
+}
+
+#[tokio::test]
 async fn many_pieces_are_all_found() {
     let bench = Bench::new().await;
     let alice = bench.user("alice").await;
