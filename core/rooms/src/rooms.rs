@@ -223,6 +223,9 @@ impl Rooms {
             .zip(&found)
             .filter_map(|(ordinal, event)| event.is_none().then_some(*ordinal))
             .collect();
+        if missing.is_empty() {
+            return Ok(found.into_iter().flatten().collect());
+        }
         let mark = self.caches().mark();
         let owned_id = room_id.to_owned();
         let rows = if missing.len() <= INLINE_ROWS {

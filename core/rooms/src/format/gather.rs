@@ -5,9 +5,10 @@ use std::{collections::HashSet, sync::Arc};
 use ruma::{DeviceId, OwnedUserId, RoomId, TransactionId, UserId};
 use serde_json::value::RawValue;
 
-use super::{Unsigned, client_event, membership_name, stripped_event};
+use super::{Unsigned, client_event, membership_name, stripped_event, write_client_event};
 use crate::{
-    DELAY_ID_PREFIX, ReadError, Rooms, read::Visibility, schema::StoredEvent, state::StateRoot,
+    DELAY_ID_PREFIX, ReadError, RoomError, Rooms, read::Visibility, schema::StoredEvent,
+    state::StateRoot,
 };
 
 /// For whom events are shown, and how.
@@ -97,6 +98,26 @@ impl Rooms {
         Ok(shown)
     }
 
+    /// The same events as elements of a JSON array, written behind what stands in `out` already.
+    pub async fn write_client_events(
+        &self,
+        room_id: &RoomId,
+        events: &[Arc<StoredEvent>],
+        view: &ClientView<'_>,
+        visibility: &mut Visibility,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let mut gatherer = Gatherer::new(self, room_id, view, visibility);
+        for (number, event) in events.iter().enumerate() {
+            if number > 0 {
+                out.push(b',');
+            }
+            let relations = if view.bundle { gatherer.relations(event).await? } else { None };
+            gatherer.write(event, relations, out).await?;
+        }
+        Ok(())
+    }
+
     /// What somebody who is not in the room is told about it: the usual parts of this state, their own
     /// membership event and that of its sender (the inviter).
     pub async fn stripped_state(
@@ -149,6 +170,28 @@ impl<'a> Gatherer<'a> {
         event: &StoredEvent,
         relations: Option<super::Relations>,
     ) -> Result<Box<RawValue>, ReadError> {
+        let room_id = self.shown_room();
+        self.shape(event, relations, |unsigned| client_event(event, room_id, unsigned)).await
+    }
+
+    async fn write(
+        &mut self,
+        event: &StoredEvent,
+        relations: Option<super::Relations>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let room_id = self.shown_room();
+        let write = |unsigned: &Unsigned<'_>| write_client_event(event, room_id, unsigned, out);
+        self.shape(event, relations, write).await
+    }
+
+    /// Gathers what an event is told with.
+    async fn shape<T>(
+        &mut self,
+        event: &StoredEvent,
+        relations: Option<super::Relations>,
+        shape: impl FnOnce(&Unsigned<'_>) -> Result<T, RoomError>,
+    ) -> Result<T, ReadError> {
         let header = &event.header;
         let membership = self.visibility.membership_after(event).await?;
         let replaced = match header.replaces_state {
@@ -184,7 +227,7 @@ impl<'a> Gatherer<'a> {
             delay_id,
             relations,
         };
-        client_event(event, self.shown_room(), &unsigned)
+        shape(&unsigned)
     }
 
     fn shown_room(&self) -> Option<&'a RoomId> {

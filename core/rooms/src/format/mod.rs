@@ -122,6 +122,25 @@ pub fn client_event(
     room_id: Option<&RoomId>,
     unsigned: &Unsigned<'_>,
 ) -> Result<Box<RawValue>, RoomError> {
+    in_client_form(event, room_id, unsigned, |shape| to_raw_value(shape))
+}
+
+/// The same, written behind what stands in `out` already.
+pub(crate) fn write_client_event(
+    event: &StoredEvent,
+    room_id: Option<&RoomId>,
+    unsigned: &Unsigned<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), RoomError> {
+    in_client_form(event, room_id, unsigned, |shape| serde_json::to_writer(out, shape))
+}
+
+fn in_client_form<T>(
+    event: &StoredEvent,
+    room_id: Option<&RoomId>,
+    unsigned: &Unsigned<'_>,
+    write: impl FnOnce(&ClientEvent<'_>) -> Result<T, serde_json::Error>,
+) -> Result<T, RoomError> {
     let pdu = &event.pdu;
     let redacts = pdu.redacts().filter(|_| *pdu.kind() == TimelineEventType::RoomRedaction);
     let content = match redacts {
@@ -139,7 +158,7 @@ pub fn client_event(
         kind: pdu.kind(),
         unsigned,
     };
-    to_raw_value(&shape).map_err(internal)
+    write(&shape).map_err(internal)
 }
 
 /// A redaction's content with its target in it.

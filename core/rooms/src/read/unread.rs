@@ -29,6 +29,8 @@ const MAX_THREADS: usize = 200;
 /// there.
 const MAX_ROWS: usize = 1_000;
 const PAGE: usize = 100;
+/// Totals that a [`LedgerTail`] holds: who has read all but a few messages is counted from memory.
+const KEPT_TOTALS: usize = 4;
 
 /// How far a user has read a room, as stream positions of timeline events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,14 +112,23 @@ impl UnreadTotals {
 /// serves many of them reads it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedgerTail {
-    /// The main timeline's newest total, and where it stands.
-    main: Option<(StreamPosition, u64)>,
+    /// The main timeline's newest totals, and where they stand, newest first. Where there are fewer than
+    /// the places for them, there are no others.
+    main: [Option<(StreamPosition, u64)>; KEPT_TOTALS],
     /// The newest event of the main timeline that was counted and then redacted.
     uncounted: StreamPosition,
     /// The newest reply in any thread.
     thread: StreamPosition,
     /// The newest highlight for everybody.
     room_mention: StreamPosition,
+}
+
+impl LedgerTail {
+    /// The main timeline's total at a position, if that can be told from here.
+    fn main_total(&self, at: StreamPosition) -> Option<u64> {
+        let mut kept = self.main.iter().map(|kept| kept.unwrap_or_default());
+        kept.find(|(position, _)| *position <= at).map(|(_, total)| total)
+    }
 }
 
 /// One scope while it is counted.
@@ -137,13 +148,14 @@ impl Rooms {
     ) -> Result<LedgerTail, ReadError> {
         let (store, room_id, back) = (self.store(), room_id.to_owned(), Direction::Backward);
         let main = (MAIN_TIMELINE, StreamPosition::ZERO)..=(MAIN_TIMELINE, until);
-        let totals = store.page(&NOTIFY_TOTALS, &room_id, main.clone(), back, 1).await?;
+        let totals = store.page(&NOTIFY_TOTALS, &room_id, main.clone(), back, KEPT_TOTALS).await?;
+        let mut totals = totals.into_iter().map(|((_, position), row)| (position, row.0));
         let uncounted = store.page(&UNCOUNTED, &room_id, main, back, 1).await?;
         // Activity moves on with each reply: what lies after `until` was before it, too.
         let threads = store.page(&THREADS_BY_ACTIVITY, &room_id, .., back, 1).await?;
         let mentions = store.page(&ROOM_MENTIONS, &room_id, ..=until, back, 1).await?;
         Ok(LedgerTail {
-            main: totals.first().map(|((_, position), row)| (*position, row.0)),
+            main: std::array::from_fn(|_| totals.next()),
             uncounted: uncounted.first().map_or(StreamPosition::ZERO, |((_, at), _)| *at),
             thread: threads.first().map_or(StreamPosition::ZERO, |(index, _)| index.position()),
             room_mention: mentions.first().map_or(StreamPosition::ZERO, |(at, _)| *at),
@@ -173,7 +185,7 @@ impl Rooms {
             from: marks.main_timeline(),
             counts: UnreadCounts::default(),
         };
-        ledger.count(&mut main, tail.main).await?;
+        ledger.count(&mut main, tail.main.first().copied().flatten()).await?;
         let mut scopes = vec![main];
         if tail.thread > marks.floor() {
             for mut scope in ledger.threads(marks).await? {
@@ -282,7 +294,11 @@ impl Ledger<'_> {
         if last <= scope.from {
             return Ok(());
         }
-        let earlier = self.total(scope.number, scope.from).await?.map_or(0, |(_, total)| total);
+        let kept = (scope.number == MAIN_TIMELINE).then(|| self.tail.main_total(scope.from));
+        let earlier = match kept.flatten() {
+            Some(total) => total,
+            None => self.total(scope.number, scope.from).await?.map_or(0, |(_, total)| total),
+        };
         let others = total.saturating_sub(earlier);
         let uncounted = self.uncounted(scope.number, scope.from).await?;
         scope.counts.notifications = others.saturating_sub(uncounted);
