@@ -47,6 +47,33 @@ impl<'a> Object<'a> {
     }
 }
 
+/// An array being written.
+pub(crate) struct Array<'a> {
+    out: &'a mut Vec<u8>,
+    /// Where its elements begin.
+    start: usize,
+}
+
+impl<'a> Array<'a> {
+    pub(crate) fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'[');
+        let start = out.len();
+        Self { out, start }
+    }
+
+    /// Where the next element, or several with commas between them, are to be written.
+    pub(crate) fn next(&mut self) -> &mut Vec<u8> {
+        if self.out.len() > self.start {
+            self.out.push(b',');
+        }
+        self.out
+    }
+
+    pub(crate) fn end(self) {
+        self.out.push(b']');
+    }
+}
+
 /// Elements of an array, written one after the other.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EventList {
@@ -119,10 +146,15 @@ mod tests {
         events.push_event("m.x", b"{\"y\":1}");
         object.events("some", &events);
         Object::begin(object.key("inner")).end();
+        Array::begin(object.key("nothing")).end();
+        let mut array = Array::begin(object.key("array"));
+        array.next().extend_from_slice(b"1,2");
+        Object::begin(array.next()).end();
+        array.end();
         object.end();
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         let wanted = serde_json::json!({
-            "a\"": "b\n", "inner": {},
+            "a\"": "b\n", "inner": {}, "nothing": [], "array": [1, 2, {}],
             "some": {"events": [{}, {"type": "m.x", "content": {"y": 1}}]},
         });
         assert_eq!(value, wanted);

@@ -78,14 +78,26 @@ impl Inner {
         until: StreamPosition,
     ) -> Result<UnreadTotals, SyncError> {
         let marks = self.read_marks(user_id, room_id, row).await?;
+        self.unread_after(user_id, room_id, row, &marks, until).await
+    }
+
+    /// The same for a caller who knows how far the user has read.
+    pub(crate) async fn unread_after(
+        &self,
+        user_id: &UserId,
+        room_id: &RoomId,
+        row: &UserRoomRow,
+        marks: &ReadMarks,
+        until: StreamPosition,
+    ) -> Result<UnreadTotals, SyncError> {
         let ignored = self.users.ignored_users(user_id).await?;
         // The ledger knows nothing of whom somebody ignores.
         if ignored.is_empty() && !self.users.has_own_push_rules(user_id).await? {
             let tail = self.ledger_tail(room_id, until).await?;
-            return Ok(self.rooms.unread(room_id, user_id, &marks, until, &tail).await?);
+            return Ok(self.rooms.unread(room_id, user_id, marks, until, &tail).await?);
         }
-        let judged = self.judge(user_id, room_id, row, &marks, &ignored, until).await?;
-        self.count(user_id, room_id, &judged, &marks, until).await
+        let judged = self.judge(user_id, room_id, row, marks, &ignored, until).await?;
+        self.count(user_id, room_id, &judged, marks, until).await
     }
 
     /// The tail of a room's ledger. One that was read for an earlier position holds while the room

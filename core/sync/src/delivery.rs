@@ -25,27 +25,37 @@ pub const DELIVERED_RECEIPT: &str = "org.hearth.delivered";
 const MAX_WAITING: usize = 200;
 
 /// Messages that went out to a device and are not proven to have arrived.
-#[derive(Debug, Default)]
-pub(crate) struct Deliveries {
-    waiting: Vec<Delivery>,
+///
+/// `R` tells responses apart, later ones being greater: by the position in a sync token, or by the serial
+/// of a response of sliding sync.
+#[derive(Debug)]
+pub(crate) struct Deliveries<R = StreamPosition> {
+    /// By the response that each went out in.
+    waiting: Vec<(R, Delivery)>,
 }
 
+/// The newest message of a room in a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Delivery {
-    in_response: StreamPosition,
     room_id: OwnedRoomId,
     event_id: OwnedEventId,
     index: StreamPosition,
 }
 
-impl Deliveries {
+impl<R> Default for Deliveries<R> {
+    fn default() -> Self {
+        Self { waiting: Vec::new() }
+    }
+}
+
+impl<R: Copy + Ord> Deliveries<R> {
     /// The newest of these messages that another user sent goes out in the response with this token.
     pub(crate) fn sent(
         &mut self,
         room_id: &RoomId,
         user_id: &UserId,
         events: &[std::sync::Arc<StoredEvent>],
-        in_response: StreamPosition,
+        in_response: R,
     ) {
         let newest = events
             .iter()
@@ -57,29 +67,24 @@ impl Deliveries {
             if self.waiting.len() >= MAX_WAITING {
                 self.waiting.remove(0);
             }
-            self.waiting.push(Delivery {
-                in_response,
-                room_id: room_id.to_owned(),
-                event_id: event.pdu.id().to_owned(),
-                index,
-            });
+            let (room_id, event_id) = (room_id.to_owned(), event.pdu.id().to_owned());
+            self.waiting.push((in_response, Delivery { room_id, event_id, index }));
         }
     }
 
     /// The response with this token did not arrive.
-    pub(crate) fn lost(&mut self, response: StreamPosition) {
-        self.waiting.retain(|delivery| delivery.in_response != response);
+    pub(crate) fn lost(&mut self, response: R) {
+        self.waiting.retain(|(in_response, _)| *in_response != response);
     }
 
     /// Takes out what a device that shows this token has.
-    pub(crate) fn proven(&mut self, token: StreamPosition) -> Vec<Delivery> {
-        let (proven, waiting) = std::mem::take(&mut self.waiting)
+    pub(crate) fn proven(&mut self, token: R) -> Vec<Delivery> {
+        let (proven, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition(|delivery| delivery.in_response <= token);
+            .partition(|(in_response, _)| *in_response <= token);
         self.waiting = waiting;
         let mut newest: Vec<Delivery> = Vec::new();
-        let proven: Vec<Delivery> = proven;
-        for delivery in proven {
+        for (_, delivery) in proven {
             match newest.iter_mut().find(|known| known.room_id == delivery.room_id) {
                 Some(known) if known.index < delivery.index => *known = delivery,
                 Some(_) => {}

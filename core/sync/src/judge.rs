@@ -10,6 +10,7 @@ use hearth_rooms::{
     state::StateRoot,
 };
 use hearth_types::{Pdu, StreamPosition};
+use hearth_users::ReadPositions;
 use quick_cache::sync::Cache;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
@@ -121,6 +122,18 @@ pub fn is_read(marks: &ReadMarks, event: &StoredEvent, position: StreamPosition)
     position <= mark
 }
 
+/// How far somebody has read a room, by their row about it and their receipts.
+pub(crate) fn marks(row: &UserRoomRow, positions: ReadPositions) -> ReadMarks {
+    let at = |position: Option<u64>| StreamPosition::new(position.unwrap_or_default());
+    let threads = positions.threads.into_iter();
+    ReadMarks {
+        joined_at: row.joined_at,
+        unthreaded: at(positions.unthreaded),
+        main: at(positions.main),
+        threads: threads.map(|(root, position)| (root, at(Some(position)))).collect(),
+    }
+}
+
 impl Inner {
     pub(crate) async fn read_marks(
         &self,
@@ -128,18 +141,7 @@ impl Inner {
         room_id: &RoomId,
         row: &UserRoomRow,
     ) -> Result<ReadMarks, SyncError> {
-        let positions = self.users.read_positions(user_id, room_id).await?;
-        let at = |position: Option<u64>| StreamPosition::new(position.unwrap_or_default());
-        Ok(ReadMarks {
-            joined_at: row.joined_at,
-            unthreaded: at(positions.unthreaded),
-            main: at(positions.main),
-            threads: positions
-                .threads
-                .into_iter()
-                .map(|(root, position)| (root, at(Some(position))))
-                .collect(),
-        })
+        Ok(marks(row, self.users.read_positions(user_id, room_id).await?))
     }
 
     pub(crate) async fn judge_of(

@@ -15,26 +15,35 @@ const MAX_KNOWN: usize = 10_000;
 /// Memberships that were sent to one device. A membership counts as known only to a client whose
 /// token is at least that of the response that carried it: a response that never arrived, and is asked
 /// for again with the old token, is made again in full.
-#[derive(Debug, Default)]
-pub(crate) struct KnownMembers {
+///
+/// `R` tells responses apart, later ones being greater: by the position in a sync token, or by the serial
+/// of a response of sliding sync.
+#[derive(Debug)]
+pub(crate) struct KnownMembers<R = StreamPosition> {
     hasher: RandomState,
-    sent: HashMap<u64, Sent>,
+    sent: HashMap<u64, Sent<R>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Sent {
+struct Sent<R> {
     event: EventOrdinal,
-    in_response: StreamPosition,
+    in_response: R,
 }
 
-impl KnownMembers {
+impl<R> Default for KnownMembers<R> {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), sent: HashMap::new() }
+    }
+}
+
+impl<R: Copy + Ord> KnownMembers<R> {
     /// Does a client that stands at `since` know this membership event?
     pub(crate) fn knows(
         &self,
         room_id: &RoomId,
         user_id: &UserId,
         event: EventOrdinal,
-        since: StreamPosition,
+        since: R,
     ) -> bool {
         self.sent
             .get(&self.key(room_id, user_id))
@@ -47,7 +56,7 @@ impl KnownMembers {
         room_id: &RoomId,
         user_id: &UserId,
         event: EventOrdinal,
-        in_response: StreamPosition,
+        in_response: R,
     ) {
         if self.sent.len() >= MAX_KNOWN {
             self.sent.clear();
@@ -63,7 +72,7 @@ impl KnownMembers {
     }
 
     /// The response with this token did not arrive.
-    pub(crate) fn lost(&mut self, response: StreamPosition) {
+    pub(crate) fn lost(&mut self, response: R) {
         self.sent.retain(|_, sent| sent.in_response != response);
     }
 

@@ -15,10 +15,17 @@ use hearth_rooms::{
 };
 use hearth_storage::Topic;
 use hearth_types::StreamPosition;
+use hearth_users::{ReceiptEntry, TypingSerial};
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 
-use super::{pos::Pos, receipts::ReceiptsLeft, required::RequiredState};
+use super::{
+    pos::{Pos, ResponseSerial},
+    receipts::ReceiptsLeft,
+    request::RulesHash,
+    required::RequiredState,
+    unread::Unread,
+};
 use crate::{
     SyncError,
     delivery::{Deliveries, Delivery},
@@ -58,14 +65,22 @@ pub(crate) struct SentRoom {
     pub(crate) required: Arc<RequiredState>,
     pub(crate) state: StateRoot,
     pub(crate) is_dm: bool,
-    /// Unread notifications and highlights.
-    pub(crate) unread: (u64, u64),
+    pub(crate) unread: Unread,
     /// Receipts up to here; `None`: none were sent.
     pub(crate) receipts: Option<StreamPosition>,
     /// Who types, as of this serial.
-    pub(crate) typing: u64,
+    pub(crate) typing: TypingSerial,
     /// Was its account data sent, and is not outdated since?
     pub(crate) account_data: bool,
+}
+
+/// A client was told all that its rules ask for: until something changes there is nothing to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CaughtUp {
+    /// Which rules these were.
+    pub(crate) rules: RulesHash,
+    /// The last change of typing by then, anywhere.
+    pub(crate) typing: TypingSerial,
 }
 
 /// What a response adds.
@@ -76,11 +91,13 @@ pub(crate) struct Draft {
     pub(crate) rooms: HashMap<Topic, SentRoom>,
     /// The timelines that are shown with it.
     pub(crate) shown: HashMap<Topic, Vec<OwnedEventId>>,
+    /// Receipts to be told of rooms that are new to the client, where they were read with the room.
+    pub(crate) receipts: HashMap<Topic, Vec<ReceiptEntry>>,
     /// Rooms whose account data changed and was not sent.
     pub(crate) outdated: Vec<OwnedRoomId>,
     pub(crate) counts: BTreeMap<String, u64>,
-    /// Under which rules (by their hash) nothing was left out, and the serial of typing then.
-    pub(crate) settled: Option<(u64, u64)>,
+    /// Is that all there was to tell?
+    pub(crate) caught_up: Option<CaughtUp>,
     pub(crate) account_data: Option<StreamPosition>,
     pub(crate) e2ee: Option<StreamPosition>,
     pub(crate) receipts_left: ReceiptsLeft,
@@ -116,36 +133,39 @@ pub(crate) struct Connection {
     /// Everything up to here was looked at; `None`: nothing was sent yet.
     pub(crate) position: Option<StreamPosition>,
     pub(crate) rooms: HashMap<Topic, SentRoom>,
-    pub(crate) members: KnownMembers,
+    pub(crate) members: KnownMembers<ResponseSerial>,
     pub(crate) counts: BTreeMap<String, u64>,
-    pub(crate) settled: Option<(u64, u64)>,
+    /// `None`: something was left for later.
+    pub(crate) caught_up: Option<CaughtUp>,
     pub(crate) account_data: Option<StreamPosition>,
     pub(crate) e2ee: Option<StreamPosition>,
     /// Receipts that are still to be told.
     pub(crate) receipts_left: ReceiptsLeft,
-    deliveries: Deliveries,
+    deliveries: Deliveries<ResponseSerial>,
     configs: Mutex<Vec<Arc<RequiredState>>>,
     pending: Option<(Pos, Draft)>,
-    last_serial: u64,
+    /// The last response that was made, whether it arrived or not.
+    last_response: ResponseSerial,
 }
 
 impl Connection {
     pub(crate) fn new(boot: u32, number: u64) -> Self {
-        let pos = Pos { position: StreamPosition::ZERO, boot, connection: number, serial: 0 };
+        let serial = ResponseSerial::BEGINNING;
+        let pos = Pos { position: StreamPosition::ZERO, boot, connection: number, serial };
         Self {
             pos,
             position: None,
             rooms: HashMap::new(),
             members: KnownMembers::default(),
             counts: BTreeMap::new(),
-            settled: None,
+            caught_up: None,
             account_data: None,
             e2ee: None,
             receipts_left: ReceiptsLeft::default(),
             deliveries: Deliveries::default(),
             configs: Mutex::default(),
             pending: None,
-            last_serial: 0,
+            last_response: serial,
         }
     }
 
@@ -154,8 +174,8 @@ impl Connection {
         let pending = self.pending.take();
         if pos == self.pos {
             if let Some((lost, _)) = pending {
-                self.members.lost(StreamPosition::new(lost.serial));
-                self.deliveries.lost(StreamPosition::new(lost.serial));
+                self.members.lost(lost.serial);
+                self.deliveries.lost(lost.serial);
             }
             return Ok(Vec::new());
         }
@@ -163,7 +183,7 @@ impl Connection {
             Some((due, draft)) if due == pos => {
                 self.apply(draft);
                 self.pos = due;
-                Ok(self.deliveries.proven(StreamPosition::new(pos.serial)))
+                Ok(self.deliveries.proven(pos.serial))
             }
             other => {
                 self.pending = other;
@@ -172,21 +192,21 @@ impl Connection {
         }
     }
 
-    /// Nothing was told: the client knows all that was looked at, without another `pos`.
-    pub(crate) fn settle(&mut self, draft: Draft) {
+    /// There was nothing to tell: the client knows all that was looked at, without another `pos`.
+    pub(crate) fn told_nothing(&mut self, draft: Draft) {
         self.apply(draft);
     }
 
     /// A response goes out. Returns its `pos`.
     pub(crate) fn send(&mut self, draft: Draft, enclosed: Enclosed, user_id: &UserId) -> Pos {
-        self.last_serial += 1;
-        let pos = Pos { position: draft.position, serial: self.last_serial, ..self.pos };
-        let in_response = StreamPosition::new(pos.serial);
+        let response = self.last_response.next();
+        self.last_response = response;
+        let pos = Pos { position: draft.position, serial: response, ..self.pos };
         for (room_id, member, event) in enclosed.members {
-            self.members.sent(&room_id, &member, event, in_response);
+            self.members.sent(&room_id, &member, event, response);
         }
         for (room_id, events) in enclosed.timelines {
-            self.deliveries.sent(&room_id, user_id, &events, in_response);
+            self.deliveries.sent(&room_id, user_id, &events, response);
         }
         self.pending = Some((pos, draft));
         pos
@@ -201,7 +221,7 @@ impl Connection {
             }
         }
         self.counts = draft.counts;
-        self.settled = draft.settled;
+        self.caught_up = draft.caught_up;
         self.account_data = draft.account_data;
         self.e2ee = draft.e2ee;
         self.receipts_left = draft.receipts_left;
@@ -214,7 +234,7 @@ impl Connection {
         user_id: &UserId,
         event: EventOrdinal,
     ) -> bool {
-        self.members.knows(room_id, user_id, event, StreamPosition::new(self.pos.serial))
+        self.members.knows(room_id, user_id, event, self.pos.serial)
     }
 
     /// The same set of state as one that was used before, if there is one: compared by address then.
@@ -262,7 +282,7 @@ mod tests {
             required: Arc::default(),
             state: StateRoot::default(),
             is_dm: false,
-            unread: (0, 0),
+            unread: Unread::default(),
             receipts: None,
             typing: 0,
             account_data: true,
@@ -303,7 +323,7 @@ mod tests {
         let mut connection = Connection::new(1, 2);
         let first = send(&mut connection, draft(5, "!a:x"));
         connection.enter(first).unwrap();
-        connection.settle(draft(9, "!a:x"));
+        connection.told_nothing(draft(9, "!a:x"));
         connection.enter(first).unwrap();
         assert_eq!(connection.position, Some(StreamPosition::new(9)));
         assert_eq!(connection.rooms.get("!a:x").unwrap().until, StreamPosition::new(9));

@@ -198,10 +198,11 @@ mod tests {
     use hearth_types::StreamPosition;
     use ruma::{device_id, user_id};
 
-    use super::*;
+    use super::{super::pos::ResponseSerial, *};
 
     fn pos(number: u64) -> Pos {
-        Pos { position: StreamPosition::ZERO, boot: 1, connection: number, serial: 0 }
+        let serial = ResponseSerial::BEGINNING;
+        Pos { position: StreamPosition::ZERO, boot: 1, connection: number, serial }
     }
 
     fn key(conn_id: &str) -> (&UserId, &DeviceId, &str) {

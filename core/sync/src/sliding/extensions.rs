@@ -2,7 +2,7 @@
 //! those of MSC3884, MSC3885, MSC3959, MSC3960 and MSC3961, which both forms share.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -181,9 +181,12 @@ impl Look<'_> {
         scope: &'v Scope,
         view: &'v View<'_>,
     ) -> impl Iterator<Item = &'v InView<'v>> {
-        view.rooms.iter().filter(|room| {
-            scope.covers(self.rules, room.lists, room.subscribed, room.room_id.as_str())
-        })
+        view.rooms.iter().filter(|room| self.covers(scope, room))
+    }
+
+    /// Does an extension speak of this room?
+    pub(crate) fn covers(&self, scope: &Scope, room: &InView<'_>) -> bool {
+        scope.covers(self.rules, room.lists, room.subscribed, room.room_id.as_str())
     }
 
     async fn account_data(
@@ -207,18 +210,24 @@ impl Look<'_> {
             }
             Some(_) => {}
         }
+        let mut new = BTreeSet::new();
+        for room in self.covered(scope, view) {
+            let known = draft.known(self.base, &room.topic);
+            if known.is_some_and(|sent| !sent.account_data)
+                && let Some(sent) = draft.room(self.base, &room.topic)
+            {
+                sent.account_data = true;
+                changed.remove(room.room_id);
+                new.insert(room.room_id);
+            }
+        }
+        changed.extend(users.account_data_of_rooms(user_id, &new).await?);
         let mut data = AccountData { global: list_of(&global), rooms: Vec::new() };
         for room in self.covered(scope, view) {
-            let Some(sent) = draft.known(self.base, &room.topic) else { continue };
-            let entries = if sent.account_data {
-                changed.remove(room.room_id).unwrap_or_default()
-            } else {
-                changed.remove(room.room_id);
-                if let Some(sent) = draft.room(self.base, &room.topic) {
-                    sent.account_data = true;
-                }
-                users.room_account_data(user_id, room.room_id).await?
-            };
+            if draft.known(self.base, &room.topic).is_none() {
+                continue;
+            }
+            let entries = changed.remove(room.room_id).unwrap_or_default();
             if !entries.is_empty() {
                 data.rooms.push((room.room_id.to_owned(), list_of(&entries)));
             }

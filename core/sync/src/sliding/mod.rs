@@ -16,7 +16,8 @@
 //! - `request`: what a client asks, whichever form it came in; `wire`: the two forms; `required`: which
 //!   state.
 //! - `connections`, `connection`: what is remembered. `service`: the long poll. `pass`: one response.
-//! - `view`: which rooms; `room`, `state`, `outside`: what is told of one; `extensions`: the rest.
+//! - `view`: which rooms; `room`, `state`, `unread`, `outside`: what is told of one; `extensions`, `receipts`:
+//!   the rest.
 
 mod activity;
 mod connection;
@@ -32,6 +33,7 @@ mod required;
 mod room;
 mod service;
 mod state;
+mod unread;
 mod view;
 mod wire;
 

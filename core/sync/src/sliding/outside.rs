@@ -9,6 +9,7 @@ use super::{
     connection::{SentRoom, Stage},
     pass::{Look, Told},
     request::SlidingForm,
+    unread::Unread,
     view::InView,
 };
 use crate::{
@@ -70,7 +71,7 @@ impl Look<'_> {
         self.write_parts(room, &mut parts, &mut object).await?;
         object.end();
         let (members, events) = (parts.wanted.members, parts.timeline.events);
-        Ok(Told { body: Some(out), sent: now, members, events })
+        Ok(Told { body: Some(out), sent: now, members, events, receipts: None })
     }
 
     /// The event that keeps the user out, alone.
@@ -89,7 +90,7 @@ impl Look<'_> {
         } else {
             let event = rooms.event(room.room_id, room.row.details.event).await?;
             let mut visibility = rooms.visibility(room.room_id, self.user_id).await?;
-            list = self.shown(room, &[event], false, &mut visibility).await?;
+            self.write_events(room, &[event], false, &mut visibility, list.next()).await?;
         }
         if list.is_empty() {
             // Clients take a room without the user's membership for one that the user is in.
@@ -124,11 +125,11 @@ impl Look<'_> {
             required: Arc::clone(&room.required),
             state: StateRoot::default(),
             is_dm: self.dms.contains(room.room_id),
-            unread: (0, 0),
+            unread: Unread::default(),
             receipts: None,
             typing: 0,
             account_data: false,
         };
-        Told { body, sent, members: Vec::new(), events: Vec::new() }
+        Told { body, sent, members: Vec::new(), events: Vec::new(), receipts: None }
     }
 }

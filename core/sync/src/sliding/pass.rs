@@ -9,12 +9,12 @@ use bytes::Bytes;
 use hearth_rooms::schema::{EventOrdinal, StoredEvent};
 use hearth_storage::Topic;
 use hearth_types::StreamPosition;
-use hearth_users::AccountDataScope;
+use hearth_users::{AccountDataScope, ReceiptEntry};
 use ruma::{DeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    connection::{Connection, Draft, Enclosed, SentRoom, Stage},
+    connection::{CaughtUp, Connection, Draft, Enclosed, SentRoom, Stage},
     extensions::Extras,
     request::{Rules, SlidingForm},
     service::SlidingRequest,
@@ -22,16 +22,19 @@ use super::{
 };
 use crate::{
     SyncError,
-    body::Object,
+    body::{Object, write_json},
     echoes::NewestOwn,
     hub::{RoomList, Session},
     service::Inner,
 };
 
-/// Rooms that are worked on before other tasks get their turn.
-const ROOMS_PER_TURN: usize = 8;
+/// Rooms that are worked on before other tasks get their turn: half a millisecond. Each turn may bring the
+/// work to another core, with nothing of it in that core's caches.
+const ROOMS_PER_TURN: usize = 16;
 /// Beyond so many bytes of rooms, those that are left come with the next response.
 const MAX_ROOMS_BYTES: usize = 4 * 1024 * 1024;
+/// What a response takes beside its rooms, mostly.
+const FEW_BYTES: usize = 1024;
 
 /// Who looks, at what, and what they know.
 pub(crate) struct Look<'a> {
@@ -61,6 +64,8 @@ pub(crate) struct Told {
     pub(crate) members: Vec<(OwnedUserId, EventOrdinal)>,
     /// Its timeline.
     pub(crate) events: Vec<Arc<StoredEvent>>,
+    /// What its receipts are, where they were read with it.
+    pub(crate) receipts: Option<Vec<ReceiptEntry>>,
 }
 
 /// A response, or that there is nothing to tell.
@@ -69,10 +74,25 @@ pub(crate) struct Answer {
     pub(crate) is_empty: bool,
 }
 
+/// The rooms of a response, one after the other: members of a JSON object.
+#[derive(Default)]
+struct RoomBodies(Vec<u8>);
+
+impl RoomBodies {
+    fn push(&mut self, room_id: &RoomId, body: &[u8]) {
+        if !self.0.is_empty() {
+            self.0.push(b',');
+        }
+        write_json(&mut self.0, room_id);
+        self.0.push(b':');
+        self.0.extend_from_slice(body);
+    }
+}
+
 /// The parts of a response's body.
 #[derive(Default)]
 struct Parts {
-    rooms: Vec<(OwnedRoomId, Vec<u8>)>,
+    rooms: RoomBodies,
     counts: BTreeMap<String, u64>,
     extras: Extras,
 }
@@ -88,10 +108,9 @@ pub(crate) async fn answer(
     let typing = inner.users.typing_serial();
     let (list, until) = session.rooms(&inner.rooms).await?;
     let rules = &request.body.rules;
-    let hash = inner.sliding.hash(rules);
+    let now = CaughtUp { rules: inner.sliding.hash(rules), typing };
     let mut extras = Extras::of_device(inner, request, until).await?;
-    if extras.is_empty()
-        && is_settled(inner, session, connection, rules, (hash, typing), &list, until)
+    if extras.is_empty() && is_still_caught_up(inner, session, connection, rules, now, &list, until)
     {
         let parts = Parts { counts: connection.counts.clone(), extras, ..Parts::default() };
         let body = parts.write(request, &connection.pos.to_string());
@@ -112,13 +131,14 @@ pub(crate) async fn answer(
     let own = look.newest_own.position();
     inner.echoes.answered(&request.user_id, &request.device_id, own).await;
     draft.shown.clear();
-    let settled = whole && draft.receipts_left.is_empty();
-    draft.settled = settled.then_some((hash, typing));
+    draft.receipts.clear();
+    let told_all = whole && draft.receipts_left.is_empty();
+    draft.caught_up = told_all.then_some(now);
     draft.counts.clone_from(&view.counts);
-    let is_empty = rooms.is_empty() && extras.is_empty() && view.counts == connection.counts;
+    let is_empty = rooms.0.is_empty() && extras.is_empty() && view.counts == connection.counts;
     let counts = view.counts;
     let pos = if is_empty && connection.position.is_some() {
-        connection.settle(draft);
+        connection.told_nothing(draft);
         connection.pos
     } else {
         connection.send(draft, enclosed, &request.user_id)
@@ -133,30 +153,29 @@ pub(crate) fn nothing(request: &SlidingRequest) -> Bytes {
     Parts::default().write(request, request.pos.as_deref().unwrap_or_default())
 }
 
-/// Is nothing new since all was told that these rules ask for? From memory, by the last positions of the
-/// user's rooms.
-fn is_settled(
+/// Is nothing new since the client was told all that these rules ask for? From memory, by the last positions
+/// of the user's rooms.
+fn is_still_caught_up(
     inner: &Inner,
     session: &Session,
     connection: &Connection,
     rules: &Rules,
-    (hash, typing): (u64, u64),
+    now: CaughtUp,
     list: &RoomList,
     until: StreamPosition,
 ) -> bool {
-    let (Some(since), Some((known, known_typing))) = (connection.position, connection.settled)
-    else {
+    let (Some(since), Some(then)) = (connection.position, connection.caught_up) else {
         return false;
     };
-    if known != hash {
+    if then.rules != now.rules {
         return false;
     }
-    let typed = typing > known_typing
+    let typed = now.typing > then.typing
         && rules.extensions.typing.is_some()
         && list
             .joined
             .iter()
-            .any(|room| inner.users.room_typing_serial(&room.room_id) > known_typing);
+            .any(|room| inner.users.room_typing_serial(&room.room_id) > then.typing);
     if typed {
         return false;
     }
@@ -209,10 +228,10 @@ impl<'a> Look<'a> {
         view: &View<'_>,
         draft: &mut Draft,
         enclosed: &mut Enclosed,
-    ) -> Result<(Vec<(OwnedRoomId, Vec<u8>)>, bool), SyncError> {
-        let (mut rooms, mut bytes, mut looked) = (Vec::new(), 0, 0);
+    ) -> Result<(RoomBodies, bool), SyncError> {
+        let (mut rooms, mut looked) = (RoomBodies::default(), 0);
         for room in view.rooms.iter().filter(|room| self.has_news(room)) {
-            if bytes > MAX_ROOMS_BYTES {
+            if rooms.0.len() > MAX_ROOMS_BYTES {
                 return Ok((rooms, false));
             }
             looked += 1;
@@ -225,12 +244,15 @@ impl<'a> Look<'a> {
                 Stage::Gone => Box::pin(self.gone_room(room)).await?,
             };
             draft.rooms.insert(room.topic.clone(), told.sent);
-            let ids = told.events.iter().map(|event| event.pdu.id().to_owned()).collect();
-            draft.shown.insert(room.topic.clone(), ids);
+            if let Some(receipts) = told.receipts {
+                draft.receipts.insert(room.topic.clone(), receipts);
+            } else {
+                let ids = told.events.iter().map(|event| event.pdu.id().to_owned()).collect();
+                draft.shown.insert(room.topic.clone(), ids);
+            }
             if let Some(body) = told.body {
                 self.newest_own.room(self.user_id, room.row);
-                bytes += body.len();
-                rooms.push((room.room_id.to_owned(), body));
+                rooms.push(room.room_id, &body);
             }
             let members = told.members.into_iter();
             let members = members.map(|(user_id, event)| (room.room_id.to_owned(), user_id, event));
@@ -273,7 +295,7 @@ impl<'a> Look<'a> {
 
 impl Parts {
     fn write(self, request: &SlidingRequest, pos: &str) -> Bytes {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(self.rooms.0.len() + FEW_BYTES);
         let mut body = Object::begin(&mut out);
         body.member("pos", pos);
         if let Some(txn_id) = &request.body.txn_id {
@@ -286,11 +308,10 @@ impl Parts {
             list.end();
         }
         lists.end();
-        let mut rooms = Object::begin(body.key("rooms"));
-        for (room_id, room) in &self.rooms {
-            rooms.raw(room_id.as_str(), room);
-        }
-        rooms.end();
+        let rooms = body.key("rooms");
+        rooms.push(b'{');
+        rooms.extend_from_slice(&self.rooms.0);
+        rooms.push(b'}');
         self.extras.write(body.key("extensions"));
         body.end();
         Bytes::from(out)

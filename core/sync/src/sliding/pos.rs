@@ -11,6 +11,21 @@ use hearth_types::StreamPosition;
 
 use crate::SyncError;
 
+/// Which response of a connection: they are counted from one; zero is the beginning, before any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ResponseSerial(u64);
+
+impl ResponseSerial {
+    /// Before the first response.
+    pub(crate) const BEGINNING: Self = Self(0);
+
+    /// The serial of the response after this one.
+    #[must_use]
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 /// One response of one connection of one run of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pos {
@@ -20,13 +35,13 @@ pub(crate) struct Pos {
     pub(crate) boot: u32,
     /// The connection.
     pub(crate) connection: u64,
-    /// The response's number in its connection.
-    pub(crate) serial: u64,
+    /// The response.
+    pub(crate) serial: ResponseSerial,
 }
 
 impl fmt::Display for Pos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { position, boot, connection, serial } = self;
+        let Self { position, boot, connection, serial: ResponseSerial(serial) } = self;
         write!(f, "{SYNC_TOKEN_PREFIX}{position}_p{boot}_{connection}_{serial}")
     }
 }
@@ -46,7 +61,7 @@ fn parse(text: &str) -> Option<Pos> {
         position: StreamPosition::new(parse_number(position)?),
         boot: u32::try_from(numbers.next()??).ok()?,
         connection: numbers.next()??,
-        serial: numbers.next()??,
+        serial: ResponseSerial(numbers.next()??),
     };
     (numbers.next().is_none() && pos.position <= StreamPosition::MAX).then_some(pos)
 }
@@ -61,7 +76,7 @@ mod tests {
     #[test]
     fn is_read_back_paginates_and_is_no_sync_token() {
         let position = StreamPosition::new(77);
-        let pos = Pos { position, boot: 5, connection: 6, serial: 7 };
+        let pos = Pos { position, boot: 5, connection: 6, serial: ResponseSerial(7) };
         let text = pos.to_string();
         assert_eq!(text.parse::<Pos>().unwrap(), pos);
         let place: TimelineToken = text.parse().unwrap();

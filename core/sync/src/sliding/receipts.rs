@@ -5,8 +5,13 @@
 //! user. Where a user has several at one event, unthreaded and in threads, those that find no place come
 //! with the next answers: clients keep receipts of different threads apart (CS "Receipts").
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
+use hearth_rooms::schema::StoredEvent;
+use hearth_types::StreamPosition;
 use hearth_users::ReceiptEntry;
 use ruma::{EventId, OwnedRoomId, RoomId, events::receipt::ReceiptThread};
 
@@ -50,10 +55,16 @@ impl Look<'_> {
                     let changes = users.receipt_changes(room.room_id, self.user_id, since, until);
                     changes.await?
                 }
-                None => self.first_receipts(room, draft).await?,
+                None => match draft.receipts.remove(&room.topic) {
+                    Some(entries) => entries,
+                    None => self.first_receipts(room, draft).await?,
+                },
             };
             if let Some(sent) = draft.room(self.base, &room.topic) {
                 sent.receipts = Some(self.until);
+            }
+            if entries.is_empty() && left.is_empty() {
+                continue;
             }
             let large = self.is_large(room.room_id).await?;
             let mut entries = shown_receipts(self.user_id, &self.ignored, entries, large);
@@ -66,16 +77,45 @@ impl Look<'_> {
         Ok(told)
     }
 
+    /// All receipts of a room, if the client wants to be told of them: for a room that is new to it, and
+    /// not large.
+    pub(crate) async fn all_receipts(
+        &self,
+        room: &InView<'_>,
+    ) -> Result<Option<Vec<ReceiptEntry>>, SyncError> {
+        let scope = self.rules.extensions.receipts.as_ref();
+        if !scope.is_some_and(|scope| self.covers(scope, room)) {
+            return Ok(None);
+        }
+        let all = self.inner.users.receipts(room.room_id, self.user_id, StreamPosition::MAX);
+        Ok(Some(all.await?))
+    }
+
+    /// Those of a room's receipts that go with these events, and the user's own.
+    pub(crate) fn receipts_of(
+        &self,
+        events: &[Arc<StoredEvent>],
+        mut entries: Vec<ReceiptEntry>,
+    ) -> Vec<ReceiptEntry> {
+        let shown: HashSet<&EventId> = events.iter().map(|event| event.pdu.id()).collect();
+        entries.retain(|entry| {
+            entry.position <= self.until
+                && (entry.user_id == self.user_id || shown.contains(&*entry.event_id))
+        });
+        entries
+    }
+
+    /// The receipts to be told of a room of which none were so far.
     async fn first_receipts(
         &self,
         room: &InView<'_>,
         draft: &Draft,
     ) -> Result<Vec<ReceiptEntry>, SyncError> {
         let users = &self.inner.users;
-        let mut entries = users.own_receipts(room.room_id, self.user_id).await?;
-        entries.retain(|entry| entry.position <= self.until);
         if self.is_large(room.room_id).await? {
-            return Ok(entries);
+            let mut own = users.own_receipts(room.room_id, self.user_id).await?;
+            own.retain(|entry| entry.position <= self.until);
+            return Ok(own);
         }
         // A room that was sent before, without receipts: what it showed then is not known any more. With
         // them: what is lacking are those of older events that are shown now, and what has moved.
@@ -84,12 +124,12 @@ impl Look<'_> {
         let shown = draft.shown.get(&room.topic).filter(|_| sent.is_none() || since.is_some());
         let shown: Option<HashSet<&EventId>> =
             shown.map(|events| events.iter().map(|id| &**id).collect());
-        let others = users.receipts(room.room_id, self.user_id, self.until).await?.into_iter();
-        let is_shown = |entry: &ReceiptEntry| {
-            since.is_some_and(|since| entry.position > since)
+        let mut entries = users.receipts(room.room_id, self.user_id, self.until).await?;
+        entries.retain(|entry| {
+            entry.user_id == self.user_id
+                || since.is_some_and(|since| entry.position > since)
                 || shown.as_ref().is_none_or(|shown| shown.contains(&*entry.event_id))
-        };
-        entries.extend(others.filter(|e| e.user_id != self.user_id && is_shown(e)));
+        });
         Ok(entries)
     }
 }

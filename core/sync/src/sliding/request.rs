@@ -55,14 +55,40 @@ pub struct SlidingBody {
     pub set_presence: Option<PresenceState>,
 }
 
+/// Some of a request's lists, by their places among [`Rules::lists`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct ListSet(u128);
+
+const _: () = assert!(MAX_LISTS <= u128::BITS as usize, "each list has a bit");
+
+impl ListSet {
+    pub(crate) fn insert(&mut self, place: usize) {
+        self.0 |= 1 << place;
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those of these lists that are in the set.
+    pub(crate) fn of(self, lists: &[List]) -> impl Iterator<Item = &List> {
+        let is_in = move |place: usize| self.0 & (1 << place) != 0;
+        lists.iter().enumerate().filter(move |(place, _)| is_in(*place)).map(|(_, list)| list)
+    }
+}
+
 /// What stays the same while a client only polls.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Rules {
-    /// By name; the place of a list here is its bit in [`super::view::InView::lists`].
+    /// By name, at most [`MAX_LISTS`].
     pub(crate) lists: Vec<List>,
     pub(crate) subscriptions: BTreeMap<OwnedRoomId, RoomConfig>,
     pub(crate) extensions: Extensions,
 }
+
+/// What tells rules apart that are not kept, within one run of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RulesHash(pub(crate) u64);
 
 /// A window on the user's rooms.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -123,22 +149,18 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// Does this speak of a room that is in these lists (by their bits in `rules`), or subscribed to?
+    /// Does this speak of a room that is in these lists, or subscribed to?
     pub(crate) fn covers(
         &self,
         rules: &Rules,
-        lists: u128,
+        lists: ListSet,
         subscribed: bool,
         room_id: &str,
     ) -> bool {
         let has = |names: &Option<Vec<String>>, name: &str| {
             names.as_ref().is_none_or(|names| names.iter().any(|n| n == name || n == "*"))
         };
-        let named = rules
-            .lists
-            .iter()
-            .enumerate()
-            .any(|(place, list)| lists & (1 << place) != 0 && has(&self.lists, &list.name));
+        let named = lists.of(&rules.lists).any(|list| has(&self.lists, &list.name));
         let chosen = |rooms: &Vec<String>| rooms.iter().any(|id| id == room_id);
         named
             || (subscribed && has(&self.rooms, room_id))
@@ -292,19 +314,22 @@ mod tests {
     #[test]
     fn extensions_cover_all_or_what_they_name() {
         let rules = rules(&["a", "b"]);
+        let covers = |scope: &Scope, lists, subscribed, room_id| {
+            scope.covers(&rules, ListSet(lists), subscribed, room_id)
+        };
         let all = Scope::default();
-        assert!(all.covers(&rules, 0b01, false, "!r:x"));
-        assert!(all.covers(&rules, 0, true, "!r:x"));
-        assert!(!all.covers(&rules, 0, false, "!r:x"));
+        assert!(covers(&all, 0b01, false, "!r:x"));
+        assert!(covers(&all, 0, true, "!r:x"));
+        assert!(!covers(&all, 0, false, "!r:x"));
         let names = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect());
         let only_b = Scope { lists: names(&["b"]), rooms: names(&[]) };
-        assert!(!only_b.covers(&rules, 0b01, true, "!r:x"));
-        assert!(only_b.covers(&rules, 0b10, false, "!r:x"));
+        assert!(!covers(&only_b, 0b01, true, "!r:x"));
+        assert!(covers(&only_b, 0b10, false, "!r:x"));
         let subscribed = Scope { lists: names(&[]), rooms: names(&["*"]) };
-        assert!(subscribed.covers(&rules, 0b11, true, "!r:x"));
-        assert!(!subscribed.covers(&rules, 0b11, false, "!r:x"));
+        assert!(covers(&subscribed, 0b11, true, "!r:x"));
+        assert!(!covers(&subscribed, 0b11, false, "!r:x"));
         let one = Scope { lists: names(&[]), rooms: names(&["!r:x"]) };
-        assert!(one.covers(&rules, 0b01, false, "!r:x"));
-        assert!(!one.covers(&rules, 0b01, true, "!s:x"));
+        assert!(covers(&one, 0b01, false, "!r:x"));
+        assert!(!covers(&one, 0b01, true, "!s:x"));
     }
 }

@@ -143,6 +143,10 @@ impl RequiredState {
     pub(crate) fn exact(&self) -> Option<Vec<(&str, &str)>> {
         let elements = self.sets.iter().flat_map(|set| &set.include);
         let others = elements.filter(|element| element.kind.as_deref() != Some(MEMBER));
+        // Mostly some are not: that costs nothing.
+        if others.clone().any(|element| element.kind.is_none() || element.key.is_none()) {
+            return None;
+        }
         others.map(|e| Some((e.kind.as_deref()?, e.key.as_deref()?))).collect()
     }
 

@@ -9,6 +9,7 @@ use hearth_rooms::{
     state::StateRoot,
 };
 use hearth_types::StreamPosition;
+use ruma::RoomId;
 use serde::Deserialize;
 
 use super::{
@@ -16,11 +17,12 @@ use super::{
     pass::{Look, Told},
     request::SlidingForm,
     state::Wanted,
+    unread::Unread,
     view::InView,
 };
 use crate::{
     SyncError,
-    body::{EventList, Object},
+    body::{Array, Object},
     filter::SyncFilter,
     summary::heroes,
     timeline::{Timeline, TimelineQuestion},
@@ -38,6 +40,12 @@ pub(crate) struct Parts {
     /// The same, and the client wants a timeline.
     pub(crate) gap: bool,
 }
+
+/// What most rooms take.
+const ROOM_BYTES: usize = 4 * 1024;
+
+const NAME: &str = "m.room.name";
+const AVATAR: &str = "m.room.avatar";
 
 /// What a member or a room calls itself.
 #[derive(Default, Deserialize)]
@@ -57,12 +65,17 @@ impl Look<'_> {
     pub(crate) async fn joined_room(&self, room: &InView<'_>) -> Result<Told, SyncError> {
         let sent = self.base.rooms.get(&room.topic).filter(|sent| sent.stage == Stage::Joined);
         let head = self.inner.rooms.head(room.room_id).await?;
-        if let Some(head) = &head {
-            self.inner.note_size(self.session, &room.topic, head);
-        }
+        let large =
+            head.as_ref().is_some_and(|head| self.inner.note_size(self.session, &room.topic, head));
         let mut parts = self.parts(room, sent, self.until).await?;
-        let unread = self.inner.unread(self.user_id, room.room_id, room.row, self.until).await?;
-        let unread = (unread.sum().notifications, unread.sum().highlights);
+        let mut receipts = None;
+        let unread = if sent.is_some() {
+            self.unread(room).await?
+        } else {
+            // Read once, they say what is unread as well.
+            receipts = if large { None } else { self.all_receipts(room).await? };
+            self.first_unread(room, receipts.as_deref()).await?
+        };
         let now = SentRoom { unread, ..self.sent_now(room, sent, &parts) };
         let is_news = sent.is_none_or(|sent| {
             // The accepted form says nothing of counts.
@@ -75,7 +88,8 @@ impl Look<'_> {
             None
         };
         let (members, events) = (parts.wanted.members, parts.timeline.events);
-        Ok(Told { body, sent: now, members, events })
+        let receipts = receipts.map(|all| self.receipts_of(&events, all));
+        Ok(Told { body, sent: now, members, events, receipts })
     }
 
     /// Reads what changed of a room up to here, for a client that knows this of it.
@@ -125,7 +139,7 @@ impl Look<'_> {
             required: Arc::clone(&room.required),
             state: parts.timeline.end_state,
             is_dm: self.dms.contains(room.room_id),
-            unread: (0, 0),
+            unread: Unread::default(),
             // Of events that come with a raised limit, none were sent.
             receipts: sent.and_then(|sent| sent.receipts).filter(|_| !parts.expanded),
             typing: sent.map_or(0, |sent| sent.typing),
@@ -141,13 +155,13 @@ impl Look<'_> {
         now: &SentRoom,
         head: Option<&RoomHead>,
     ) -> Result<Vec<u8>, SyncError> {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(ROOM_BYTES);
         let mut object = Object::begin(&mut out);
         self.write_common(room, sent, &mut object).await?;
         self.write_summary(room, sent, now, head, &mut object).await?;
         if self.form == SlidingForm::Deployed {
-            object.member("notification_count", &now.unread.0);
-            object.member("highlight_count", &now.unread.1);
+            object.member("notification_count", &now.unread.notifications);
+            object.member("highlight_count", &now.unread.highlights);
         }
         self.write_parts(room, parts, &mut object).await?;
         object.end();
@@ -195,14 +209,8 @@ impl Look<'_> {
         object.member("bump_stamp", &bump.unwrap_or(room.row.joined_at).get());
         if self.form == SlidingForm::Accepted {
             object.member("membership", membership_name(room.row.details.membership));
-            let names: Vec<&str> = self
-                .rules
-                .lists
-                .iter()
-                .enumerate()
-                .filter(|(place, _)| room.lists & (1 << place) != 0)
-                .map(|(_, list)| &*list.name)
-                .collect();
+            let names: Vec<&str> =
+                room.lists.of(&self.rules.lists).map(|list| &*list.name).collect();
             if !names.is_empty() {
                 object.member("lists", &names);
             }
@@ -218,38 +226,54 @@ impl Look<'_> {
         now: StateRoot,
         object: &mut Object<'_>,
     ) -> Result<(), SyncError> {
-        let rooms = &self.inner.rooms;
-        let (mut named_anew, room_id) = (known.is_none(), room.room_id);
-        if known.is_none_or(|known| known.rest != now.rest) {
-            for (kind, field) in [("m.room.name", "name"), ("m.room.avatar", "avatar")] {
-                let event = rooms.state_event(room_id, now, kind, "").await?;
-                let before = match known {
-                    Some(known) => rooms.state_ordinal(room_id, known, kind, "").await?,
-                    None => None,
-                };
-                if event.as_ref().map(|event| event.ordinal) == before {
-                    continue;
-                }
-                named_anew |= field == "name";
-                let content = named(event.as_ref());
-                let value = if field == "name" { content.name } else { content.avatar_url };
-                match value.filter(|value| !value.is_empty()) {
-                    Some(value) => object.member(field, &value),
-                    // The deployed form has no word for a name that was taken away.
+        let (rooms, room_id) = (&self.inner.rooms, room.room_id);
+        let other_members = known.is_none_or(|known| known.members != now.members);
+        let other_rest = known.is_none_or(|known| known.rest != now.rest);
+        if !other_members && !other_rest {
+            return Ok(());
+        }
+        let event = rooms.state_event(room_id, now, NAME, "").await?;
+        let name = named(event.as_ref()).name.filter(|name| !name.is_empty());
+        let mut renamed = known.is_none();
+        if other_rest && self.differs(room_id, known, NAME, event.as_deref()).await? {
+            renamed = true;
+            match &name {
+                Some(name) => object.member("name", name),
+                // The deployed form has no word for a name that was taken away.
+                None if known.is_none() || self.form == SlidingForm::Deployed => {}
+                None => object.member("name", &()),
+            }
+        }
+        if other_rest {
+            let event = rooms.state_event(room_id, now, AVATAR, "").await?;
+            if self.differs(room_id, known, AVATAR, event.as_deref()).await? {
+                match named(event.as_ref()).avatar_url.filter(|url| !url.is_empty()) {
+                    Some(url) => object.member("avatar", &url),
                     None if known.is_none() => {}
-                    None if field == "name" && self.form == SlidingForm::Deployed => {}
-                    None => object.member(field, &()),
+                    None => object.member("avatar", &()),
                 }
             }
         }
-        if named_anew || known.is_none_or(|known| known.members != now.members) {
-            let name = rooms.state_event(room_id, now, "m.room.name", "").await?;
-            if named(name.as_ref()).name.is_none_or(|name| name.is_empty()) {
-                let heroes = heroes(rooms, room_id, self.user_id, now).await?;
-                write_heroes(&heroes, object.key("heroes"));
-            }
+        if name.is_none() && (renamed || other_members) {
+            let heroes = heroes(rooms, room_id, self.user_id, now).await?;
+            write_heroes(&heroes, object.key("heroes"));
         }
         Ok(())
+    }
+
+    /// Is this event at a state key of this type another one than the client knows?
+    async fn differs(
+        &self,
+        room_id: &RoomId,
+        known: Option<StateRoot>,
+        kind: &str,
+        now: Option<&StoredEvent>,
+    ) -> Result<bool, SyncError> {
+        let before = match known {
+            Some(known) => self.inner.rooms.state_ordinal(room_id, known, kind, "").await?,
+            None => None,
+        };
+        Ok(now.map(|event| event.ordinal) != before)
     }
 
     /// The timeline and the state.
@@ -260,21 +284,22 @@ impl Look<'_> {
         object: &mut Object<'_>,
     ) -> Result<(), SyncError> {
         let Parts { visibility, timeline, wanted, expanded, .. } = parts;
-        let state = self.shown(room, &wanted.events, false, visibility).await?;
-        let mut list = state;
+        let mut state = Array::begin(object.key("required_state"));
+        self.write_events(room, &wanted.events, false, visibility, state.next()).await?;
         if self.form == SlidingForm::Accepted {
             for (kind, key) in &wanted.deleted {
-                let mut stub = Object::begin(list.next());
+                let mut stub = Object::begin(state.next());
                 stub.member("type", kind);
                 stub.member("state_key", key);
                 stub.end();
             }
         }
-        list.write(object.key("required_state"));
+        state.end();
         // Bundled where the client cannot have seen the children, or asks for what it may not have.
         let bundled = timeline.limited || *expanded;
-        let events = self.shown(room, &timeline.events, bundled, visibility).await?;
-        events.write(object.key("timeline"));
+        let mut events = Array::begin(object.key("timeline"));
+        self.write_events(room, &timeline.events, bundled, visibility, events.next()).await?;
+        events.end();
         // Where nothing of much is shown, the way back begins at the end.
         let end = timeline.limited.then(|| TimelineToken::at_position(timeline.until));
         if let Some(start) = timeline.start.or(end) {
@@ -298,22 +323,20 @@ impl Look<'_> {
         self.base.position.is_some_and(|known| event.index > Some(TimelineIndex::Live(known)))
     }
 
-    pub(crate) async fn shown(
+    /// Writes events as this client is shown them: the first elements of an array.
+    pub(crate) async fn write_events(
         &self,
         room: &InView<'_>,
         events: &[Arc<StoredEvent>],
         bundled: bool,
         visibility: &mut Visibility,
-    ) -> Result<EventList, SyncError> {
+        out: &mut Vec<u8>,
+    ) -> Result<(), SyncError> {
         self.newest_own.events(self.user_id, events);
         let view = ClientView::sync(self.user_id, Some(self.device_id), bundled);
         let view = view.ignoring(&self.ignored);
-        let mut list = EventList::default();
         let rooms = &self.inner.rooms;
-        for json in rooms.client_events_with(room.room_id, events, &view, visibility).await? {
-            list.push(json.get().as_bytes());
-        }
-        Ok(list)
+        Ok(rooms.write_client_events(room.room_id, events, &view, visibility, out).await?)
     }
 }
 
@@ -328,7 +351,7 @@ impl Parts {
 }
 
 fn write_heroes(heroes: &[Arc<StoredEvent>], out: &mut Vec<u8>) {
-    let mut list = EventList::default();
+    let mut list = Array::begin(out);
     for event in heroes {
         let member = named(Some(event));
         let mut hero = Object::begin(list.next());
@@ -341,5 +364,5 @@ fn write_heroes(heroes: &[Arc<StoredEvent>], out: &mut Vec<u8>) {
         }
         hero.end();
     }
-    list.write(out);
+    list.end();
 }

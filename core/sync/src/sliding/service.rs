@@ -21,7 +21,8 @@ use super::{
     facets::FacetCache,
     pass,
     pos::Pos,
-    request::{Rules, SlidingBody},
+    request::{Rules, RulesHash, SlidingBody},
+    unread::UnreadCache,
 };
 use crate::{SyncError, SyncService, hub::Session};
 
@@ -61,6 +62,7 @@ pub(crate) struct Sliding {
     pub(crate) facets: FacetCache,
     /// Tags by user, right up to a position.
     pub(crate) tags: Cache<OwnedUserId, (StreamPosition, Arc<TaggedRooms>)>,
+    pub(crate) unread: UnreadCache,
     hasher: RandomState,
 }
 
@@ -71,13 +73,14 @@ impl Sliding {
             activity: Activity::new(),
             facets: FacetCache::new(),
             tags: Cache::new(MAX_TAGGERS),
+            unread: UnreadCache::new(),
             hasher: RandomState::new(),
         }
     }
 
     /// What tells rules apart.
-    pub(crate) fn hash(&self, rules: &Rules) -> u64 {
-        self.hasher.hash_one(rules)
+    pub(crate) fn hash(&self, rules: &Rules) -> RulesHash {
+        RulesHash(self.hasher.hash_one(rules))
     }
 }
 

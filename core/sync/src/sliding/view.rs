@@ -15,7 +15,7 @@ use ruma::{OwnedRoomId, RoomId};
 use super::{
     connection::Stage,
     pass::Look,
-    request::{Filter, List},
+    request::{Filter, List, ListSet},
     required::RequiredState,
 };
 use crate::{SyncError, hub::RoomList};
@@ -29,8 +29,8 @@ pub(crate) struct InView<'a> {
     pub(crate) row: &'a UserRoomRow,
     pub(crate) topic: Topic,
     pub(crate) stage: Stage,
-    /// The lists that have it in their windows, by their places in the request.
-    pub(crate) lists: u128,
+    /// The lists that have it in their windows.
+    pub(crate) lists: ListSet,
     pub(crate) subscribed: bool,
     pub(crate) timeline_limit: u64,
     pub(crate) required: Arc<RequiredState>,
@@ -65,25 +65,25 @@ struct Sorting {
 type Children = Arc<HashSet<OwnedRoomId>>;
 
 /// The configs of rooms by the rules that they match.
-type Configs = HashMap<(u128, Option<OwnedRoomId>), (u64, Arc<RequiredState>)>;
+type Configs = HashMap<(ListSet, Option<OwnedRoomId>), (u64, Arc<RequiredState>)>;
 
 impl<'a> Look<'a> {
     /// The rooms in view, most recently active first, and those subscribed to.
     pub(crate) async fn view(&self, list: &'a RoomList) -> Result<View<'a>, SyncError> {
         let candidates = self.candidates(list).await?;
         let sorting = self.sorting(list).await?;
-        let mut places = vec![0_u128; candidates.len()];
+        let mut shown_by = vec![ListSet::default(); candidates.len()];
         let mut counts = BTreeMap::new();
-        for (number, rule) in self.rules.lists.iter().enumerate() {
-            let children = sorting.children.get(number).and_then(Option::as_deref);
+        for (place, rule) in self.rules.lists.iter().enumerate() {
+            let children = sorting.children.get(place).and_then(Option::as_deref);
             let mut count: u64 = 0;
-            for (turn, (candidate, lists)) in candidates.iter().zip(&mut places).enumerate() {
+            for (turn, (candidate, lists)) in candidates.iter().zip(&mut shown_by).enumerate() {
                 if turn % ROOMS_PER_TURN == ROOMS_PER_TURN - 1 {
                     tokio::task::yield_now().await;
                 }
                 if self.passes(&rule.filter, candidate, children, &sorting.tags).await? {
                     if in_window(rule, count) {
-                        *lists |= 1 << number;
+                        lists.insert(place);
                     }
                     count += 1;
                 }
@@ -92,9 +92,9 @@ impl<'a> Look<'a> {
         }
         let mut configs = Configs::new();
         let mut rooms = Vec::new();
-        for (candidate, lists) in candidates.into_iter().zip(places) {
+        for (candidate, lists) in candidates.into_iter().zip(shown_by) {
             let subscribed = self.rules.subscriptions.contains_key(candidate.room_id);
-            if lists != 0 || subscribed {
+            if !lists.is_empty() || subscribed {
                 rooms.push(self.in_view(&candidate, lists, subscribed, &mut configs)?);
             }
         }
@@ -181,7 +181,7 @@ impl<'a> Look<'a> {
                 None => self.subscribed_outside(list, room_id),
             };
             if let Some(candidate) = found {
-                rooms.push(self.in_view(&candidate, 0, true, configs)?);
+                rooms.push(self.in_view(&candidate, ListSet::default(), true, configs)?);
             }
         }
         Ok(())
@@ -205,7 +205,7 @@ impl<'a> Look<'a> {
     fn in_view(
         &self,
         candidate: &Candidate<'a>,
-        lists: u128,
+        lists: ListSet,
         subscribed: bool,
         configs: &mut Configs,
     ) -> Result<InView<'a>, SyncError> {
@@ -228,7 +228,7 @@ impl<'a> Look<'a> {
     fn config(
         &self,
         room_id: &RoomId,
-        lists: u128,
+        lists: ListSet,
         subscribed: bool,
         configs: &mut Configs,
     ) -> Result<(u64, Arc<RequiredState>), SyncError> {
@@ -236,9 +236,7 @@ impl<'a> Look<'a> {
         if let Some((limit, required)) = configs.get(&key) {
             return Ok((*limit, Arc::clone(required)));
         }
-        let in_lists = self.rules.lists.iter().enumerate();
-        let of_lists =
-            in_lists.filter(|(place, _)| lists & (1 << place) != 0).map(|(_, l)| &l.config);
+        let of_lists = lists.of(&self.rules.lists).map(|list| &list.config);
         let own = self.rules.subscriptions.get(room_id).filter(|_| subscribed);
         let (mut limit, mut required) = (0, RequiredState::default());
         for config in of_lists.chain(own) {

@@ -15,7 +15,10 @@ use ruma::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{Ask, World, joined, user};
+use crate::{
+    sliding::{Phone, room, window},
+    world::{Ask, World, joined, user},
+};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 
@@ -217,7 +220,18 @@ impl Model {
                 continue;
             }
             let counted = self.world.sync.unread(user_id, &self.room).await.unwrap();
-            assert_eq!(counted, self.recount(user_id).await, "{user_id}");
+            let recounted = self.recount(user_id).await;
+            assert_eq!(counted, recounted, "{user_id}");
+            // The same in sum to a sliding sync that begins anew, as it did before.
+            for receipts in [false, true] {
+                let mut body = window(0, 9);
+                body["extensions"]["receipts"]["enabled"] = receipts.into();
+                let answer = Phone::of(user_id, body).ask(&self.world).await;
+                let told = |field: &str| room(&answer, &self.room)[field].as_u64().unwrap();
+                let counts = (told("notification_count"), told("highlight_count"));
+                let sum = recounted.sum();
+                assert_eq!(counts, (sum.notifications, sum.highlights), "{user_id}");
+            }
         }
     }
 }

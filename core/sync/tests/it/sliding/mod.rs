@@ -8,6 +8,7 @@ mod outside;
 mod replay;
 mod state;
 mod timelines;
+mod unread;
 mod waiting;
 
 use std::time::Duration;
