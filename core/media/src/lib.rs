@@ -48,6 +48,8 @@ mod preview;
 mod remote;
 mod schema;
 mod sweep;
+#[cfg(test)]
+mod testing;
 mod thumbnail;
 mod turns;
 mod upload;

@@ -1,12 +1,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hearth_storage::Store;
-use hearth_types::{ManualClock, ServerIdentity};
+use hearth_types::ManualClock;
 use ruma::{UInt, owned_server_name, user_id};
 
 use super::*;
-use crate::{Blobs, KEYSPACES, MediaConfig, MediaParts, Thumbnail};
+use crate::{MediaConfig, Thumbnail, testing::media_in_memory};
 
 /// A picture of one pixel.
 const GIF: &[u8] =
@@ -21,16 +20,7 @@ struct Bench {
 impl Bench {
     /// With copies that are kept for three days, and no way to fetch them again.
     fn new() -> Self {
-        let key = ServerIdentity::generate_key();
-        let name = owned_server_name!("hearth.test");
-        let clock = Arc::new(ManualClock::new(1_000));
-        let media = Media::open(MediaParts {
-            store: Store::memory_for_tests(KEYSPACES),
-            blobs: Blobs::in_memory(),
-            identity: Arc::new(ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap()),
-            clock: clock.clone(),
-            config: MediaConfig { cache_days: 3, ..Default::default() },
-        });
+        let (media, clock) = media_in_memory(MediaConfig { cache_days: 3, ..Default::default() });
         Self { media, clock }
     }
 

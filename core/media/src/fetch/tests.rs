@@ -7,12 +7,11 @@ use std::sync::{
 
 use async_trait::async_trait;
 use futures_util::{TryStreamExt as _, stream};
-use hearth_storage::Store;
-use hearth_types::{ManualClock, ServerIdentity};
+use hearth_types::ManualClock;
 use ruma::{owned_server_name, user_id};
 
 use super::*;
-use crate::{About, Blobs, KEYSPACES, MediaConfig, MediaParts, RemoteMedia};
+use crate::{About, MediaConfig, RemoteMedia, testing::media_in_memory};
 
 /// Gives content of so many bytes under every URI, and counts how often it is asked.
 struct Far {
@@ -45,16 +44,7 @@ struct Bench {
 
 impl Bench {
     fn new(bytes: u64, config: MediaConfig) -> Self {
-        let key = ServerIdentity::generate_key();
-        let name = owned_server_name!("hearth.test");
-        let clock = Arc::new(ManualClock::new(1_000));
-        let media = Media::open(MediaParts {
-            store: Store::memory_for_tests(KEYSPACES),
-            blobs: Blobs::in_memory(),
-            identity: Arc::new(ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap()),
-            clock: clock.clone(),
-            config,
-        });
+        let (media, clock) = media_in_memory(config);
         let asked = Arc::new(AtomicUsize::new(0));
         media.set_remote(Arc::new(Far { bytes, asked: Arc::clone(&asked) }));
         Self { media, clock, asked }

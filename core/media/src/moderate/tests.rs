@@ -1,13 +1,12 @@
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use hearth_storage::Store;
-use hearth_types::{ManualClock, ServerIdentity};
 use ruma::{UInt, UserId, owned_server_name, user_id};
 
 use super::*;
-use crate::{About, Blobs, KEYSPACES, MediaConfig, MediaParts, Thumbnail};
+use crate::{About, Blobs, KEYSPACES, MediaConfig, Thumbnail, testing};
 
 /// A picture of one pixel, and no colour to speak of.
 const GIF: &[u8] =
@@ -21,15 +20,8 @@ struct Bench {
 impl Bench {
     async fn new(config: MediaConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let key = ServerIdentity::generate_key();
-        let name = owned_server_name!("hearth.test");
-        let media = Media::open(MediaParts {
-            store: Store::memory_for_tests(KEYSPACES),
-            blobs: Blobs::open_folder(folder.path()).await.unwrap(),
-            identity: Arc::new(ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap()),
-            clock: Arc::new(ManualClock::new(1_000)),
-            config,
-        });
+        let blobs = Blobs::open_folder(folder.path()).await.unwrap();
+        let (media, _) = testing::media(Store::memory_for_tests(KEYSPACES), blobs, config);
         Self { media, folder }
     }
 

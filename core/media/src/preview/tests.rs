@@ -8,15 +8,14 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
-use hearth_storage::Store;
-use hearth_types::{ManualClock, ServerIdentity};
+use hearth_types::ManualClock;
 use http::{HeaderMap, Request, Response, header};
 use ruma::{UserId, owned_server_name, user_id};
 use serde_json::json;
 
 use super::*;
 // Where something is stored, time is not simulated: it would pass while the store's own thread writes.
-use crate::{Blobs, ContentStream, ContentUri, KEYSPACES, MediaConfig, MediaParts};
+use crate::{ContentStream, ContentUri, MediaConfig, testing::media_in_memory};
 
 const PAGE: &str = "https://page.example/";
 const DAY: Duration = Duration::from_hours(24);
@@ -111,17 +110,7 @@ impl Bench {
     }
 
     fn with(previews: PreviewConfig) -> Self {
-        let key = ServerIdentity::generate_key();
-        let name = owned_server_name!("hearth.test");
-        let identity = ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap();
-        let clock = Arc::new(ManualClock::new(1_700_000_000_000));
-        let media = Media::open(MediaParts {
-            store: Store::memory_for_tests(KEYSPACES),
-            blobs: Blobs::in_memory(),
-            identity: Arc::new(identity),
-            clock: Arc::<ManualClock>::clone(&clock),
-            config: MediaConfig { previews, ..MediaConfig::default() },
-        });
+        let (media, clock) = media_in_memory(MediaConfig { previews, ..MediaConfig::default() });
         let web = Arc::new(Fake::default());
         media.set_web(Arc::new(Wire(Arc::clone(&web))));
         Self { media, web, clock }

@@ -4,12 +4,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_storage::Store;
-use hearth_types::{ManualClock, ServerIdentity};
 use ruma::{owned_server_name, user_id};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Blobs, KEYSPACES, MediaConfig, MediaParts, blobs::READ_BYTES, hash::ContentHash};
+use crate::{Blobs, KEYSPACES, MediaConfig, blobs::READ_BYTES, hash::ContentHash, testing};
 
 /// Media in a folder, over a store in memory.
 struct Bench {
@@ -27,7 +26,7 @@ impl Bench {
 
     fn over(folder: TempDir, blobs: Blobs, config: MediaConfig) -> Self {
         let store = Store::memory_for_tests(KEYSPACES);
-        let media = open(&store, blobs, config);
+        let (media, _) = testing::media(store.clone(), blobs, config);
         Self { media, store, folder }
     }
 
@@ -35,7 +34,8 @@ impl Bench {
     async fn reopen(self) -> Self {
         self.media.close().await;
         let blobs = Blobs::open_folder(self.folder.path()).await.unwrap();
-        let media = open(&self.store, blobs, self.media.config().clone());
+        let config = self.media.config().clone();
+        let (media, _) = testing::media(self.store.clone(), blobs, config);
         Self { media, ..self }
     }
 
@@ -58,19 +58,6 @@ impl Bench {
     fn files(&self, below: &str) -> Vec<String> {
         files(&self.folder.path().join(below))
     }
-}
-
-fn open(store: &Store, blobs: Blobs, config: MediaConfig) -> Media {
-    let key = ServerIdentity::generate_key();
-    let name = owned_server_name!("hearth.test");
-    let identity = ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap();
-    Media::open(MediaParts {
-        store: store.clone(),
-        blobs,
-        identity: Arc::new(identity),
-        clock: Arc::new(ManualClock::new(1_000)),
-        config,
-    })
 }
 
 fn files(folder: &Path) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hearth_storage::{EngineKind, StoreOptions, engine::memory::MemoryEngine};
+use hearth_storage::{EngineKind, Store, StoreOptions, engine::memory::MemoryEngine};
 use ruma::{OwnedServerName, OwnedUserId, UInt};
 use tokio::{
     task::JoinSet,
@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::Thumbnail;
+use crate::{Blobs, KEYSPACES, Thumbnail, testing};
 
 /// A picture of one pixel.
 const GIF: &[u8] =
@@ -115,15 +115,7 @@ impl Bench {
         let engine = Arc::new(MemoryEngine::new(options.all_keyspaces().len()));
         // A thread of the store's own would write while time flies.
         let store = Store::open_in_task(engine, &options, Duration::from_millis(1)).unwrap();
-        let key = ServerIdentity::generate_key();
-        let name = owned_server_name!("hearth.test");
-        let media = Media::open(MediaParts {
-            store,
-            blobs: Blobs::in_memory(),
-            identity: Arc::new(ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap()),
-            clock: Arc::new(ManualClock::new(1_000)),
-            config: MediaConfig::default(),
-        });
+        let (media, _) = testing::media(store, Blobs::in_memory(), MediaConfig::default());
         let far = Arc::new(Far {
             began: Instant::now(),
             waits: Mutex::default(),
