@@ -1,6 +1,20 @@
 //! Events that are sent later (MSC4140, under its unstable name).
 
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hearth_http::{ClassLimits, Rate};
+use hearth_storage::{
+    Direction,
+    engine::{Engine as _, Write, fjall::FjallEngine},
+};
 use hearth_testkit::{TestServer, TestServerBuilder, TestUser, encode};
+use hearth_types::ManualClock;
 use http::StatusCode;
 use ruma::RoomId;
 use serde_json::{Value, json};
@@ -72,6 +86,133 @@ fn few() -> TestServerBuilder {
         config.delayed_events.max_delay_s = 7_200;
         config.delayed_events.max_scheduled = 2;
     })
+}
+
+/// Each user may send three events at once, and one more every thousand seconds of a clock that the test moves.
+fn slowly(clock: &Arc<ManualClock>) -> TestServerBuilder {
+    TestServer::builder().clock(Arc::clone(clock) as _).config(|config| {
+        let limits = &mut config.http.rate_limits;
+        limits.enabled = true;
+        limits.message.user = Rate::new(0.001, 3);
+        // What asks how far things are.
+        let any = Rate::new(1e6, 1_000_000);
+        limits.general = ClassLimits { user: any, address: any };
+    })
+}
+
+async fn say(user: &TestUser, room: &RoomId, body: &str) -> (StatusCode, Value) {
+    user.put(&at(room, format!("send/m.room.message/{body}")), message(body)).await
+}
+
+/// The rows of delayed events of a server that is stopped, by keyspace and key.
+type Rows = BTreeMap<(usize, Bytes), Bytes>;
+
+fn engine(server: &TestServer) -> FjallEngine {
+    FjallEngine::open(&server.data_dir().join("store"), hearth_delayed::KEYSPACES).unwrap()
+}
+
+fn rows(server: &TestServer) -> Rows {
+    let mut rows = Rows::new();
+    let view = engine(server).view();
+    for keyspace in 0..hearth_delayed::KEYSPACES.len() {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let mut note = |key: &[u8], value| {
+            rows.insert((keyspace, Bytes::copy_from_slice(key)), value);
+            ControlFlow::Continue(())
+        };
+        view.scan(keyspace, all, Direction::Forward, &mut note).unwrap();
+    }
+    rows
+}
+
+fn put_back(server: &TestServer, rows_then: Rows) {
+    let mut writes: BTreeMap<_, _> = rows(server).into_keys().map(|at| (at, None)).collect();
+    writes.extend(rows_then.into_iter().map(|(at, value)| (at, Some(value))));
+    let writes = writes.into_iter().map(|((keyspace, key), value)| Write { keyspace, key, value });
+    engine(server).apply(writes.collect(), true).unwrap();
+}
+
+#[tokio::test]
+async fn what_falls_due_is_charged_to_its_user_and_to_nobody_else() {
+    let clock = Arc::new(ManualClock::new(1_800_000_000_000));
+    let mut server = slowly(&clock).start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let room = alice.create_public_room().await;
+    bob.join(&room).await;
+    let since = bob.now().await;
+    let mut scheduled = Vec::new();
+    for number in 0..3 {
+        scheduled.push(schedule(&alice, &room, &format!("a{number}"), 6_000_000 + number).await);
+    }
+    let answer = alice.put(&send_later(&room, "x", LONG), message("x")).await;
+    refused(answer, 429, "M_LIMIT_EXCEEDED");
+    clock.advance(Duration::from_mins(50));
+    for number in 3..6 {
+        scheduled.push(schedule(&alice, &room, &format!("a{number}"), 3_000_000 + number).await);
+    }
+    let of_bob = schedule(&bob, &room, "b", 3_000_100).await;
+    server.stop().await;
+    clock.advance(Duration::from_secs(3_001));
+    server.restart().await;
+    for (number, delay_id) in scheduled.iter().enumerate() {
+        let known = ended(&alice, delay_id).await;
+        assert_eq!(known.get("event_id").is_some(), number < 3, "{known}");
+        let error = (number >= 3).then_some("M_LIMIT_EXCEEDED");
+        assert_eq!(known["error"]["errcode"].as_str(), error, "{known}");
+    }
+    assert!(ended(&bob, &of_bob).await["event_id"].is_string());
+    let sync = bob.sync(Some(&since), "").await;
+    let mut sent = bodies(timeline(&sync, &room));
+    sent.retain(|body| *body != "b");
+    assert_eq!(sent, ["a0", "a1", "a2"], "in their order, and each once");
+    refused(say(&alice, &room, "now").await, 429, "M_LIMIT_EXCEEDED");
+    assert_eq!(say(&bob, &room, "now").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_sends_by_hand_what_is_over_the_limit_may_try_again() {
+    let clock = Arc::new(ManualClock::new(1_800_000_000_000));
+    let server = slowly(&clock).start().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_public_room().await;
+    let delay_id = schedule(&alice, &room, "later", 10 * LONG).await;
+    for body in ["1", "2"] {
+        assert_eq!(say(&alice, &room, body).await.0, StatusCode::OK);
+    }
+    let answer = refused(manage(&alice, &delay_id, "send").await, 429, "M_LIMIT_EXCEEDED");
+    assert_eq!(answer["retry_after_ms"], 1_000_000);
+    assert_eq!(listed(&alice, "?status=scheduled").await.len(), 1);
+    clock.advance(Duration::from_secs(1_000));
+    assert_eq!(manage(&alice, &delay_id, "send").await.0, StatusCode::OK);
+    // What has happened is not charged.
+    assert_eq!(manage(&alice, &delay_id, "send").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_crash_is_neither_sent_nor_charged_again() {
+    let clock = Arc::new(ManualClock::new(1_800_000_000_000));
+    let mut server = slowly(&clock).start().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_public_room().await;
+    let delay_id = schedule(&alice, &room, "once", 1_000).await;
+    server.stop().await;
+    let scheduled = rows(&server);
+    clock.advance(Duration::from_secs(10));
+    server.restart().await;
+    let sent = ended(&alice, &delay_id).await;
+    server.stop().await;
+    // As if it had been killed when the room had the event, and nothing else said so.
+    put_back(&server, scheduled);
+    server.restart().await;
+    let again = ended(&alice, &delay_id).await;
+    assert_eq!(again["event_id"], sent["event_id"]);
+    let sync = alice.sync(None, "").await;
+    assert_eq!(bodies(timeline(&sync, &room)), ["once"]);
+    for body in ["1", "2", "3"] {
+        assert_eq!(say(&alice, &room, body).await.0, StatusCode::OK, "the whole limit is left");
+    }
+    refused(say(&alice, &room, "4").await, 429, "M_LIMIT_EXCEEDED");
 }
 
 #[tokio::test]

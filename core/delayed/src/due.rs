@@ -3,11 +3,12 @@
 use std::{ops::Bound, sync::Arc, time::Duration};
 
 use hearth_storage::Direction;
+use ruma::{OwnedUserId, UserId};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    DelayedError,
-    schema::{DUE, Ending, Found},
+    DelayedError, Fate,
+    schema::{DUE, Ending, Found, OwnerRow},
     service::{Inner, PAGE},
 };
 
@@ -58,11 +59,11 @@ impl Inner {
             let page = self.store().page(&DUE, &(), range, Direction::Forward, PAGE).await?;
             let Some((last, _)) = page.last() else { return Ok(MAX_SLEEP) };
             from = Bound::Excluded(last.clone());
-            for ((due_ms, delay_id), _) in page {
+            for ((due_ms, _), OwnerRow(user_id)) in page {
                 if due_ms > now_ms {
                     return Ok(Duration::from_millis(due_ms - now_ms).min(MAX_SLEEP));
                 }
-                if !self.begin(delay_id) {
+                if !self.begin(user_id) {
                     // Whoever gives a place back wakes this.
                     return Ok(MAX_SLEEP);
                 }
@@ -70,25 +71,41 @@ impl Inner {
         }
     }
 
-    /// Sends an event in a task of its own, unless one does; whether there was a place for it.
-    fn begin(self: &Arc<Self>, delay_id: String) -> bool {
-        if self.sending.lock().contains(&delay_id) {
+    /// Sends what is due of a user in a task of its own, unless one does; whether there was a place for it.
+    fn begin(self: &Arc<Self>, user_id: OwnedUserId) -> bool {
+        if self.sending.lock().contains(&user_id) {
             return true;
         }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return false };
-        self.sending.lock().insert(delay_id.clone());
+        self.sending.lock().insert(user_id.clone());
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
-            let sent = inner.send_scheduled(&delay_id).await;
+            let sent = inner.send_due_of(&user_id).await;
             if let Err(error) = &sent {
-                tracing::error!(%error, "a delayed event could not be dealt with");
+                tracing::error!(%error, "a user's delayed events could not be dealt with");
                 sleep(AFTER_FAILURE).await;
             }
             drop(place);
-            inner.sending.lock().remove(&delay_id);
+            inner.sending.lock().remove(&user_id);
             inner.changed.notify_one();
         });
         true
+    }
+
+    /// Sends what is due of a user, one after the other in the order in which it fell due. So the earliest have what
+    /// is left of the rate limit, and nobody takes more than one place.
+    async fn send_due_of(&self, user_id: &UserId) -> Result<(), DelayedError> {
+        let now_ms = self.now_ms();
+        let mut due = self.of_user(user_id).await?;
+        due.retain(|found| found.row.finalised.is_none() && found.row.due_ms <= now_ms);
+        due.sort_by_cached_key(Found::due_key);
+        for found in due {
+            if self.stop.is_cancelled() {
+                break;
+            }
+            self.send_scheduled(&found.delay_id).await?;
+        }
+        Ok(())
     }
 
     async fn send_scheduled(&self, delay_id: &str) -> Result<(), DelayedError> {
@@ -100,8 +117,10 @@ impl Inner {
         }
         match self.send(&found).await {
             Ok(event_id) => self.finalise(found, false, Ending::Sent(event_id)).await,
-            Err(refusal) if refusal.is_orphaned => self.remove(&found).await,
-            Err(refusal) if refusal.may_pass() && found.row.attempts + 1 < MAX_ATTEMPTS => {
+            Err(refusal) if refusal.fate == Fate::Orphaned => self.remove(&found).await,
+            Err(refusal)
+                if refusal.fate == Fate::Later && found.row.attempts + 1 < MAX_ATTEMPTS =>
+            {
                 self.try_later(found).await
             }
             Err(refusal) => {

@@ -7,13 +7,13 @@ use ruma::{OwnedEventId, UserId};
 use serde_json::value::RawValue;
 
 use crate::{
-    DelayedError, Due, Refusal, Unsent,
+    DelayedError, Due, Fate, Refusal, Unsent,
     schema::{CONTENTS, DUE, EVENTS, Ending, FinalisedRow, Found},
     service::Inner,
 };
 
-/// Finalised events of a user that are remembered; of more, the oldest are forgotten.
-pub(crate) const MAX_FINALISED: usize = 100;
+/// Finalised events of a user that are remembered at least; of more, the oldest are forgotten.
+pub(crate) const MIN_FINALISED: usize = 100;
 /// How long they are remembered, as MSC4140 recommends. Shorter than a room remembers transactions would do,
 /// too: what is finalised is not sent any more.
 const KEPT: Duration = Duration::from_hours(7 * 24);
@@ -23,7 +23,10 @@ const MAX_SWEPT: usize = 10_000;
 const FORGOTTEN_PER_COMMIT: usize = 100;
 
 impl Inner {
-    /// Has an event sent, in its turn.
+    /// Has an event sent, in its turn: found in its room, or else charged to its user and sent.
+    ///
+    /// What this process, or the one before it, has sent is neither refused nor charged for once more; nor is an
+    /// event charged for again because its room was busy.
     pub(crate) async fn send(&self, found: &Found) -> Result<OwnedEventId, Refusal> {
         let sender = self.sender.read().clone();
         let sender = sender.ok_or_else(|| fault("the server is stopping"))?;
@@ -40,7 +43,15 @@ impl Inner {
             state_key: row.state_key.clone(),
             content,
         };
-        sender.send(Due { delay_id: found.delay_id.clone(), event }).await
+        let due = Due { delay_id: found.delay_id.clone(), event };
+        if let Some(event_id) = sender.sent(&due).await? {
+            return Ok(event_id);
+        }
+        sender.check_account(&found.user_id).await?;
+        if row.attempts == 0 {
+            sender.charge(&found.user_id)?;
+        }
+        sender.send(due).await
     }
 
     /// The content of an event.
@@ -71,12 +82,17 @@ impl Inner {
         Ok(())
     }
 
+    /// Finalised events of a user that are remembered. If all that one may have scheduled end at once, each is told.
+    fn max_finalised(&self) -> usize {
+        self.parts.config.max_scheduled.max(MIN_FINALISED)
+    }
+
     /// The oldest finalised events of a user, so many that there is room for one more.
     async fn superfluous(&self, user_id: &UserId) -> Result<Vec<Found>, DelayedError> {
         let mut ended = self.of_user(user_id).await?;
         ended.retain(|found| found.row.finalised.is_some());
         ended.sort_by_key(|found| found.row.finalised.as_ref().map(|ended| ended.at_ms));
-        let surplus = (ended.len() + 1).saturating_sub(MAX_FINALISED);
+        let surplus = (ended.len() + 1).saturating_sub(self.max_finalised());
         ended.truncate(surplus.min(FORGOTTEN_PER_COMMIT));
         Ok(ended)
     }
@@ -123,6 +139,6 @@ fn fault(message: &str) -> Refusal {
         errcode: "M_UNKNOWN".to_owned(),
         message: message.to_owned(),
         retry_after: None,
-        is_orphaned: false,
+        fate: Fate::Later,
     }
 }

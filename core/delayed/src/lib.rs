@@ -8,7 +8,11 @@
 //! - **Sent once.** The event's ID is the ID of the transaction by which the room knows it. A process that was
 //!   killed between the room's commit and the one here sends it again, and the room answers with the same
 //!   event. Whoever sends, cancels or restarts an event has its turn until the outcome is durable.
-//! - **Bounded**: so many scheduled events a user, so many finalised ones for so long, so many sent at a time.
+//! - **In their order**: what is due of one user is sent one after the other, by the time at which it fell due, and
+//!   charged to the user's rate limit as if it were sent by hand. What is over the limit is finalised with that
+//!   error, as MSC4140 has it. Other users wait for none of this.
+//! - **Bounded**: so many scheduled events a user, so many finalised ones for so long, so many users whose
+//!   events are sent at a time.
 //!
 //! The crate sends through [`Sender`], which the client-server API plugs in: a due event goes the way of
 //! every other one.
@@ -33,6 +37,6 @@ pub use self::{
     manage::Action,
     schedule::NewDelayed,
     schema::KEYSPACES,
-    sender::{Due, Refusal, Sender, Unsent},
+    sender::{Due, Fate, Refusal, Sender, Unsent},
     service::{Delayed, DelayedParts},
 };

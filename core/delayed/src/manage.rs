@@ -3,7 +3,7 @@
 use hearth_storage::Commit;
 
 use crate::{
-    Delayed, DelayedError,
+    Delayed, DelayedError, Fate,
     schema::{DUE, EVENTS, Ending, Found, OwnerRow},
     service::Inner,
 };
@@ -48,7 +48,7 @@ impl Inner {
         match action {
             Action::Send => match self.send(&found).await {
                 Ok(event_id) => self.finalise(found, true, Ending::Sent(event_id)).await,
-                Err(refusal) if refusal.is_orphaned => {
+                Err(refusal) if refusal.fate == Fate::Orphaned => {
                     self.remove(&found).await?;
                     Err(DelayedError::NotFound)
                 }

@@ -1,9 +1,9 @@
-//! How a due event gets into its room: declared here, plugged in by the client-server API.
+//! How a due event gets into its room: what the client-server API plugs in, and the order in which it is asked.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde_json::value::RawValue;
 
 /// An event that is to be sent now.
@@ -43,20 +43,34 @@ pub struct Refusal {
     pub message: String,
     /// How long to wait, where that is the reason.
     pub retry_after: Option<Duration>,
-    /// The account is gone, and whatever it left with it.
-    pub is_orphaned: bool,
+    /// What it means for the event.
+    pub fate: Fate,
 }
 
-impl Refusal {
-    /// May the same event be taken a little later? A busy room and a fault of the server's pass.
-    pub(crate) fn may_pass(&self) -> bool {
-        self.status == 429 || self.status >= 500
-    }
+/// What a refusal means for an event that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It may be taken a little later: its room is busy, or the fault is the server's.
+    Later,
+    /// It is refused for good. A user's rate limit is such a reason: MSC4140 wants what is over it told to
+    /// the user, and not tried again.
+    Refused,
+    /// The account is gone, and whatever it left with it.
+    Orphaned,
 }
 
 /// A way to send events into rooms.
 #[async_trait]
 pub trait Sender: Send + Sync + 'static {
+    /// The event that is in the room already under this [`delay_id`](Due::delay_id).
+    async fn sent(&self, due: &Due) -> Result<Option<OwnedEventId>, Refusal>;
+
+    /// Refuses what a user leaves behind whose account may not send anything now.
+    async fn check_account(&self, user_id: &UserId) -> Result<(), Refusal>;
+
+    /// Charges one event to its user's rate limit, or refuses it.
+    fn charge(&self, user_id: &UserId) -> Result<(), Refusal>;
+
     /// Sends an event as its user would now. One that was sent before under the same
     /// [`delay_id`](Due::delay_id) is not sent again: the answer is the one that there is.
     async fn send(&self, due: Due) -> Result<OwnedEventId, Refusal>;

@@ -15,7 +15,8 @@ use crate::{
     schema::{EVENTS, Found, OWNERS},
 };
 
-/// Events that are sent at a time: rooms take them one after the other, and one may wait for a policy server.
+/// Users whose events are sent at a time: rooms take events one after the other, and one may wait for a policy
+/// server.
 const MAX_SENDING: usize = 64;
 /// Rows that are read at a time.
 pub(crate) const PAGE: usize = 100;
@@ -43,8 +44,8 @@ pub(crate) struct Inner {
     pub(crate) turns: OwnerLocks,
     /// One at a time schedules or finalises a user's events.
     pub(crate) users: OwnerLocks,
-    /// What the clock has begun to send.
-    pub(crate) sending: Mutex<HashSet<String>>,
+    /// Whose events the clock has begun to send.
+    pub(crate) sending: Mutex<HashSet<OwnedUserId>>,
     pub(crate) places: Arc<Semaphore>,
     /// What is due first may be another.
     pub(crate) changed: Notify,

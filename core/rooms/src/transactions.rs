@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
 
 use hearth_storage::Snapshot;
-use ruma::OwnedRoomId;
+use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 
 use crate::{
     Rooms,
@@ -65,6 +65,18 @@ impl TransactionKey {
 }
 
 impl Rooms {
+    /// The event that a transaction has made in a room, once it is durable. What is on its way is not found:
+    /// [`Self::send`] finds that.
+    pub async fn sent_by(
+        &self,
+        room_id: &RoomId,
+        key: &TransactionKey,
+    ) -> Result<Option<OwnedEventId>, RoomError> {
+        key.check()?;
+        let row = self.store().get(&schema::TRANSACTIONS, &room_id.to_owned(), key).await?;
+        Ok(row.map(|row| row.event_id))
+    }
+
     /// Removes transactions older than a week, at most 50,000 of them, and says how many. Runs by
     /// itself every hour; what is left over is removed the next time.
     pub async fn sweep_transactions(&self) -> Result<usize, RoomError> {

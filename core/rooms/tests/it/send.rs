@@ -312,6 +312,8 @@ async fn goes_on_after_a_restart() {
     let sent = server.rooms.send(&room, text("a"), Some(transaction("t"))).await.unwrap();
 
     let server = server.reopened(folder.path()).await;
+    let known = async |key: &str| server.rooms.sent_by(&room, &transaction(key)).await.unwrap();
+    assert_eq!((known("t").await.as_ref(), known("other").await), (Some(&sent), None));
     let again = server.rooms.send(&room, text("a"), Some(transaction("t"))).await.unwrap();
     assert_eq!(again, sent);
     let next = server.say(&room, &bob, "b").await.unwrap();
