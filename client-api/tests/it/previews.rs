@@ -31,12 +31,20 @@ struct Site {
 
 impl Site {
     async fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::at(Ipv4Addr::LOCALHOST).await
+    }
+
+    async fn at(address: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
         let router = Router::new()
             .route("/page", get(|| html("<meta property=og:title content='Tom &amp; Anna'><meta property=og:image content=/p.png>")))
+            .route("/shows", get(|request: Request| {
+                let elsewhere = request.uri().query().unwrap_or_default().to_owned();
+                html(&format!("<title>T</title><img src='data:,'><img src='{elsewhere}'><img src=p.png>"))
+            }))
             .route("/p.png", get(|| bytes("image/png", picture())))
             .route("/koi8", get(|| bytes("text/html; charset=koi8-r", b"<title>\xf0\xd2\xc9</title>".to_vec())))
             .route("/svg", get(|| bytes("image/svg+xml", b"<svg onload=alert(1)>".to_vec())))
@@ -77,7 +85,7 @@ fn html(body: &str) -> std::future::Ready<Response> {
 
 fn picture() -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    RgbImage::new(12, 34).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    RgbImage::new(42, 34).write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
@@ -111,7 +119,7 @@ async fn a_page_is_shown_with_its_picture_at_every_path() {
     let uri = text(&shown, "og:image").to_owned();
     let expected = json!({
         "og:title": "Tom & Anna", "og:image": uri, "og:image:type": "image/png",
-        "og:image:width": 12, "og:image:height": 34, "matrix:image:size": picture().len(),
+        "og:image:width": 42, "og:image:height": 34, "matrix:image:size": picture().len(),
     });
     assert_eq!(shown, expected);
     assert_eq!(site.asked(), 2);
@@ -129,6 +137,19 @@ async fn a_page_is_shown_with_its_picture_at_every_path() {
     assert!(answer.body[..] == picture()[..]);
     let path = format!("/_matrix/client/v1/media/thumbnail/{item}?width=6&height=6&method=scale");
     assert_eq!(ann.send(Method::GET, &path, HeaderMap::new(), None).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_picture_among_the_text_is_asked_for_where_pages_are_and_nowhere_else() {
+    // At an address of its own, which previews may not be made of.
+    let (site, inner) = (Site::start().await, Site::at(Ipv4Addr::new(127, 0, 0, 2)).await);
+    let server = server_for(&site, |previews| previews.ports.push(inner.address.port())).await;
+    let ann = server.register("ann").await;
+    let page = site.url(&format!("/shows?{}", inner.url("/p.png")));
+    let (status, shown) = preview(&ann, &page).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!((&shown["og:title"], &shown["og:image:width"]), (&json!("T"), &json!(42)));
+    assert_eq!((site.asked(), inner.asked()), (2, 0));
 }
 
 #[tokio::test]

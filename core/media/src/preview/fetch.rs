@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{
     PreviewConfig, Web, WebError, charset,
-    page::{self, Page},
+    page::{self, MIN_SHOWN_SIDE, Page},
     target::Target,
 };
 use crate::{
@@ -50,8 +50,8 @@ impl Media {
         let late = |_| WebError("it did not arrive in time".to_owned());
         let (found, at) = timeout(limit, visit.find(target)).await.map_err(late)??;
         let (page, picture) = match found {
-            Thing::Page(page) => {
-                let picture = timeout(limit, visit.picture_of(&page, &at)).await.ok().flatten();
+            Thing::Page(mut page) => {
+                let picture = timeout(limit, visit.picture_of(&mut page, &at)).await.ok().flatten();
                 (page, picture)
             }
             Thing::Picture(picture) => (Page::default(), Some(picture)),
@@ -90,7 +90,7 @@ impl Visit<'_> {
                 Thing::Page(self.page(response.into_body(), content_type).await?)
             }
             kind if kind.starts_with("image/") => {
-                self.picture(response).await?.map_or(Thing::Other, Thing::Picture)
+                self.picture(response, 0).await?.map_or(Thing::Other, Thing::Picture)
             }
             _ => Thing::Other,
         };
@@ -154,28 +154,40 @@ impl Visit<'_> {
         read.await.map_err(|error| WebError(error.to_string()))
     }
 
-    /// The first picture that the page names and that can be read.
-    async fn picture_of(&self, page: &Page, at: &Target) -> Option<Picture> {
-        for address in &page.images {
+    /// A picture that the page says is its own, else one that it shows.
+    async fn picture_of(&self, page: &mut Page, at: &Target) -> Option<Picture> {
+        let own = self.first_of(&page.images, 0, at).await;
+        if own.is_some() {
+            return own;
+        }
+        // That is about its own one.
+        page.properties.remove("og:image:alt");
+        self.first_of(&page.shown, MIN_SHOWN_SIDE, at).await
+    }
+
+    /// The first picture that can be read, and has so many pixels on both sides.
+    async fn first_of(&self, addresses: &[String], min_side: u32, at: &Target) -> Option<Picture> {
+        for address in addresses {
             let picture = async {
                 let refused = |why: &'static str| WebError(why.to_owned());
                 let target = at.join(address, self.config()).map_err(refused)?;
                 let (response, _) = self.open(&target, PICTURE).await?;
-                self.picture(response).await
+                self.picture(response, min_side).await
             };
             match picture.await {
                 Ok(Some(picture)) => return Some(picture),
-                Ok(None) => tracing::debug!(address, "it is no picture"),
+                Ok(None) => tracing::debug!(address, "it is no picture, or a small one"),
                 Err(error) => tracing::debug!(address, %error, "a page's picture cannot be had"),
             }
         }
         None
     }
 
-    /// Keeps a picture; `None` if it is none that can be shown.
+    /// Keeps a picture; `None` if it is none that can be shown, or has not so many pixels on both sides.
     async fn picture(
         &self,
         response: Response<ContentStream>,
+        min_side: u32,
     ) -> Result<Option<Picture>, WebError> {
         let failed = |error: &dyn std::fmt::Display| WebError(error.to_string());
         let media = self.media;
@@ -200,6 +212,10 @@ impl Visit<'_> {
         let size = run_blocking(move || picture::seen_size(&head, max_pixels));
         // A header that breaks its decoder is that of a picture whose size is not known.
         let size = size.await.ok().flatten();
+        let (width, height) = size.unwrap_or_default();
+        if width.min(height) < min_side {
+            return Ok(None);
+        }
         let kept = media.keep_picture(staged, content_type).await;
         let (uri, bytes) = kept.map_err(|error| failed(&error))?;
         Ok(Some(Picture { uri, content_type, bytes, size }))

@@ -1,4 +1,4 @@
-//! What a page says of itself: OpenGraph, else what it says to others, else its text.
+//! What a page says of itself: OpenGraph, else what it says to others, else its text and what it shows.
 //!
 //! The page is read as a stream of tags and texts, and no tree is made of it: how deeply its elements are nested
 //! costs nothing. (A tree would, in memory and, with elements that are closed in the wrong order, in time.) Only what is
@@ -34,8 +34,12 @@ const MAX_NAME_BYTES: usize = 64;
 const MAX_VALUE_CHARS: usize = 1_000;
 /// Text of the page that stands for a missing description.
 const MAX_TEXT_CHARS: usize = 500;
-/// Addresses of pictures that are kept.
+/// Addresses of pictures that a page says are its own, which are kept.
 const MAX_IMAGES: usize = 4;
+/// Addresses of pictures that it merely shows, which are kept.
+const MAX_SHOWN: usize = 2;
+/// What is narrower or lower, in pixels, is an icon or counts readers: it is not what the page is about.
+pub(crate) const MIN_SHOWN_SIDE: u32 = 32;
 /// The longest address of a picture.
 const MAX_IMAGE_BYTES: usize = 4_096;
 
@@ -75,8 +79,11 @@ const SKIPPED: &[&str] = &[
 pub(crate) struct Page {
     /// OpenGraph's properties but the pictures, each once.
     pub(crate) properties: BTreeMap<String, String>,
-    /// Addresses of pictures as the page has them, best first.
+    /// Addresses of pictures that the page says are its own, as it has them, best first.
     pub(crate) images: Vec<String>,
+    /// Addresses of the first pictures that it shows among its text, as it has them. They may turn out to be
+    /// [smaller](MIN_SHOWN_SIDE) than they are said to be.
+    pub(crate) shown: Vec<String>,
 }
 
 /// Reads a page.
@@ -161,6 +168,7 @@ struct Found {
     /// By name; the first of a name counts.
     properties: BTreeMap<String, String>,
     images: BTreeMap<usize, String>,
+    shown: Vec<String>,
     place: Place,
     in_body: bool,
     /// How many elements that are skipped are open.
@@ -177,6 +185,7 @@ impl Found {
         match name {
             "meta" => self.meta(tag),
             "link" => self.link(tag),
+            "img" if self.skipped == 0 => self.img(tag),
             "body" => self.in_body = true,
             _ if SKIPPED.contains(&name) && !tag.self_closing => self.skipped += 1,
             _ => {}
@@ -239,6 +248,24 @@ impl Found {
         }
     }
 
+    fn img(&mut self, tag: &Tag) {
+        let Some(address) = attribute(tag, "src").map(str::trim) else { return };
+        let is_small =
+            |name| attribute(tag, name).and_then(pixels).is_some_and(|side| side < MIN_SHOWN_SIDE);
+        if self.shown.len() >= MAX_SHOWN
+            || address.is_empty()
+            || address.len() > MAX_IMAGE_BYTES
+            || !may_be_of_the_web(address)
+            || is_small("width")
+            || is_small("height")
+            || attribute(tag, "hidden").is_some()
+            || self.shown.iter().any(|known| known == address)
+        {
+            return;
+        }
+        self.shown.push(address.to_owned());
+    }
+
     fn property(&mut self, name: &str, content: &str) {
         if let Some(rank) = IMAGES.iter().position(|image| *image == name) {
             let address = content.trim();
@@ -276,7 +303,7 @@ impl Found {
             value.truncate(value.trim_end().len());
         }
         let images = self.images.into_values().take(MAX_IMAGES).collect();
-        Page { properties: self.properties, images }
+        Page { properties: self.properties, images, shown: self.shown }
     }
 }
 
@@ -299,6 +326,31 @@ fn append(kept: &mut String, text: &str, max_chars: usize) {
 fn attribute<'a>(tag: &'a Tag, name: &str) -> Option<&'a str> {
     let found = tag.attrs.iter().find(|attribute| &*attribute.name.local == name);
     found.map(|attribute| &*attribute.value)
+}
+
+/// The pixels of a `width` or `height`, unless it is a part of something else's (HTML "Rules for parsing dimension
+/// values"). More than can be counted is many.
+fn pixels(dimension: &str) -> Option<u32> {
+    let dimension = dimension.trim_start();
+    let digits = dimension.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, unit) = dimension.split_at(digits);
+    let unit = unit.trim_start_matches(|char: char| char == '.' || char.is_ascii_digit());
+    if digits.is_empty() || unit.starts_with('%') {
+        return None;
+    }
+    Some(digits.parse().unwrap_or(u32::MAX))
+}
+
+/// Is this an address relative to the page's, or one of the web? Pictures that are in the page itself (`data:`) are
+/// often there until the real one is wanted.
+fn may_be_of_the_web(address: &str) -> bool {
+    let is_of_scheme = |char: char| char.is_ascii_alphanumeric() || "+-.".contains(char);
+    match address.split_once(':') {
+        Some((scheme, _)) if scheme.chars().all(is_of_scheme) => {
+            scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+        }
+        _ => true,
+    }
 }
 
 /// How what follows a tag is to be read, if not as usual: in these elements `<` is a character as others are.

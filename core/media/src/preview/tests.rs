@@ -176,6 +176,40 @@ async fn a_page_with_its_picture() {
 }
 
 #[tokio::test]
+async fn a_page_without_a_picture_of_its_own_has_the_first_that_it_shows() {
+    let bench = Bench::new();
+    let page = "<title>T</title><meta property=og:image:alt content='a rock'><img src='/one.png'>\
+        <img src='two.png'><img src='three.png'>";
+    bench.web.put("https://page.example/a/", Thing::page(page));
+    // Nothing said how small it is.
+    bench.web.put("https://page.example/one.png", Thing::of("image/png", png(1, 1)));
+    bench.web.put("https://page.example/a/two.png", Thing::of("image/png", png(40, 32)));
+    let preview = bench.preview("https://page.example/a/").await.unwrap();
+    assert_eq!((&preview["og:image:width"], &preview["og:image:height"]), (&json!(40), &json!(32)));
+    assert!(preview.get("og:image:alt").is_none(), "{preview}");
+    let asked = ["a/", "one.png", "a/two.png"].map(|path| format!("https://page.example/{path}"));
+    assert_eq!(bench.web.urls(), asked);
+
+    // Its own is wanted first, however small.
+    bench.web.put(
+        "https://page.example/b",
+        Thing::page(&format!("{page}<link rel=image_src href=one.png>")),
+    );
+    let preview = bench.preview("https://page.example/b").await.unwrap();
+    assert_eq!(
+        (&preview["og:image:width"], &preview["og:image:alt"]),
+        (&json!(1), &json!("a rock"))
+    );
+    bench.web.urls();
+
+    // It is asked for only where users may ask, and no more are than so many.
+    let page = "<title>T</title><img src='https://page.example:22/a.png'><img src='/gone.png'><img src='/one.png'>";
+    bench.web.put("https://page.example/c", Thing::page(page));
+    assert_eq!(bench.preview("https://page.example/c").await.unwrap(), json!({ "og:title": "T" }));
+    assert_eq!(bench.web.urls(), ["https://page.example/c", "https://page.example/gone.png"]);
+}
+
+#[tokio::test]
 async fn a_link_to_a_picture_and_to_something_else() {
     let bench = Bench::new();
     let url = "https://page.example/x";

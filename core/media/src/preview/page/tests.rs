@@ -68,6 +68,21 @@ fn the_best_picture_comes_first() {
 }
 
 #[test]
+fn the_first_pictures_among_the_text_stand_for_those_that_are_missing() {
+    let shown = |text: &str| read(text).shown;
+    let page = r#"<body><header><img src=logo.png></header><noscript><img src=count.png></noscript>
+        <p><img alt="none"><img src=""><img src="data:image/gif;base64,R0lGOD"><img src="cid:1"><img src="JavaScript:x">
+        <img src=pixel.gif width=1 height=1><img src=line.png width="600" height=" 2px"><img src=icon.png width=31.9>
+        <img src=hidden.png hidden><IMG SRC=" /a b.jpg?x=1:2 " WIDTH="100%" height=auto></p>
+        <img src="/a b.jpg?x=1:2"><img src="HTTPS://b.example/b.png" width=32 height=99999999999><img src=c.png>"#;
+    assert_eq!(shown(page), ["/a b.jpg?x=1:2", "HTTPS://b.example/b.png"]);
+    assert_eq!(read(page).images, [] as [&str; 0], "it does not say that they are its own");
+    assert_eq!(shown("<img src=//b.example/a.png><img src=a:b/c.png>"), ["//b.example/a.png"]);
+    let long = format!("<img src={}><img src=a.png>", "a".repeat(MAX_IMAGE_BYTES + 1));
+    assert_eq!(shown(&long), ["a.png"]);
+}
+
+#[test]
 fn scripts_and_comments_are_not_the_page() {
     let page = "<!-- <meta property=og:title content=a> --><script>'<meta property=og:title content=b>'\
                 </script><textarea><meta property=og:title content=c></textarea><title>d</title>";
@@ -142,6 +157,7 @@ fn fuzz_pages() {
         b"<plaintext>",
         b"<meta property=og:a content=b>",
         b"<meta name=description content='",
+        b"<img src=a:b width=1e9",
         b"<body>",
         b"<p ",
         b" a=b",
@@ -155,6 +171,7 @@ fn fuzz_pages() {
         let page = read(&text);
         assert!(
             page.images.len() <= MAX_IMAGES
+                && page.shown.len() <= MAX_SHOWN
                 && page.properties.len() <= MAX_PROPERTIES + FALLBACKS.len()
         );
         for (name, value) in &page.properties {
