@@ -16,7 +16,7 @@ use crate::{
     blobs::Staged,
     kinds::{self, HEAD_BYTES},
     schema::{ContentRow, ITEMS},
-    turns::{Errand, Refused, Shares, Ticket, TurnBounds, Turns},
+    turns::{Errand, Refused, Shared, Shares, Ticket, TurnBounds, Turns},
     upload::MAX_NAME_BYTES,
 };
 
@@ -43,7 +43,7 @@ const MAX_ANSWER_DELAY: Duration = Duration::from_secs(5);
 
 /// How often an item is fetched for one request, if it has to make room again before it is read.
 const MAX_ATTEMPTS: usize = 2;
-/// Fetches that one request waits for: others began them, for a shorter wait than its own or in a share that is used up.
+/// Fetches that one request waits for: others began them, for a shorter wait than its own, or got no turn.
 const MAX_JOINED: usize = 3;
 
 /// What is being fetched.
@@ -64,6 +64,7 @@ impl Default for Fetches {
 struct Fetch {
     /// Until when its server is to wait for an upload.
     until: Instant,
+    turn: Shared,
     progress: watch::Receiver<Progress>,
 }
 
@@ -142,6 +143,7 @@ impl Media {
     ) -> Result<(), MediaError> {
         for _ in 0..MAX_JOINED {
             let Some(fetch) = self.under_way(uri) else { break };
+            fetch.turn.join(user_id);
             let waits_longer = until > fetch.until;
             match fetch.outcome(until).await {
                 Err(MediaError::NotYetUploaded) if waits_longer && Instant::now() < until => {}
@@ -166,12 +168,13 @@ impl Media {
         let fetches = &self.inner().fetches;
         let mut under_way = fetches.under_way.lock();
         if let Some(fetch) = under_way.get(uri) {
+            fetch.turn.join(user_id);
             return Ok(fetch.clone());
         }
         let (user_id, server) = (user_id.to_owned(), uri.server_name().to_string());
         let ticket = fetches.turns.ticket(Errand { user_id, server })?;
         let (sender, progress) = watch::channel(Progress::Waits);
-        let fetch = Fetch { until, progress };
+        let fetch = Fetch { until, turn: ticket.shared(), progress };
         under_way.insert(uri.clone(), fetch.clone());
         drop(under_way);
         let (media, uri) = (self.clone(), uri.clone());

@@ -30,7 +30,7 @@ pub use self::{
 };
 use crate::{
     Media, MediaError,
-    turns::{Errand, Refused, Shares, Ticket, TurnBounds, Turns},
+    turns::{Errand, Refused, Shared, Shares, Ticket, TurnBounds, Turns},
 };
 
 /// Pages that are read at once, each of them in memory as a whole, and those that wait besides. A user has
@@ -106,8 +106,14 @@ pub(crate) struct Previews {
     /// How the web is reached, if it is.
     web: RwLock<Option<Arc<dyn Web>>>,
     kept: Cache<Wish, Kept, TextBytes>,
-    wanted: Mutex<HashMap<Wish, watch::Receiver<Outcome>>>,
+    wanted: Mutex<HashMap<Wish, Wanted>>,
     turns: Turns,
+}
+
+/// A page that is being read, or waits for it, for others who want the same.
+struct Wanted {
+    outcome: watch::Receiver<Outcome>,
+    turn: Shared,
 }
 
 impl Previews {
@@ -183,13 +189,15 @@ impl Media {
     ) -> Result<watch::Receiver<Outcome>, MediaError> {
         let previews = &self.inner().previews;
         let mut wanted = previews.wanted.lock();
-        if let Some(outcome) = wanted.get(&wish) {
-            return Ok(outcome.clone());
+        if let Some(begun) = wanted.get(&wish) {
+            begun.turn.join(user_id);
+            return Ok(begun.outcome.clone());
         }
         let server = target.url().host_str().unwrap_or_default().to_owned();
         let ticket = previews.turns.ticket(Errand { user_id: user_id.to_owned(), server })?;
         let (sender, receiver) = watch::channel(None);
-        wanted.insert(wish.clone(), receiver.clone());
+        let begun = Wanted { outcome: receiver.clone(), turn: ticket.shared() };
+        wanted.insert(wish.clone(), begun);
         drop(wanted);
         let reading = Reading { media: self.clone(), wish, ticket };
         self.spawn(async move { reading.run(&target, web.as_ref(), &sender).await });

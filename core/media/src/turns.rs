@@ -2,20 +2,24 @@
 //!
 //! Whoever came first is first; but in what runs, and in what is wanted at all, nobody has more than a share, neither
 //! one user nor one server that is asked. So a server that takes its time is slow for what is behind it, and for
-//! nothing else.
+//! nothing else. What several users want waits for the first of their shares that has room.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    borrow::Borrow,
+    collections::{BTreeSet, HashMap},
     hash::Hash,
     sync::Arc,
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use ruma::OwnedUserId;
+use ruma::{OwnedUserId, UserId};
 use tokio::{sync::Notify, time::timeout};
 
 use crate::MediaError;
+
+/// Users in whose shares one thing may wait; whoever else wants it waits with them.
+const MAX_USERS: usize = 8;
 
 /// A number, and how much of it may be of the same.
 #[derive(Clone, Copy, Debug)]
@@ -72,14 +76,21 @@ struct Inner {
 struct State {
     wanted: Counts,
     running: Counts,
-    /// By number, so in the order in which they came. None of them could run now.
-    waiting: BTreeMap<u64, Waiting>,
+    /// By number.
+    tickets: HashMap<u64, Wish>,
+    /// Numbers of those that wait, so in the order in which they came. None of them could run now.
+    waiting: BTreeSet<u64>,
     next: u64,
 }
 
+/// What a ticket is for.
 #[derive(Debug)]
-struct Waiting {
-    errand: Errand,
+struct Wish {
+    server: String,
+    /// In whose shares it waits, or waited.
+    users: Vec<OwnedUserId>,
+    /// In whose share it runs.
+    runs_for: Option<OwnedUserId>,
     begin: Arc<Notify>,
 }
 
@@ -95,8 +106,14 @@ struct Counts {
 pub(crate) struct Ticket {
     turns: Turns,
     number: u64,
-    errand: Errand,
     begin: Arc<Notify>,
+}
+
+/// What is wanted under a ticket, for others who want the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    turns: Turns,
+    number: u64,
 }
 
 impl Turns {
@@ -107,19 +124,18 @@ impl Turns {
     /// A place among what is wanted.
     pub(crate) fn ticket(&self, errand: Errand) -> Result<Ticket, Refused> {
         let bounds = self.0.bounds;
+        let Errand { user_id, server } = errand;
         let mut state = self.0.state.lock();
-        if !state.wanted.add(&errand, bounds.wanted) {
+        if !state.wanted.add(&user_id, &server, bounds.wanted) {
             return Err(Refused(bounds.refusal));
         }
         let (number, begin) = (state.next, Arc::new(Notify::new()));
         state.next = number.wrapping_add(1);
-        if state.running.add(&errand, bounds.running) {
-            begin.notify_one();
-        } else {
-            let waiting = Waiting { errand: errand.clone(), begin: Arc::clone(&begin) };
-            state.waiting.insert(number, waiting);
-        }
-        Ok(Ticket { turns: self.clone(), number, errand, begin })
+        let wish = Wish { server, users: vec![user_id], runs_for: None, begin: Arc::clone(&begin) };
+        state.tickets.insert(number, wish);
+        state.waiting.insert(number);
+        state.begin(number, bounds);
+        Ok(Ticket { turns: self.clone(), number, begin })
     }
 }
 
@@ -129,48 +145,106 @@ impl Ticket {
         let TurnBounds { patience, refusal, .. } = self.turns.0.bounds;
         timeout(patience, self.begin.notified()).await.map_err(|_| Refused(refusal))
     }
+
+    pub(crate) fn shared(&self) -> Shared {
+        Shared { turns: self.turns.clone(), number: self.number }
+    }
+}
+
+impl Shared {
+    /// Has what still waits wait in this user's share too, who wants the same, if they may want that much: it runs
+    /// in the first share that has room.
+    pub(crate) fn join(&self, user_id: &UserId) {
+        let Inner { bounds, state } = &*self.turns.0;
+        let mut state = state.lock();
+        if !state.waiting.contains(&self.number) {
+            return;
+        }
+        let State { wanted, tickets, .. } = &mut *state;
+        let Some(wish) = tickets.get_mut(&self.number) else { return };
+        let is_known = wish.users.iter().any(|known| known == user_id);
+        if is_known
+            || wish.users.len() >= MAX_USERS
+            || !wanted.add_user(user_id, bounds.wanted.of_user)
+        {
+            return;
+        }
+        wish.users.push(user_id.to_owned());
+        state.begin(self.number, *bounds);
+    }
+}
+
+impl State {
+    /// Begins what waits under this number, if one of its shares has room.
+    fn begin(&mut self, number: u64, bounds: TurnBounds) {
+        let Some(wish) = self.tickets.get_mut(&number) else { return };
+        let running = &mut self.running;
+        let has_room = |user_id: &&OwnedUserId| running.add(user_id, &wish.server, bounds.running);
+        wish.runs_for = wish.users.iter().find(has_room).cloned();
+        if wish.runs_for.is_some() {
+            wish.begin.notify_one();
+            self.waiting.remove(&number);
+        }
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         let Inner { bounds, state } = &*self.turns.0;
         let mut state = state.lock();
-        let State { wanted, running, waiting, .. } = &mut *state;
-        wanted.remove(&self.errand);
-        if waiting.remove(&self.number).is_some() {
-            return;
+        state.waiting.remove(&self.number);
+        let Some(wish) = state.tickets.remove(&self.number) else { return };
+        state.wanted.remove(&wish.server);
+        for user_id in &wish.users {
+            lower(&mut state.wanted.by_user, user_id);
         }
-        running.remove(&self.errand);
-        let can_run = |_: &u64, next: &mut Waiting| running.add(&next.errand, bounds.running);
-        for (_, next) in waiting.extract_if(.., can_run) {
-            next.begin.notify_one();
+        let Some(user_id) = wish.runs_for else { return };
+        state.running.remove(&wish.server);
+        lower(&mut state.running.by_user, &user_id);
+        let waiting: Vec<u64> = state.waiting.iter().copied().collect();
+        for number in waiting {
+            if state.running.all >= bounds.running.all {
+                break;
+            }
+            state.begin(number, *bounds);
         }
     }
 }
 
 impl Counts {
     /// Counts one more if there is room for it.
-    fn add(&mut self, errand: &Errand, shares: Shares) -> bool {
-        let Errand { user_id, server } = errand;
+    fn add(&mut self, user_id: &UserId, server: &str, shares: Shares) -> bool {
         let has_room = self.all < shares.all
-            && self.by_user.get(user_id).is_none_or(|count| *count < shares.of_user)
-            && self.by_server.get(server).is_none_or(|count| *count < shares.of_server);
+            && self.by_server.get(server).is_none_or(|count| *count < shares.of_server)
+            && self.add_user(user_id, shares.of_user);
         if has_room {
             self.all += 1;
-            *self.by_user.entry(user_id.clone()).or_default() += 1;
-            *self.by_server.entry(server.clone()).or_default() += 1;
+            *self.by_server.entry(server.to_owned()).or_default() += 1;
         }
         has_room
     }
 
-    fn remove(&mut self, errand: &Errand) {
+    /// Counts one more of a user alone, if there is room for it.
+    fn add_user(&mut self, user_id: &UserId, of_user: usize) -> bool {
+        let has_room = self.by_user.get(user_id).is_none_or(|count| *count < of_user);
+        if has_room {
+            *self.by_user.entry(user_id.to_owned()).or_default() += 1;
+        }
+        has_room
+    }
+
+    /// The opposite of [`Self::add`], but for its user.
+    fn remove(&mut self, server: &str) {
         self.all = self.all.saturating_sub(1);
-        lower(&mut self.by_user, &errand.user_id);
-        lower(&mut self.by_server, &errand.server);
+        lower(&mut self.by_server, server);
     }
 }
 
-fn lower<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+fn lower<K, Q>(counts: &mut HashMap<K, usize>, key: &Q)
+where
+    K: Borrow<Q> + Eq + Hash,
+    Q: Eq + Hash + ?Sized,
+{
     let Some(count) = counts.get_mut(key) else { return };
     *count = count.saturating_sub(1);
     if *count == 0 {
@@ -218,10 +292,57 @@ mod tests {
         // Both shares have room again.
         assert!(has_turn(&third) && has_turn(&others[1]));
         drop((second, third, others));
-        let state = turns.0.state.lock();
-        assert!(state.waiting.is_empty() && state.wanted.by_user.is_empty());
-        assert!(state.running.by_server.is_empty() && state.wanted.by_server.is_empty());
-        assert_eq!((state.running.all, state.wanted.all), (0, 0));
+        assert_nothing_is_left(&turns);
+    }
+
+    fn assert_nothing_is_left(turns: &Turns) {
+        let State { wanted, running, tickets, waiting, .. } = &*turns.0.state.lock();
+        assert!(tickets.is_empty() && waiting.is_empty());
+        for counts in [wanted, running] {
+            assert!(counts.by_user.is_empty() && counts.by_server.is_empty() && counts.all == 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_several_want_runs_in_the_first_share_that_has_room() {
+        let turns = Turns::new(BOUNDS);
+        let ticket = |user: &str, server: &str| turns.ticket(errand(user, server)).unwrap();
+        let join = |ticket: &Ticket, user| ticket.shared().join(&errand(user, "").user_id);
+        let mut anns = vec![ticket("ann", "1"), ticket("ann", "2"), ticket("ann", "3")];
+        let lifted = ticket("ann", "4");
+        join(&lifted, "ann");
+        assert!(!has_turn(&lifted), "her share is used up");
+        join(&lifted, "bob");
+        assert!(has_turn(&lifted), "his is not");
+        // It counts for who gave it its turn, however many join then.
+        join(&lifted, "eve");
+        let bobs = [ticket("bob", "5"), ticket("bob", "6")];
+        assert_eq!(bobs.each_ref().map(has_turn), [true, true]);
+        let (waits, other) = (ticket("bob", "7"), ticket("eve", "7"));
+        join(&waits, "ann");
+        drop(anns.pop());
+        assert!(has_turn(&waits), "in her share, which had room first");
+        assert!(!has_turn(&other), "all turns are taken");
+        drop((anns, lifted, bobs));
+        assert!(has_turn(&other));
+
+        // Who may not want more waits with the others, and in their shares alone.
+        let fill = |user: &str| {
+            let wanted = (0..)
+                .map_while(|number| turns.ticket(errand(user, &format!("{user}{number}"))).ok());
+            wanted.collect::<Vec<_>>()
+        };
+        drop((waits, other));
+        let (hers, mut others) = (fill("ann"), fill("bob"));
+        assert_eq!((hers.len(), others.len()), (BOUNDS.wanted.of_user, BOUNDS.wanted.of_user));
+        let last = others.pop().unwrap();
+        join(&last, "ann");
+        drop(hers);
+        assert!(!has_turn(&last));
+        drop(others);
+        assert!(has_turn(&last));
+        drop(last);
+        assert_nothing_is_left(&turns);
     }
 
     #[tokio::test(start_paused = true)]

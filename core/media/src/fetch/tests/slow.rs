@@ -284,7 +284,7 @@ async fn a_user_whose_share_is_used_up_does_not_keep_an_item_from_others() {
     sleep(SECOND).await;
     assert_eq!(bench.waits().len(), FETCHES.running.of_user);
     bench.media.content(&user(1), &uri, Duration::ZERO).await.unwrap();
-    assert!(bench.far.began.elapsed() <= FETCHES.patience + SECOND);
+    assert!(bench.far.began.elapsed() < SECOND * 2, "it has its turn in the share of who joins");
     while let Some(ended) = slow.join_next().await {
         drop(ended.unwrap());
     }
