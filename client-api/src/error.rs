@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use hearth_delayed::DelayedError;
+use hearth_delayed::{DelayedError, Refusal};
 use hearth_e2ee::E2eeError;
 use hearth_http::MatrixError;
 use hearth_media::MediaError;
@@ -234,11 +234,38 @@ impl From<DelayedError> for ApiError {
             }
             E::NotFound => MatrixError::not_found(text),
             E::Finalised(_) => MatrixError::bad_request(text).with_status(StatusCode::CONFLICT),
-            E::Refused(refusal) => match refusal.retry_after {
-                Some(retry_after) => MatrixError::limit_exceeded(retry_after),
-                None => passed_on(refusal.status, refusal.errcode, refusal.message),
-            },
+            E::Refused(refusal) => refused_by_hand(refusal),
             E::Store(_) | E::Commit(_) | E::Internal(_) => MatrixError::internal(&text),
         })
+    }
+}
+
+/// What sending the event at once would have been answered.
+fn refused_by_hand(refusal: Refusal) -> MatrixError {
+    if let Some(retry_after) = refusal.retry_after {
+        return MatrixError::limit_exceeded(retry_after);
+    }
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    MatrixError::new(status, refusal.errcode, refusal.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_delayed::Fate;
+
+    use super::*;
+
+    #[test]
+    fn who_sends_a_delayed_event_by_hand_is_told_what_sending_it_would_have_told() {
+        for (status, errcode) in
+            [(403, "M_FORBIDDEN"), (413, "M_TOO_LARGE"), (500, "M_UNKNOWN"), (502, "M_UNKNOWN")]
+        {
+            let (message, retry_after, fate) = ("no".to_owned(), None, Fate::Later);
+            let refusal =
+                Refusal { status, errcode: errcode.to_owned(), message, retry_after, fate };
+            let error = MatrixError::from(ApiError::from(DelayedError::Refused(refusal)));
+            let told = (error.status().as_u16(), error.errcode(), error.message());
+            assert_eq!(told, (status, Some(errcode), "no"));
+        }
     }
 }

@@ -76,7 +76,9 @@ fn new_delayed(caller: &LocalUser, event: Scheduled) -> Result<NewDelayed, Matri
 /// The body of MSC4140's own endpoint for scheduling.
 #[derive(Deserialize)]
 pub(crate) struct Body {
-    delay: u64,
+    delay_ms: Option<u64>,
+    /// What `delay_ms` was called before.
+    delay: Option<u64>,
     state_key: Option<String>,
     content: Box<RawValue>,
 }
@@ -98,6 +100,8 @@ pub(crate) async fn put(
     if transaction_id.len() > MAX_PATH_PARAM_BYTES {
         return Err(MatrixError::invalid_param("The transaction ID is too long").into());
     }
+    let delay_ms = body.delay_ms.or(body.delay);
+    let delay_ms = delay_ms.ok_or_else(|| MatrixError::bad_json("There is no delay"))?;
     if !body.content.get().starts_with('{') {
         return Err(MatrixError::bad_json("The content is no object").into());
     }
@@ -107,7 +111,7 @@ pub(crate) async fn put(
         event_type: event_type.into(),
         state_key: body.state_key,
         content: body.content,
-        delay_ms: body.delay,
+        delay_ms,
         transaction_id: Some(transaction_id.into()),
     };
     match app.delayed().schedule(new_delayed(&caller.session, event)?).await {
@@ -126,9 +130,12 @@ pub(crate) async fn manage(
     path: Result<Path<(String, String)>, PathRejection>,
     head: Parts,
 ) -> Result<Json<Value>, ApiError> {
+    let _place = app.http().admit(Lane::Short)?;
     let Path((delay_id, action)) =
         path.map_err(|_| MatrixError::invalid_param("The path cannot be decoded"))?;
-    act(&app, &head, &delay_id, &action).await
+    let action = action_of(&action)?;
+    charge(&app, &head, class_of(action))?;
+    act(&app, &delay_id, action).await
 }
 
 /// The body of the older form.
@@ -141,31 +148,43 @@ pub(crate) struct Managing {
 pub(crate) async fn manage_by_body(
     State(app): State<ClientApi>,
     path: Result<Path<String>, PathRejection>,
-    head: Parts,
-    hearth_http::Json(body): hearth_http::Json<Managing>,
-) -> Result<Json<Value>, ApiError> {
-    let Path(delay_id) =
-        path.map_err(|_| MatrixError::invalid_param("The path cannot be decoded"))?;
-    act(&app, &head, &delay_id, &body.action).await
-}
-
-async fn act(
-    app: &ClientApi,
-    head: &Parts,
-    delay_id: &str,
-    action: &str,
+    request: Request,
 ) -> Result<Json<Value>, ApiError> {
     let _place = app.http().admit(Lane::Short)?;
-    let action = match action {
-        "send" => Action::Send,
-        "cancel" => Action::Cancel,
-        "restart" => Action::Restart,
-        _ => return Err(MatrixError::unrecognized("No such action").into()),
-    };
-    if let Some(address) = app.http().client_address(head) {
-        let class = if action == Action::Send { Class::Message } else { Class::General };
-        app.http().limiter().charge_address(class, address)?;
+    let (head, body) = request.into_parts();
+    // Anybody may send a body.
+    charge(&app, &head, Class::General)?;
+    let request = Request::from_parts(head.clone(), body);
+    let hearth_http::Json(body) =
+        hearth_http::Json::<Managing>::from_request(request, &app).await?;
+    let Path(delay_id) =
+        path.map_err(|_| MatrixError::invalid_param("The path cannot be decoded"))?;
+    let action = action_of(&body.action)?;
+    if action == Action::Send {
+        charge(&app, &head, class_of(action))?;
     }
+    act(&app, &delay_id, action).await
+}
+
+fn action_of(name: &str) -> Result<Action, MatrixError> {
+    match name {
+        "send" => Ok(Action::Send),
+        "cancel" => Ok(Action::Cancel),
+        "restart" => Ok(Action::Restart),
+        _ => Err(MatrixError::unrecognized("No such action")),
+    }
+}
+
+fn class_of(action: Action) -> Class {
+    if action == Action::Send { Class::Message } else { Class::General }
+}
+
+fn charge(app: &ClientApi, head: &Parts, class: Class) -> Result<(), MatrixError> {
+    let Some(address) = app.http().client_address(head) else { return Ok(()) };
+    app.http().limiter().charge_address(class, address)
+}
+
+async fn act(app: &ClientApi, delay_id: &str, action: Action) -> Result<Json<Value>, ApiError> {
     if delay_id.len() > MAX_PATH_PARAM_BYTES {
         return Err(DelayedError::NotFound.into());
     }
@@ -215,27 +234,38 @@ async fn reader(app: &ClientApi, head: &Parts) -> Result<LocalUser, MatrixError>
     Ok(Caller::<LocalUser>::of(app, head, policy).await?.session)
 }
 
+/// An event under the names that MSC4140 has when it is merged, and under those that it had before: clients speak
+/// both at its unstable endpoints.
 fn shown(event: DelayedEvent) -> Value {
     let mut shown = json!({
         "delay_id": event.delay_id,
         "room_id": event.room_id,
         "type": event.event_type,
+        "delay_ms": event.delay_ms,
         "delay": event.delay_ms,
+        "delayed_since_ts": event.running_since_ms,
         "running_since": event.running_since_ms,
         "content": event.content,
     });
     if let Some(state_key) = event.state_key {
         put_field(&mut shown, "state_key", json!(state_key));
     }
-    if let Some(finalised_ms) = event.finalised_ms {
-        put_field(&mut shown, "origin_server_ts", json!(finalised_ms));
+    let Some(finalised_ms) = event.finalised_ms else { return shown };
+    let mut finalised = json!({ "finalised_ts": finalised_ms });
+    put_field(&mut shown, "origin_server_ts", json!(finalised_ms));
+    let outcome = [
+        ("event_id", event.event_id.map(|event_id| json!(event_id))),
+        (
+            "error",
+            event.error.map(|(errcode, error)| json!({ "errcode": errcode, "error": error })),
+        ),
+    ];
+    for (name, value) in outcome {
+        let Some(value) = value else { continue };
+        put_field(&mut finalised, name, value.clone());
+        put_field(&mut shown, name, value);
     }
-    if let Some(event_id) = event.event_id {
-        put_field(&mut shown, "event_id", json!(event_id));
-    }
-    if let Some((errcode, error)) = event.error {
-        put_field(&mut shown, "error", json!({ "errcode": errcode, "error": error }));
-    }
+    put_field(&mut shown, "finalised", finalised);
     shown
 }
 

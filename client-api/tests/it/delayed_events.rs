@@ -238,6 +238,8 @@ async fn a_message_is_sent_when_its_delay_is_over() {
     let known = ended(&alice, &delay_id).await;
     assert_eq!(known["event_id"], event["event_id"]);
     assert!(known["origin_server_ts"].is_u64(), "{known}");
+    let (at, event_id) = (&known["origin_server_ts"], &known["event_id"]);
+    assert_eq!(known["finalised"], json!({ "finalised_ts": at, "event_id": event_id }));
     assert_eq!(listed(&alice, "?status=scheduled").await, [] as [Value; 0]);
     assert_eq!(listed(&alice, "?outcome=send&reason=delay").await, [known]);
 }
@@ -278,7 +280,7 @@ async fn the_endpoint_of_its_own_takes_messages_and_state() {
     let first = alice.put_ok(&path("m.room.message", "1"), body.clone()).await;
     let again = alice.put_ok(&path("m.room.message", "1"), body).await;
     assert_eq!(first, again, "a repeated request is the same event");
-    let body = json!({ "delay": LONG, "state_key": "", "content": { "topic": "later" } });
+    let body = json!({ "delay_ms": LONG, "state_key": "", "content": { "topic": "later" } });
     let state = alice.put_ok(&path("m.room.topic", "1"), body).await;
     let all = listed(&alice, "?order_by=running_since").await;
     assert_eq!(all.len(), 2);
@@ -290,7 +292,11 @@ async fn the_endpoint_of_its_own_takes_messages_and_state() {
     assert_eq!(all[0]["content"], message("later"));
     assert_eq!((&all[0]["type"], all[0].get("state_key")), (&json!("m.room.message"), None));
     assert_eq!((&all[1]["type"], &all[1]["state_key"]), (&json!("m.room.topic"), &json!("")));
-    assert_eq!(all[1]["delay"], LONG);
+    for event in &all {
+        assert_eq!((&event["delay_ms"], &event["delay"]), (&json!(LONG), &json!(LONG)));
+        assert_eq!(event["delayed_since_ts"], event["running_since"]);
+        assert!(event["delayed_since_ts"].is_u64() && event.get("finalised").is_none(), "{event}");
+    }
 
     let too_long = json!({ "delay": 7_200_001, "content": {} });
     let answer = alice.put(&path("a", "2"), too_long).await;
@@ -317,8 +323,23 @@ async fn what_is_cancelled_is_never_sent() {
     let ended = listed(&alice, "?status=finalised&outcome=cancel&reason=action").await;
     assert_eq!(ended.len(), 1);
     assert!(ended[0].get("event_id").is_none() && ended[0].get("error").is_none());
+    assert_eq!(ended[0]["finalised"], json!({ "finalised_ts": ended[0]["origin_server_ts"] }));
     refused(manage(&alice, "unknown", "cancel").await, 404, "M_NOT_FOUND");
     refused(manage(&alice, &delay_id, "forget").await, 404, "M_UNRECOGNIZED");
+}
+
+#[tokio::test]
+async fn whoever_sends_bodies_is_limited_before_they_are_read() {
+    let server = TestServer::builder().config(|config| {
+        config.http.rate_limits.enabled = true;
+        config.http.rate_limits.general.address = Rate::new(0.001, 2);
+    });
+    let server = server.start().await;
+    let manage = async || server.client().post(&delayed("/unknown"), json!([])).await;
+    for _ in 0..2 {
+        refused(manage().await, 400, "M_BAD_JSON");
+    }
+    refused(manage().await, 429, "M_LIMIT_EXCEEDED");
 }
 
 #[tokio::test]
@@ -401,6 +422,8 @@ async fn what_a_room_refuses_is_told_and_recorded() {
     let delay_id = schedule(&bob, &room, "never", 1).await;
     let known = ended(&bob, &delay_id).await;
     assert_eq!(known["error"]["errcode"], "M_FORBIDDEN", "{known}");
+    let finalised = json!({ "finalised_ts": known["origin_server_ts"], "error": known["error"] });
+    assert_eq!(known["finalised"], finalised);
     assert_eq!(listed(&bob, "?outcome=error&reason=delay").await, [known]);
     let sync = alice.sync(Some(&since), "").await;
     assert_eq!(bodies(timeline(&sync, &room)), [] as [&str; 0]);
