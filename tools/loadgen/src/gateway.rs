@@ -1,20 +1,15 @@
 //! A push gateway on loopback that takes everything and counts it. It has a thread of its own, which steps back behind the
-//! senders that are measured: elsewhere it is another machine, and takes nothing from them.
+//! senders that are measured: elsewhere it is another machine, and takes nothing from them. So it also reads of a request no more
+//! than its length, and has one answer.
 
-use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use bytes::Bytes;
-use http::{Request, Response, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -23,6 +18,11 @@ use crate::world::Failure;
 /// How far its thread steps back (`nice`): as far as this server's pushers do.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
+
+/// The largest request; the measured server bounds what it sends.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// What every request is answered with.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{\"rejected\":[]}";
 
 /// A running gateway; it ends when it is dropped.
 pub(crate) struct Gateway {
@@ -35,7 +35,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts to listen on a free port.
     pub(crate) fn start() -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| Failure::Server(format!("push gateway: {error}"));
+        let failed = |error: io::Error| Failure::Server(format!("push gateway: {error}"));
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -81,33 +81,40 @@ async fn serve(listener: std::net::TcpListener, taken: Arc<AtomicU64>) {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { return };
-                let taken = Arc::clone(&taken);
-                connections.spawn(async move {
-                    let answer = service_fn(move |request| answer(request, Arc::clone(&taken)));
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await.ok();
-                });
+                connections.spawn(answer_all(stream, Arc::clone(&taken)));
             }
             Some(_) = connections.join_next() => (),
         }
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    taken: Arc<AtomicU64>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    // The measured server bounds what it sends.
-    if request.into_body().collect().await.is_ok() {
-        taken.fetch_add(1, Ordering::Relaxed);
+/// Answers what comes on a connection, in order, until it ends.
+async fn answer_all(mut stream: TcpStream, taken: Arc<AtomicU64>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut received = Vec::with_capacity(4096);
+    while received.len() <= MAX_REQUEST_BYTES && stream.read_buf(&mut received).await? > 0 {
+        while let Some(length) = request_length(&received).filter(|end| *end <= received.len()) {
+            received.drain(..length);
+            taken.fetch_add(1, Ordering::Relaxed);
+            stream.write_all(ANSWER).await?;
+        }
     }
-    let mut response = Response::new(Full::new(Bytes::from_static(br#"{"rejected":[]}"#)));
-    let json = header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    Ok(response)
+    Ok(())
+}
+
+/// The length of the request that this begins with, as soon as its head is there. Bodies have a `Content-Length`, or are none.
+fn request_length(received: &[u8]) -> Option<usize> {
+    let head = received.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+    let lines = received.get(..head)?.split(|byte| *byte == b'\n');
+    let body = lines.filter_map(|line| str::from_utf8(line).ok()?.split_once(':'));
+    let mut body = body.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let body = body.next().map_or(Some(0), |(_, value)| value.trim().parse().ok())?;
+    head.checked_add(body)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use http::Method;
 
     use super::*;
@@ -126,5 +133,14 @@ mod tests {
             assert_eq!(&answer[..], br#"{"rejected":[]}"#);
         }
         assert_eq!(gateway.taken(), 3);
+    }
+
+    #[test]
+    fn the_length_of_a_request_is_known_with_its_head() {
+        let head = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n";
+        assert_eq!(request_length(head.as_bytes()), None);
+        let whole = format!("{head}\r\n{{}}");
+        assert_eq!(request_length(whole.as_bytes()), Some(head.len() + 2 + 12));
+        assert_eq!(request_length(b"GET / HTTP/1.1\r\n\r\nGET"), Some(18));
     }
 }

@@ -81,6 +81,9 @@ pub(crate) struct Options {
     /// `push`: rooms, each with a hundred members.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) push_rooms: u32,
+    /// `push`: how often the load is measured with pushers, each time between two times without.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) push_rounds: u32,
     /// `idle-polls`, `idle-sockets`: number of waiting connections.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(crate) idle: u32,

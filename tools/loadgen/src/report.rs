@@ -69,6 +69,15 @@ impl Row {
         self
     }
 
+    /// Adds the mean, in milliseconds.
+    #[must_use]
+    pub(crate) fn mean(self, name: &str, histogram: &Histogram) -> Self {
+        match histogram.mean_ms() {
+            Some(value) => self.metric(format!("{name} mean"), "ms", value),
+            None => self,
+        }
+    }
+
     /// Adds what was used between two readings: processor time and written bytes per one of `count`, memory at the end.
     #[must_use]
     pub(crate) fn usage(mut self, before: Reading, after: Reading, count: u64, per: &str) -> Self {

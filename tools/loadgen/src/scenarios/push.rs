@@ -1,6 +1,7 @@
-//! Whether pushers slow senders down: the same load without them, with them, and without them again.
+//! Whether pushers slow senders down: the same load without them and with them in turns.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
@@ -21,37 +22,73 @@ const MEMBERS: u32 = 100;
 /// Members of each room who have a pusher. None of them sends.
 const PUSHERS: u32 = 10;
 
-/// Measures, and compares.
+/// Measures in turns, and compares each time with pushers to its neighbors without: what changes by itself while the run goes on
+/// is in both.
 pub(crate) async fn run(world: &mut World) -> Result<(), Failure> {
     let gateway = Gateway::start()?;
     let stage = Stage::make(world).await?;
-    let before = stage.measure(world, "without pushers", &gateway).await?;
-    stage.set_pushers(world, Some(&gateway.url())).await?;
-    let with = stage.measure(world, "with 10 pushers a room", &gateway).await?;
-    stage.set_pushers(world, None).await?;
-    let after = stage.measure(world, "without pushers again", &gateway).await?;
-    // What changes by itself while the run goes on is in both of the others.
-    let mut without = before.sends.latency;
-    without.merge(&after.sends.latency);
-    let per_second =
-        |outcome: &Outcome, count: u64| as_f64(count) / outcome.took.as_secs_f64().max(1e-6);
-    let slower = per_second(&with, with.sends.latency.count())
-        / (as_f64(without.count()) / (before.took + after.took).as_secs_f64().max(1e-6));
-    let row = Row::new("push", "with pushers to without").metric("rate ratio", "", slower);
-    world.report.add(compare(row, &with.sends.latency, &without));
+    let mut ratios = Ratios::default();
+    let mut before = stage.measure(world, "without pushers", &gateway).await?;
+    for _ in 0..world.options.push_rounds {
+        stage.set_pushers(world, Some(&gateway.url())).await?;
+        let with = stage.measure(world, "with 10 pushers a room", &gateway).await?;
+        stage.set_pushers(world, None).await?;
+        let after = stage.measure(world, "without pushers again", &gateway).await?;
+        ratios.add(&before, &with, &after);
+        before = after;
+    }
+    world.report.add(ratios.row());
     Ok(())
 }
 
-fn compare(mut row: Row, with: &Histogram, without: &Histogram) -> Row {
-    let mean = (with.mean_ms(), without.mean_ms());
-    let p50 = (with.quantile_ms(0.5), without.quantile_ms(0.5));
-    let p99 = (with.quantile_ms(0.99), without.quantile_ms(0.99));
-    for (name, pair) in [("mean ratio", mean), ("p50 ratio", p50), ("p99 ratio", p99)] {
-        if let (Some(with), Some(without)) = pair {
-            row = row.metric(name, "", with / without.max(1e-6));
-        }
+/// How sends with pushers compare to those without, once for each round.
+#[derive(Default)]
+struct Ratios {
+    rate: Vec<f64>,
+    mean: Vec<f64>,
+    p50: Vec<f64>,
+    p99: Vec<f64>,
+}
+
+impl Ratios {
+    fn add(&mut self, before: &Outcome, with: &Outcome, after: &Outcome) {
+        let mut without = before.sends.latency.clone();
+        without.merge(&after.sends.latency);
+        let with_pushers = &with.sends.latency;
+        let per_second =
+            |sent: &Histogram, took: Duration| as_f64(sent.count()) / took.as_secs_f64().max(1e-6);
+        let rate = per_second(&without, before.took + after.took);
+        self.rate.push(per_second(with_pushers, with.took) / rate.max(1e-6));
+        let compare = |of: &dyn Fn(&Histogram) -> Option<f64>| {
+            Some(of(with_pushers)? / of(&without)?.max(1e-6))
+        };
+        self.mean.extend(compare(&Histogram::mean_ms));
+        self.p50.extend(compare(&|sent| sent.quantile_ms(0.5)));
+        self.p99.extend(compare(&|sent| sent.quantile_ms(0.99)));
     }
-    row
+
+    /// The median of the rounds, and the rounds.
+    fn row(self) -> Row {
+        let rounds = self.rate.len();
+        let mut row = Row::new("push", format!("with pushers to without, median of {rounds}"));
+        let all = [("rate", self.rate), ("mean", self.mean), ("p50", self.p50), ("p99", self.p99)];
+        for (name, mut ratios) in all {
+            let each: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+            if let Some(median) = median(&mut ratios) {
+                let note = format!("{name} ratios of the rounds: {}", each.join(", "));
+                row = row.metric(format!("{name} ratio"), "", median).note(note);
+            }
+        }
+        row
+    }
+}
+
+/// The middle one, or the mean of the two in the middle.
+fn median(values: &mut [f64]) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let upper = *values.get(values.len() / 2)?;
+    let lower = *values.get(values.len().checked_sub(1)? / 2)?;
+    Some(f64::midpoint(lower, upper))
 }
 
 /// The rooms, who sends into them, and who has a pusher.
@@ -121,11 +158,25 @@ impl Stage {
         let case = format!("{per_second}/s over {} rooms, {case}", self.rooms.len());
         let row = Row::new("push", case)
             .rate("sent", sends.latency.count(), seconds)
+            .mean("send", &sends.latency)
             .latency("send", &sends.latency)
             .rate("pushed", gateway.taken() - taken, seconds)
             .usage(outcome.before, outcome.after, sends.latency.count(), "message")
             .failures(sends.failed, sends.first_error.as_deref());
         world.report.add(row);
         Ok(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&mut []), None);
+        assert_eq!(median(&mut [2.0]), Some(2.0));
+        assert_eq!(median(&mut [9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&mut [4.0, 9.0, 1.0, 2.0]), Some(3.0));
     }
 }
