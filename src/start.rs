@@ -16,6 +16,7 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use crate::{
     Config, ConfigError,
     admin::{AdminSocket, AdminSocketError, Administered},
+    background::Requests,
     gateways::Gateways,
     pages::Pages,
     parts::{OpenError, Parts, StartOptions},
@@ -120,8 +121,12 @@ async fn surfaces(
         federation.start();
     }
     let gateways = Gateways::new(config.federation.clone(), config.push.clone());
-    let background = options.background.clone().unwrap_or_else(Handle::current);
-    parts.push.start(Arc::new(gateways), background).await.map_err(OpenError::from)?;
+    let requests = Handle::current();
+    let foreground =
+        options.background.is_some().then(|| Arc::new(Requests(requests.clone())) as _);
+    let background = options.background.clone().unwrap_or(requests);
+    let started = parts.push.start(Arc::new(gateways), background, foreground).await;
+    started.map_err(OpenError::from)?;
     client_api.start_delayed();
     let pages = Pages::new(config.federation.clone(), config.media.previews.clone());
     parts.media.set_web(Arc::new(pages));

@@ -17,6 +17,7 @@ use crate::{
     payload::{self, Names, ToldEvent},
     registry::Entry,
     service::Inner,
+    throttle::Throttle,
 };
 
 /// The largest answer of a gateway that is read.
@@ -44,15 +45,22 @@ enum Reply {
     Failed(String),
 }
 
+/// Turns that it takes to look for what a pusher missed, besides its own.
+const LOOK_BACK_TURNS: u32 = 15;
+
 /// Works off what is ready, until nothing is.
-pub(crate) async fn work(inner: Arc<Inner>) {
+pub(crate) async fn work(inner: Arc<Inner>, throttle: Arc<Throttle>) {
     loop {
+        throttle.turn().await;
         let next = inner.lanes.lock().next();
         let Some(job) = next else { return };
         let entry = &job.entry;
         let outcome = match &job.work {
             Work::Send { item, counted } => inner.deliver(entry, item, *counted).await,
-            Work::LookBack => Box::pin(inner.look_for_missed(entry)).await,
+            Work::LookBack => {
+                throttle.charge(LOOK_BACK_TURNS);
+                Box::pin(inner.look_for_missed(entry)).await
+            }
             Work::KeepUp { until } => inner.keep_up(entry, *until).await,
         };
         inner.lanes.lock().done(&job, outcome);

@@ -10,6 +10,8 @@ use crate::registry::Entry;
 
 /// Notifications that wait for one pusher: more than a busy moment brings. With more it is behind, and catches up.
 pub(crate) const MAX_QUEUED: usize = 256;
+/// The same while less is sent than could be: a second of a busy user.
+pub(crate) const MAX_QUEUED_IF_LIMITED: usize = 32;
 
 /// Something to push.
 #[derive(Clone, Debug)]
@@ -92,15 +94,24 @@ impl Lane {
         }
     }
 
-    /// Takes what is routed.
-    pub(crate) fn push(&mut self, item: Item) -> Pushed {
+    /// Does it take what is routed? Otherwise it will find it in the timelines.
+    pub(crate) fn takes(&self) -> bool {
+        match &self.standing {
+            Standing::KeepsUp => true,
+            Standing::CatchesUp { later, .. } => later.is_some(),
+            Standing::Behind => false,
+        }
+    }
+
+    /// Takes what is routed, unless so much waits already.
+    pub(crate) fn push(&mut self, item: Item, most: usize) -> Pushed {
         match &mut self.standing {
-            Standing::KeepsUp => push(&mut self.queue, item),
+            Standing::KeepsUp => push(&mut self.queue, item, most),
             Standing::CatchesUp { later: Some(later), .. } if item.position <= later.after => {
                 Pushed::Dropped
             }
             Standing::CatchesUp { later, .. } => {
-                let pushed = later.as_mut().map(|later| push(&mut later.items, item));
+                let pushed = later.as_mut().map(|later| push(&mut later.items, item, most));
                 if pushed == Some(Pushed::Full) {
                     *later = None;
                 }
@@ -203,7 +214,7 @@ impl Lane {
     }
 }
 
-fn push(queue: &mut VecDeque<Item>, item: Item) -> Pushed {
+fn push(queue: &mut VecDeque<Item>, item: Item, most: usize) -> Pushed {
     let waiting = queue.len();
     if let Some(last) = queue.back_mut() {
         // The same again comes after the log could not be read to the end.
@@ -216,7 +227,7 @@ fn push(queue: &mut VecDeque<Item>, item: Item) -> Pushed {
             return Pushed::Dropped;
         }
     }
-    if waiting >= MAX_QUEUED {
+    if waiting >= most {
         return Pushed::Full;
     }
     queue.push_back(item);

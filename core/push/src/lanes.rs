@@ -9,7 +9,7 @@ use std::{
 use hearth_types::StreamPosition;
 
 use crate::{
-    lane::{Item, Lane, Pushed, Work},
+    lane::{Item, Lane, MAX_QUEUED, MAX_QUEUED_IF_LIMITED, Pushed, Work},
     registry::Entry,
 };
 
@@ -49,6 +49,10 @@ pub(crate) struct Lanes {
     /// Pushers that failed, by the time when they are due.
     due: BTreeSet<(u64, u64)>,
     workers: usize,
+    /// Those of them who have a job; the others will ask for one.
+    at_work: usize,
+    /// Less is sent than could be.
+    is_limited: bool,
     closed: bool,
 }
 
@@ -78,17 +82,32 @@ impl Lanes {
         oldest.map_or(self.routed, |oldest| oldest.min(self.routed))
     }
 
+    /// While less is sent than could be, fewer notifications wait for each pusher: what waits is judged for nothing if the
+    /// pusher falls behind in the end.
+    pub(crate) fn set_limited(&mut self, is_limited: bool) {
+        self.is_limited = is_limited;
+    }
+
     /// Queues something for a pusher.
     pub(crate) fn push(&mut self, entry: &Arc<Entry>, item: Item) -> Pushed {
         if entry.is_gone() || item.position <= entry.progress().delivered {
             return Pushed::Dropped;
         }
+        let most = if self.is_limited { MAX_QUEUED_IF_LIMITED } else { MAX_QUEUED };
         let lane = self.by_serial.entry(entry.serial).or_insert_with(|| Lane::new(entry));
-        let pushed = lane.push(item);
+        let pushed = lane.push(item, most);
         if pushed == Pushed::Queued {
             self.schedule(entry.serial);
         }
         pushed
+    }
+
+    /// Would any of these pushers get something that happened at this position? If not, nobody's rules need be asked.
+    pub(crate) fn any_takes(&self, entries: &[Arc<Entry>], position: StreamPosition) -> bool {
+        entries.iter().any(|entry| {
+            let lane = self.by_serial.get(&entry.serial);
+            position > entry.progress().delivered && lane.is_none_or(Lane::takes)
+        })
     }
 
     /// A pusher that is behind, to be tried at this time; its row says so already.
@@ -152,10 +171,11 @@ impl Lanes {
         }
     }
 
-    /// Takes places for as many more workers as have something to do; how many. Those at work are busy.
+    /// Takes places for as many more workers as have something to do; how many.
     pub(crate) fn hire(&mut self) -> usize {
         let free = MAX_REQUESTS.saturating_sub(self.workers);
-        let hired = if self.closed { 0 } else { self.ready.len().min(free) };
+        let asking = self.workers.saturating_sub(self.at_work);
+        let hired = if self.closed { 0 } else { self.ready.len().saturating_sub(asking).min(free) };
         self.workers += hired;
         hired
     }
@@ -178,6 +198,7 @@ impl Lanes {
             }
             let Some(work) = lane.next(self.routed) else { continue };
             places.taken += 1;
+            self.at_work += 1;
             return Some(Job { entry: Arc::clone(&lane.entry), gateway, work });
         }
         self.workers = self.workers.saturating_sub(1);
@@ -186,6 +207,7 @@ impl Lanes {
 
     /// A job is over. The pusher goes to the end of those who are ready.
     pub(crate) fn done(&mut self, job: &Job, outcome: Outcome) {
+        self.at_work = self.at_work.saturating_sub(1);
         self.leave(&job.gateway);
         let serial = job.entry.serial;
         let Some(lane) = self.by_serial.get_mut(&serial) else { return };

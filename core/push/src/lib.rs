@@ -14,13 +14,15 @@
 //!   whose queue is full, lets go of it: its row says that it is **behind**, and when it is due again it catches up
 //!   from the timelines of its user's rooms, with a bound, and without what was read meanwhile. What is routed while
 //!   it does so waits behind what it missed.
-//! - All of it runs on a runtime of its own, which the binary gives less of the processors than requests get.
+//! - All of it runs on a runtime of its own, which the binary gives less of the processors than requests get, and at a **pace**
+//!   that goes by how late these are: [`Foreground`], which the binary plugs in.
 //! - A **badge** is the number of unread notifications in all rooms of the user, by the counts that `/sync` shows.
 //!
 //! The crate speaks to gateways through [`Gateway`], which the binary plugs in.
 
 mod audience;
 mod badge;
+mod book;
 mod config;
 mod deliver;
 mod error;
@@ -32,11 +34,13 @@ mod lane;
 mod lanes;
 mod names;
 mod notifications;
+mod pace;
 mod payload;
 mod pushers;
 mod registry;
 mod router;
 mod service;
+mod throttle;
 
 pub use self::{
     config::PushConfig,
@@ -46,6 +50,7 @@ pub use self::{
     notifications::{Notifications, NotificationsRequest, Notified},
     pushers::{KIND_HTTP, NOTIFY_PATH, NewPusher},
     service::{Push, PushParts},
+    throttle::Foreground,
 };
 
 /// The names of this crate's keyspaces, for the store's opening.

@@ -309,9 +309,7 @@ impl Inner {
                 }
                 let mut progress = entry.progress();
                 change(&mut progress);
-                let mut commit = Commit::new(&entry.user_id).lazy();
-                commit.put(&PROGRESS, &entry.user_id, &entry.key, &progress);
-                inner.parts.store.commit(commit).await?;
+                inner.write_progress(&entry, progress.clone()).await?;
                 entry.set_progress(progress);
                 Ok(true)
             })

@@ -11,12 +11,13 @@ use hearth_types::StreamPosition;
 use hearth_users::{LogKind, ReceiptLog};
 use ruma::{OwnedUserId, RoomId, UserId, events::TimelineEventType, push::Action};
 use serde::Deserialize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     PushError,
     lane::{Item, Pushed, What},
     service::Inner,
+    throttle::Throttle,
 };
 
 /// Log entries that are read at a time.
@@ -25,16 +26,18 @@ const LOG_PAGE: usize = 256;
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Routes what comes, for as long as the server runs.
-pub(crate) async fn run(inner: Arc<Inner>) {
+pub(crate) async fn run(inner: Arc<Inner>, throttle: Arc<Throttle>) {
     let mut publications = inner.parts.store.notifier().publications();
     loop {
         publications.mark_unchanged();
+        let began = Instant::now();
         match inner.route_page().await {
             Ok(true) => {}
             Ok(false) => {
                 if publications.changed().await.is_err() {
                     return;
                 }
+                sleep_until(began + throttle.read_every()).await;
             }
             Err(error) => {
                 tracing::error!(%error, "the log could not be read: nothing is pushed");
@@ -59,6 +62,8 @@ impl Inner {
         let records = self.parts.store.log_after(routed, LOG_PAGE).await?;
         let newcomers = self.registry.take_newcomers();
         self.audiences.welcome(&self.parts.rooms, &newcomers).await?;
+        let is_limited = self.throttle().is_some_and(|throttle| throttle.is_limited());
+        self.lanes.lock().set_limited(is_limited);
         let full = records.len() >= LOG_PAGE;
         let mut until = if full { routed } else { published };
         for record in &records {
@@ -127,7 +132,7 @@ impl Inner {
             }
         }
         let is_large = self.parts.sync.is_large(room_id).await?;
-        let concerned = self.concerned(room_id, event, is_large).await?;
+        let concerned = self.concerned(room_id, event, is_large, position).await?;
         if !concerned.is_empty()
             && let Some(flat) = FlatEvent::of(&event.pdu)
         {
@@ -146,13 +151,14 @@ impl Inner {
         Ok(())
     }
 
-    /// Those in the room whose rules are asked. In large rooms only whom the event mentions: otherwise each
+    /// Those in the room whose rules are asked: none whose pushers are behind anyhow. In large rooms only whom the event mentions: otherwise each
     /// message would cost as many evaluations as there are members with a pusher.
     async fn concerned(
         &self,
         room_id: &RoomId,
         event: &StoredEvent,
         is_large: bool,
+        position: StreamPosition,
     ) -> Result<Vec<OwnedUserId>, PushError> {
         let mentions = if is_large { mentions_of(event) } else { Mentions::default() };
         let mut concerned: Vec<OwnedUserId> = if !is_large || mentions.room {
@@ -161,9 +167,12 @@ impl Inner {
         } else {
             mentions.user_ids
         };
-        concerned.retain(|id| id != event.pdu.sender() && self.registry.contains(id));
         concerned.sort_unstable();
         concerned.dedup();
+        let lanes = self.lanes.lock();
+        concerned.retain(|id| {
+            id != event.pdu.sender() && lanes.any_takes(&self.registry.of_user(id), position)
+        });
         Ok(concerned)
     }
 

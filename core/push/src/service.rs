@@ -21,9 +21,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Gateway, PushConfig, PushError,
+    Foreground, Gateway, PushConfig, PushError,
     audience::Audiences,
     badge::BadgeCache,
+    book::Book,
     deliver,
     keeper::Keeper,
     lanes::Lanes,
@@ -31,6 +32,7 @@ use crate::{
     pushers::{PROGRESS, PUSHERS, ProgressRow},
     registry::{Entry, Registry},
     router,
+    throttle::Throttle,
 };
 
 /// The consumer of the log whose cursor this crate keeps.
@@ -75,6 +77,7 @@ pub(crate) struct Inner {
     pub(crate) audiences: Audiences,
     pub(crate) badges: BadgeCache,
     pub(crate) names: NamesCache,
+    pub(crate) book: Book,
     gateway: RwLock<Option<Arc<dyn Gateway>>>,
     running: OnceLock<Running>,
     stop: CancellationToken,
@@ -88,6 +91,7 @@ struct Running {
     runtime: Handle,
     /// What was published then.
     since: StreamPosition,
+    throttle: Arc<Throttle>,
 }
 
 impl fmt::Debug for Push {
@@ -110,6 +114,7 @@ impl Push {
             audiences: Audiences::new(),
             badges: BadgeCache::new(),
             names: NamesCache::new(),
+            book: Book::default(),
             gateway: RwLock::default(),
             running: OnceLock::new(),
             stop: CancellationToken::new(),
@@ -123,12 +128,19 @@ impl Push {
     }
 
     /// Begins to push, from where a former run stopped. The first run of all begins with what happens from now
-    /// on. All of it runs on this runtime, which may have less of the processors than the others. The first call
-    /// counts.
-    pub async fn start(&self, gateway: Arc<dyn Gateway>, runtime: Handle) -> Result<(), PushError> {
+    /// on. All of it runs on this runtime, which may have less of the processors than the others, and leaves
+    /// the foreground's work alone, if there is one. The first call counts.
+    pub async fn start(
+        &self,
+        gateway: Arc<dyn Gateway>,
+        runtime: Handle,
+        foreground: Option<Arc<dyn Foreground>>,
+    ) -> Result<(), PushError> {
         let inner = &self.inner;
         let since = inner.parts.store.notifier().published();
-        if inner.running.set(Running { runtime, since }).is_err() {
+        let throttle = Arc::new(Throttle::new(foreground));
+        let observed = Arc::clone(&throttle);
+        if inner.running.set(Running { runtime, since, throttle }).is_err() {
             return Ok(());
         }
         *inner.gateway.write() = Some(gateway);
@@ -150,8 +162,9 @@ impl Push {
                 }
             }
         }
-        inner.spawn(router::run(Arc::clone(inner)));
+        inner.spawn(router::run(Arc::clone(inner), Arc::clone(&observed)));
         inner.spawn(tick(Arc::clone(inner)));
+        inner.spawn(async move { observed.observe().await });
         Ok(())
     }
 
@@ -165,6 +178,9 @@ impl Push {
     pub async fn close(&self) {
         let inner = &self.inner;
         inner.lanes.lock().close();
+        if let Some(throttle) = inner.throttle() {
+            throttle.close();
+        }
         inner.workers.close();
         if timeout(CLOSE_TIMEOUT, inner.workers.wait()).await.is_err() {
             tracing::info!("a push gateway did not answer before the end: it is told again");
@@ -231,14 +247,20 @@ impl Inner {
         self.tasks.spawn_on(work, runtime);
     }
 
+    /// Does work on the current runtime that ends by itself, and that the end waits for.
+    pub(crate) fn finish(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
     /// Sees to it that somebody works for those who are ready.
     pub(crate) fn hire(self: &Arc<Self>) {
-        let Some(Running { runtime, .. }) = self.running.get() else { return };
+        let Some(Running { runtime, throttle, .. }) = self.running.get() else { return };
         let hired = self.lanes.lock().hire();
         for _ in 0..hired {
-            let (inner, stop) = (Arc::clone(self), self.stop.clone());
+            let stop = self.stop.clone();
+            let work = deliver::work(Arc::clone(self), Arc::clone(throttle));
             let work = async move {
-                stop.run_until_cancelled(deliver::work(inner)).await;
+                stop.run_until_cancelled(work).await;
             };
             self.workers.spawn_on(work, runtime);
         }
@@ -270,6 +292,11 @@ impl Inner {
     /// What was published when this run began.
     pub(crate) fn started(&self) -> Option<StreamPosition> {
         self.running.get().map(|running| running.since)
+    }
+
+    /// What push waits for its turns at.
+    pub(crate) fn throttle(&self) -> Option<&Arc<Throttle>> {
+        self.running.get().map(|running| &running.throttle)
     }
 
     pub(crate) fn gateway(&self) -> Option<Arc<dyn Gateway>> {

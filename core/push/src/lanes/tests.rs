@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    lane::{MAX_QUEUED, What},
+    lane::What,
     pushers::{ProgressRow, PusherRow},
     registry::Registry,
 };
@@ -194,6 +194,37 @@ fn a_full_queue_is_given_up_while_one_is_under_way() {
     assert!(lanes.next().is_none(), "one request at a time");
     lanes.done(&job, Outcome::Done);
     assert!(matches!(lanes.next().unwrap().work, Work::LookBack));
+}
+
+#[test]
+fn fewer_wait_while_less_is_sent_and_nobody_is_asked_for_those_behind() {
+    let pushers = entries(1, "a.example");
+    let mut lanes = Lanes::new(StreamPosition::ZERO);
+    lanes.set_limited(true);
+    let mut position = 1;
+    while lanes.push(&pushers[0], event(position)) == Pushed::Queued {
+        position += 1;
+    }
+    assert_eq!(position, 1 + u64::try_from(MAX_QUEUED_IF_LIMITED).unwrap());
+    assert!(lanes.any_takes(&pushers, at(position)));
+    lanes.set_behind(&pushers[0], 0);
+    assert!(!lanes.any_takes(&pushers, at(position)));
+    lanes.wake_due(0);
+    assert!(matches!(lanes.next().unwrap().work, Work::LookBack));
+    assert!(lanes.any_takes(&pushers, at(position)), "it catches up");
+}
+
+#[test]
+fn those_who_wait_for_a_job_take_what_comes() {
+    let pushers = entries(3, "a.example");
+    let mut lanes = Lanes::new(StreamPosition::ZERO);
+    lanes.push(&pushers[0], event(1));
+    assert_eq!(lanes.hire(), 1);
+    lanes.push(&pushers[1], event(1));
+    assert_eq!((lanes.hire(), lanes.hire()), (1, 0));
+    let _busy = [lanes.next().unwrap(), lanes.next().unwrap()];
+    lanes.push(&pushers[2], event(1));
+    assert_eq!(lanes.hire(), 1, "the others are at work");
 }
 
 #[test]
