@@ -151,8 +151,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Those in the room whose rules are asked: none whose pushers are behind anyhow. In large rooms only whom the event mentions: otherwise each
-    /// message would cost as many evaluations as there are members with a pusher.
+    /// Those in the room whose rules are asked: none whose pushers are behind anyhow. In large rooms only whom the
+    /// event mentions: otherwise each message would cost as many evaluations as there are members with a pusher.
     async fn concerned(
         &self,
         room_id: &RoomId,
