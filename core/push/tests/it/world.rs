@@ -1,21 +1,20 @@
 //! A small server without HTTP, and a gateway in memory.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hearth_e2ee::{E2ee, E2eeConfig, E2eeParts};
 use hearth_push::{Gateway, GatewayAnswer, GatewayError, NewPusher, Push, PushConfig, PushParts};
-use hearth_rooms::{CreateRoomOptions, Draft, MemberProfile, Preset, Rooms, RoomsConfig};
-use hearth_storage::{Commit, EngineKind, Store, StoreOptions};
-use hearth_sync::{SyncConfig, SyncService};
-use hearth_types::{Clock, ManualClock, ServerIdentity, StreamPosition};
-use hearth_users::{Users, UsersConfig};
+use hearth_rooms::{CreateRoomOptions, Draft, MemberProfile, Preset, Rooms};
+use hearth_storage::{Commit, Store};
+use hearth_sync::SyncConfig;
+use hearth_testbed::Services;
+use hearth_types::StreamPosition;
 use ruma::{
     OwnedEventId, OwnedRoomId, RoomId, UserId,
     api::client::push::{PusherIds, PusherInit, PusherKind},
-    owned_server_name,
     push::HttpPusherData,
+    server_name,
 };
 use serde_json::{Value, json, value::to_raw_value};
 use tokio::{
@@ -93,54 +92,16 @@ impl MemoryGateway {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let keyspaces = [
-            hearth_rooms::KEYSPACES,
-            hearth_users::KEYSPACES,
-            hearth_e2ee::KEYSPACES,
-            hearth_push::KEYSPACES,
-        ];
-        let options =
-            StoreOptions::for_tests(EngineKind::Memory, Path::new(""), &keyspaces.concat());
-        let store = Store::open(options).await.unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_700_000_000_000));
-        let (name, key) = (owned_server_name!("hearth.test"), ServerIdentity::generate_key());
-        let identity = Arc::new(ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap());
-        let rooms = Rooms::open(
-            store.clone(),
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            RoomsConfig::default(),
-        );
-        let rooms = rooms.await.unwrap();
-        let users = Users::open(
-            store.clone(),
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            UsersConfig::default(),
-        );
-        let users = users.await.unwrap();
-        let e2ee = E2ee::open(E2eeParts {
-            store: store.clone(),
-            identity,
-            clock: Arc::clone(&clock),
-            users: users.clone(),
-            rooms: rooms.clone(),
-            config: E2eeConfig::default(),
-        });
-        let sync = SyncService::open(
-            rooms.clone(),
-            users.clone(),
-            e2ee.await.unwrap(),
-            store.clone(),
-            Arc::clone(&clock),
-            SyncConfig::default(),
-        );
+        let name = server_name!("hearth.test");
+        let services = Services::in_memory(name, hearth_push::KEYSPACES).await;
+        let sync = services.sync(SyncConfig::default());
+        let Services { store, clock, users, rooms, .. } = services;
         let push = Push::open(PushParts {
             store: store.clone(),
             clock,
             users,
             rooms: rooms.clone(),
-            sync: sync.unwrap(),
+            sync,
             config: PushConfig::default(),
         });
         let push = push.await.unwrap();
