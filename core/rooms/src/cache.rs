@@ -1,5 +1,5 @@
-//! Bounded caches over events, state nodes, state-key ordinals and room heads. Events and nodes never
-//! change once written but by redaction, which the writer announces here.
+//! Bounded caches over events, state nodes, state-key ordinals, room heads and the newest rows of timelines.
+//! Events and nodes never change once written but by redaction, which the writer announces here.
 
 use std::{
     hash::Hash,
@@ -14,6 +14,7 @@ use quick_cache::{Equivalent, Weighter, sync::Cache};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
 
 use crate::{
+    read::NewestRows,
     schema::{EventOrdinal, RoomHead, StoredEvent},
     state::{Node, NodeId, StateKeyOrdinal},
 };
@@ -26,6 +27,8 @@ const NODE_WEIGHT: u64 = 400;
 const KEY_WEIGHT: u64 = 250;
 /// What a head takes.
 const HEAD_WEIGHT: u64 = 500;
+/// What the newest rows of a timeline take.
+const NEWEST_WEIGHT: u64 = 400;
 
 /// A key within a room, owned by the cache or borrowed for a look.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +87,12 @@ impl<K> Weighter<K, CachedHead> for Weights {
     }
 }
 
+impl<K> Weighter<K, NewestRows> for Weights {
+    fn weight(&self, _: &K, _: &NewestRows) -> u64 {
+        NEWEST_WEIGHT
+    }
+}
+
 /// A room's head and the position up to which it is known to be right.
 #[derive(Clone, Debug)]
 pub(crate) struct CachedHead {
@@ -105,6 +114,7 @@ pub(crate) struct Caches {
     state_keys: StateKeyCache,
     event_ids: EventIdCache,
     heads: Cache<OwnedRoomId, CachedHead, Weights>,
+    newest: Cache<OwnedRoomId, NewestRows, Weights>,
     /// Moves before each replacement of an event, so that a reader who raced it does not bring the
     /// old one back.
     replacements: AtomicU64,
@@ -121,11 +131,12 @@ impl Caches {
         let share = |percent: u64| bytes / 100 * percent;
         let items = |weight: u64, each: u64| usize::try_from(weight / each).unwrap_or(usize::MAX);
         Self {
-            events: Cache::with_weighter(items(share(60), 2_000), share(60), Weights),
+            events: Cache::with_weighter(items(share(56), 2_000), share(56), Weights),
             nodes: Cache::with_weighter(items(share(20), NODE_WEIGHT), share(20), Weights),
             state_keys: Cache::with_weighter(items(share(8), KEY_WEIGHT), share(8), Weights),
             event_ids: Cache::with_weighter(items(share(8), KEY_WEIGHT), share(8), Weights),
             heads: Cache::with_weighter(items(share(4), HEAD_WEIGHT), share(4), Weights),
+            newest: Cache::with_weighter(items(share(4), NEWEST_WEIGHT), share(4), Weights),
             replacements: AtomicU64::new(0),
         }
     }
@@ -208,6 +219,7 @@ impl Caches {
         self.state_keys.clear();
         self.event_ids.clear();
         self.heads.clear();
+        self.newest.clear();
     }
 
     pub(crate) fn head(&self, room_id: &RoomId) -> Option<CachedHead> {
@@ -216,5 +228,13 @@ impl Caches {
 
     pub(crate) fn keep_head(&self, room_id: &RoomId, head: CachedHead) {
         self.heads.insert(room_id.to_owned(), head);
+    }
+
+    pub(crate) fn newest(&self, room_id: &RoomId) -> Option<NewestRows> {
+        self.newest.get(room_id)
+    }
+
+    pub(crate) fn keep_newest(&self, room_id: &RoomId, rows: NewestRows) {
+        self.newest.insert(room_id.to_owned(), rows);
     }
 }

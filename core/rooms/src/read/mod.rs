@@ -6,6 +6,7 @@ mod gaps;
 pub mod hierarchy;
 pub mod history_visibility;
 pub mod members;
+mod newest;
 mod redactions;
 pub mod relations;
 pub mod state;
@@ -16,7 +17,10 @@ pub mod tokens;
 pub mod unread;
 pub mod visibility;
 
-pub(crate) use self::history_visibility::{ByRoot, VisibilityInStates};
+pub(crate) use self::{
+    history_visibility::{ByRoot, VisibilityInStates},
+    newest::NewestRows,
+};
 
 pub use self::{
     filter::TimelineFilter,

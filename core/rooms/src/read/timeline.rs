@@ -11,6 +11,7 @@ use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UserId};
 
 use super::{
     filter::{TimelineFilter, wants_event, wants_room},
+    newest,
     tokens::TimelineToken,
     visibility::Visibility,
 };
@@ -293,6 +294,13 @@ impl Rooms {
     ) -> Result<Vec<(TimelineIndex, TimelineRow)>, ReadError> {
         if stretch.after >= stretch.until {
             return Ok(Vec::new());
+        }
+        let from_end = direction == Direction::Backward && stretch.after == TimelineToken::START;
+        if from_end
+            && limit <= newest::KEPT
+            && let Some(rows) = self.newest_rows(room_id, stretch.until, limit).await?
+        {
+            return Ok(rows);
         }
         let range = (Bound::Excluded(stretch.after.0), Bound::Included(stretch.until.0));
         Ok(self.store().page(&TIMELINE, &room_id.to_owned(), range, direction, limit).await?)

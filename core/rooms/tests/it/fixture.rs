@@ -5,8 +5,9 @@ use std::{path::Path, sync::Arc};
 use hearth_rooms::{
     CreateRoomOptions, Draft, KEYSPACES, MemberProfile, Preset, RoomError, Rooms, RoomsConfig,
     StoredEvent,
+    read::{Stretch, TimelineToken},
 };
-use hearth_storage::{EngineKind, Store, StoreOptions};
+use hearth_storage::{Direction, EngineKind, Store, StoreOptions};
 use hearth_types::{ManualClock, ServerIdentity};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, UserId,
@@ -141,6 +142,23 @@ impl Server {
         let ordinals: Vec<u32> = (0..head.next_event).collect();
         let events = self.rooms.events(room, &ordinals).await.unwrap();
         events.iter().map(|event| event.pdu.kind().to_string()).collect()
+    }
+}
+
+/// Holds what is read from the near end of a timeline, in pages of all sizes up to each of its places, against
+/// the whole of it.
+pub(crate) async fn check_pages(rooms: &Rooms, room: &RoomId) {
+    let whole = Stretch { after: TimelineToken::START, until: TimelineToken::END };
+    let all = rooms.timeline_page(room, whole, Direction::Forward, 1_000).await.unwrap();
+    let mut ends: Vec<_> = all.iter().map(|(index, _)| TimelineToken::before(*index)).collect();
+    ends.push(TimelineToken::END);
+    for (count, until) in ends.into_iter().enumerate().rev() {
+        for limit in [1, 2, 3, 4, 5, 100] {
+            let stretch = Stretch { until, ..whole };
+            let page = rooms.timeline_page(room, stretch, Direction::Backward, limit).await;
+            let expected: Vec<_> = all[..count].iter().rev().take(limit).copied().collect();
+            assert_eq!(page.unwrap(), expected, "{limit} of {count}");
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use serde_json::json;
 
 use crate::{
     elsewhere::{FAR_ADMIN, FarRoom, Sketch},
-    fixture::{Server, user},
+    fixture::{Server, check_pages, user},
 };
 
 /// The state before the `n`-th event of a room, as event IDs.
@@ -201,6 +201,23 @@ async fn history_is_read_to_the_beginning_in_its_order() {
             assert_eq!(state, state_before(&far, n).into_iter().collect(), "before event {n}");
         }
     }
+}
+
+#[tokio::test]
+async fn history_that_comes_behind_what_was_read_is_read() {
+    let server = Server::new().await;
+    let mut far = FarRoom::new(RoomVersionId::V11);
+    far.say(FAR_ADMIN, "before");
+    let alice = user("alice");
+    server.rooms.admit_join(far.answer_join(alice.as_str())).await.unwrap();
+    let archive = Archive::plug_in(&server, &far, 1);
+    check_pages(&server.rooms, &far.id).await;
+    let mut pieces = 0;
+    while archive.backfill(&far.id, 1).await.unwrap() {
+        check_pages(&server.rooms, &far.id).await;
+        pieces += 1;
+    }
+    assert!(pieces > 3, "more than are remembered of a room");
 }
 
 #[tokio::test]

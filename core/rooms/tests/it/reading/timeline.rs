@@ -11,6 +11,7 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt, UserId};
 use serde_json::json;
 
 use super::support::{TestRooms, ids, user};
+use crate::fixture::check_pages;
 
 fn page(direction: Direction, limit: usize) -> MessagesRequest {
     MessagesRequest { from: None, to: None, direction, limit, filter: TimelineFilter::default() }
@@ -64,6 +65,31 @@ async fn pages_join_without_gap_or_repetition_in_both_directions() {
     }
     assert!(walks[0].len() > 23);
     assert!(walks.iter().all(|walk| *walk == walks[0]));
+}
+
+#[tokio::test]
+async fn what_is_read_first_is_always_the_newest() {
+    let test = TestRooms::open().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let room = test.public_room(&alice).await;
+    check_pages(&test.rooms, &room).await;
+    let sent = test.many(&room, &alice, 1).await;
+    check_pages(&test.rooms, &room).await;
+    test.join(&room, &bob).await;
+    check_pages(&test.rooms, &room).await;
+    test.send(&room, &alice, "m.room.redaction", json!({ "redacts": sent[0] })).await;
+    check_pages(&test.rooms, &room).await;
+    let newest = test.messages(&room, &bob, page(Direction::Backward, 3)).await;
+    let redacted = newest.events.last().unwrap();
+    assert_eq!(redacted.header.event_id, sent[0]);
+    assert!(redacted.header.redacted_by.is_some(), "rows are remembered, not what they name");
+    test.rooms.leave(&room, &bob, None).await.unwrap();
+    check_pages(&test.rooms, &room).await;
+    test.many(&room, &alice, 1).await;
+    check_pages(&test.rooms, &room).await;
+    // Who has left reads from where they did, whatever others read.
+    let last = test.messages(&room, &bob, page(Direction::Backward, 1)).await;
+    assert_eq!(last.events[0].pdu.state_key(), Some(bob.as_str()));
 }
 
 #[tokio::test]
