@@ -169,6 +169,11 @@ impl Connection {
         }
     }
 
+    /// One that stands at this position and has sent no room.
+    pub(crate) fn without_rooms(position: Option<StreamPosition>) -> Self {
+        Self { position, ..Self::new(0, 0) }
+    }
+
     /// The client stands at this `pos`. Returns what that proves to have arrived.
     pub(crate) fn enter(&mut self, pos: Pos) -> Result<Vec<Delivery>, SyncError> {
         let pending = self.pending.take();

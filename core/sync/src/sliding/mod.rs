@@ -16,8 +16,8 @@
 //! - `request`: what a client asks, whichever form it came in; `wire`: the two forms; `required`: which
 //!   state.
 //! - `connections`, `connection`: what is remembered. `service`: the long poll. `pass`: one response.
-//! - `view`: which rooms; `room`, `state`, `unread`, `outside`: what is told of one; `extensions`, `receipts`:
-//!   the rest.
+//! - `view`: which rooms; `rooms`: all that are told of together; `room`, `state`, `unread`, `outside`: what is
+//!   told of one; `extensions`, `receipts`: the rest.
 
 mod activity;
 mod connection;
@@ -31,6 +31,7 @@ mod receipts;
 mod request;
 mod required;
 mod room;
+mod rooms;
 mod service;
 mod state;
 mod unread;

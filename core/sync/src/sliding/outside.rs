@@ -19,14 +19,17 @@ use crate::{
 
 impl Look<'_> {
     /// An invitation or a knock: what the user is told of the room from outside.
-    pub(crate) async fn asked_room(&self, room: &InView<'_>) -> Result<Told, SyncError> {
+    pub(crate) async fn asked_room(
+        &self,
+        room: &InView<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Told, SyncError> {
         let mut list = EventList::default();
         let rooms = &self.inner.rooms;
         for json in rooms.stripped_state_for(room.room_id, self.user_id, room.row).await? {
             list.push(json.get().as_bytes());
         }
-        let mut out = Vec::new();
-        let mut object = Object::begin(&mut out);
+        let mut object = Object::begin(out);
         // Another invitation says all anew.
         self.write_common(room, None, &mut object).await?;
         if self.dms.contains(room.room_id) {
@@ -34,12 +37,16 @@ impl Look<'_> {
         }
         self.write_stripped(&list, &mut object);
         object.end();
-        Ok(self.told_outside(room, Some(out)))
+        Ok(self.told_outside(room, true))
     }
 
     /// A room that the user left or was put out of: what happened there until then. Who was never inside, or
     /// was told of that before, gets the event that keeps them out alone.
-    pub(crate) async fn gone_room(&self, room: &InView<'_>) -> Result<Told, SyncError> {
+    pub(crate) async fn gone_room(
+        &self,
+        room: &InView<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Told, SyncError> {
         let sent = self.base.rooms.get(&room.topic);
         let details = &room.row.details;
         let rooms = &self.inner.rooms;
@@ -52,7 +59,7 @@ impl Look<'_> {
         let news = departure.filter(|departure| {
             inside.map_or(sent.is_none(), |sent| sent.until < departure.position)
         });
-        let Some(departure) = news else { return self.ended_room(room, sent).await };
+        let Some(departure) = news else { return self.ended_room(room, sent, out).await };
         let mut parts = self.parts(room, inside, departure.position).await?;
         let now = self.sent_now(room, inside, &parts);
         let head = rooms.head(room.room_id).await?;
@@ -64,14 +71,14 @@ impl Look<'_> {
                 || event.pdu.state_key() != own.pdu.state_key()
         });
         parts.wanted.events.push(own);
-        let mut out = Vec::new();
-        let mut object = Object::begin(&mut out);
+        let mut object = Object::begin(out);
         self.write_common(room, inside, &mut object).await?;
-        self.write_summary(room, inside, &now, head.as_deref(), &mut object).await?;
+        let wanted = &parts.wanted;
+        self.write_summary(room, inside, &now, head.as_deref(), wanted, &mut object).await?;
         self.write_parts(room, &mut parts, &mut object).await?;
         object.end();
         let (members, events) = (parts.wanted.members, parts.timeline.events);
-        Ok(Told { body: Some(out), sent: now, members, events, receipts: None })
+        Ok(Told { written: true, sent: now, members, events, receipts: None })
     }
 
     /// The event that keeps the user out, alone.
@@ -79,6 +86,7 @@ impl Look<'_> {
         &self,
         room: &InView<'_>,
         sent: Option<&SentRoom>,
+        out: &mut Vec<u8>,
     ) -> Result<Told, SyncError> {
         let rooms = &self.inner.rooms;
         let mut list = EventList::default();
@@ -94,10 +102,9 @@ impl Look<'_> {
         }
         if list.is_empty() {
             // Clients take a room without the user's membership for one that the user is in.
-            return Ok(self.told_outside(room, None));
+            return Ok(self.told_outside(room, false));
         }
-        let mut out = Vec::new();
-        let mut object = Object::begin(&mut out);
+        let mut object = Object::begin(out);
         self.write_common(room, sent, &mut object).await?;
         list.write(object.key("required_state"));
         list.write(object.key("timeline"));
@@ -106,7 +113,7 @@ impl Look<'_> {
             self.write_stripped(&list, &mut object);
         }
         object.end();
-        Ok(self.told_outside(room, Some(out)))
+        Ok(self.told_outside(room, true))
     }
 
     fn write_stripped(&self, list: &EventList, object: &mut Object<'_>) {
@@ -117,7 +124,7 @@ impl Look<'_> {
         list.write(object.key(name));
     }
 
-    fn told_outside(&self, room: &InView<'_>, body: Option<Vec<u8>>) -> Told {
+    fn told_outside(&self, room: &InView<'_>, written: bool) -> Told {
         let sent = SentRoom {
             stage: room.stage,
             until: self.until,
@@ -130,6 +137,6 @@ impl Look<'_> {
             typing: 0,
             account_data: false,
         };
-        Told { body, sent, members: Vec::new(), events: Vec::new(), receipts: None }
+        Told { written, sent, members: Vec::new(), events: Vec::new(), receipts: None }
     }
 }

@@ -17,23 +17,19 @@ use super::{
     connection::{CaughtUp, Connection, Draft, Enclosed, SentRoom, Stage},
     extensions::Extras,
     request::{Rules, SlidingForm},
+    rooms::RoomBodies,
     service::SlidingRequest,
-    view::{InView, View},
+    view::InView,
 };
 use crate::{
     SyncError,
-    body::{Object, write_json},
+    body::Object,
     echoes::NewestOwn,
     hub::{RoomList, Session},
     service::Inner,
 };
 
-/// Rooms that are worked on before other tasks get their turn: half a millisecond. Each turn may bring the
-/// work to another core, with nothing of it in that core's caches.
-const ROOMS_PER_TURN: usize = 16;
-/// Beyond so many bytes of rooms, those that are left come with the next response.
-const MAX_ROOMS_BYTES: usize = 4 * 1024 * 1024;
-/// What a response takes beside its rooms, mostly.
+/// What a response takes beside its rooms and extensions, mostly.
 const FEW_BYTES: usize = 1024;
 
 /// Who looks, at what, and what they know.
@@ -47,17 +43,32 @@ pub(crate) struct Look<'a> {
     pub(crate) base: &'a Connection,
     /// Everything up to here is looked at.
     pub(crate) until: StreamPosition,
-    pub(crate) ignored: Arc<HashSet<OwnedUserId>>,
+    pub(crate) ignored: &'a Arc<HashSet<OwnedUserId>>,
     pub(crate) blocks_invites: bool,
     /// The user's direct chats, as their clients keep them.
-    pub(crate) dms: HashSet<OwnedRoomId>,
-    pub(crate) newest_own: NewestOwn,
+    pub(crate) dms: &'a HashSet<OwnedRoomId>,
+    pub(crate) shared: &'a Shared,
+}
+
+/// What a look holds but for the connection: all tasks that make one response share it.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    inner: Arc<Inner>,
+    session: Arc<Session>,
+    request: Arc<SlidingRequest>,
+    /// What the client was told of by then; `None`: nothing.
+    pub(crate) position: Option<StreamPosition>,
+    until: StreamPosition,
+    ignored: Arc<HashSet<OwnedUserId>>,
+    blocks_invites: bool,
+    dms: Arc<HashSet<OwnedRoomId>>,
+    pub(crate) newest_own: Arc<NewestOwn>,
 }
 
 /// What is told of a room.
 pub(crate) struct Told {
-    /// `None`: nothing.
-    pub(crate) body: Option<Vec<u8>>,
+    /// Was anything written?
+    pub(crate) written: bool,
     /// What the client knows then.
     pub(crate) sent: SentRoom,
     /// Memberships that are among it.
@@ -74,21 +85,6 @@ pub(crate) struct Answer {
     pub(crate) is_empty: bool,
 }
 
-/// The rooms of a response, one after the other: members of a JSON object.
-#[derive(Default)]
-struct RoomBodies(Vec<u8>);
-
-impl RoomBodies {
-    fn push(&mut self, room_id: &RoomId, body: &[u8]) {
-        if !self.0.is_empty() {
-            self.0.push(b',');
-        }
-        write_json(&mut self.0, room_id);
-        self.0.push(b':');
-        self.0.extend_from_slice(body);
-    }
-}
-
 /// The parts of a response's body.
 #[derive(Default)]
 struct Parts {
@@ -99,9 +95,9 @@ struct Parts {
 
 /// Makes the response to a request on this connection, at the `pos` that it was entered with.
 pub(crate) async fn answer(
-    inner: &Inner,
-    session: &Session,
-    request: &SlidingRequest,
+    inner: &Arc<Inner>,
+    session: &Arc<Session>,
+    request: &Arc<SlidingRequest>,
     connection: &mut Connection,
 ) -> Result<Answer, SyncError> {
     // Serials first: what changes from here on may be told twice, but is not missed.
@@ -116,8 +112,11 @@ pub(crate) async fn answer(
         let body = parts.write(request, &connection.pos.to_string());
         return Ok(Answer { body, is_empty: true });
     }
-    let look = Look::new(inner, session, request, connection, until).await?;
+    let shared = Shared::read(inner, session, request, connection.position, until).await?;
+    let look = shared.look(connection);
     let view = look.view(&list).await?;
+    let news: Vec<InView<'_>> =
+        view.rooms.iter().filter(|room| look.has_news(room)).cloned().collect();
     let mut draft = Draft {
         position: until,
         account_data: connection.account_data,
@@ -126,16 +125,16 @@ pub(crate) async fn answer(
         ..Draft::default()
     };
     let mut enclosed = Enclosed::default();
-    let (rooms, whole) = look.rooms(&view, &mut draft, &mut enclosed).await?;
+    let (rooms, whole) = look.rooms(&news, &list, &mut draft, &mut enclosed).await?;
     look.extend(&list, &view, &mut extras, &mut draft).await?;
-    let own = look.newest_own.position();
-    inner.echoes.answered(&request.user_id, &request.device_id, own).await;
+    let newest = shared.newest_own.position();
+    inner.echoes.answered(&request.user_id, &request.device_id, newest).await;
     draft.shown.clear();
     draft.receipts.clear();
     let told_all = whole && draft.receipts_left.is_empty();
     draft.caught_up = told_all.then_some(now);
     draft.counts.clone_from(&view.counts);
-    let is_empty = rooms.0.is_empty() && extras.is_empty() && view.counts == connection.counts;
+    let is_empty = rooms.is_empty() && extras.is_empty() && view.counts == connection.counts;
     let counts = view.counts;
     let pos = if is_empty && connection.position.is_some() {
         connection.told_nothing(draft);
@@ -195,75 +194,49 @@ fn direct_chats(content: &RawValue) -> HashSet<OwnedRoomId> {
     rooms.filter_map(|room_id| RoomId::parse(room_id).ok()).collect()
 }
 
-impl<'a> Look<'a> {
-    async fn new(
-        inner: &'a Inner,
-        session: &'a Session,
-        request: &'a SlidingRequest,
-        base: &'a Connection,
+impl Shared {
+    async fn read(
+        inner: &Arc<Inner>,
+        session: &Arc<Session>,
+        request: &Arc<SlidingRequest>,
+        position: Option<StreamPosition>,
         until: StreamPosition,
     ) -> Result<Self, SyncError> {
-        let user_id = &*request.user_id;
-        let direct =
-            inner.users.account_data(user_id, AccountDataScope::Global, "m.direct").await?;
+        let (users, user_id) = (&inner.users, &*request.user_id);
+        let direct = users.account_data(user_id, AccountDataScope::Global, "m.direct").await?;
         Ok(Self {
-            inner,
-            session,
-            user_id,
-            device_id: &request.device_id,
-            form: request.body.form,
-            rules: &request.body.rules,
-            base,
+            inner: Arc::clone(inner),
+            session: Arc::clone(session),
+            request: Arc::clone(request),
+            position,
             until,
-            ignored: inner.users.ignored_users(user_id).await?,
-            blocks_invites: inner.users.blocks_invites(user_id).await?,
-            dms: direct.map(|json| direct_chats(&json)).unwrap_or_default(),
-            newest_own: NewestOwn::default(),
+            ignored: users.ignored_users(user_id).await?,
+            blocks_invites: users.blocks_invites(user_id).await?,
+            dms: Arc::new(direct.map(|json| direct_chats(&json)).unwrap_or_default()),
+            newest_own: Arc::default(),
         })
     }
 
-    /// What is told of the rooms in view, and whether that is all.
-    async fn rooms(
-        &self,
-        view: &View<'_>,
-        draft: &mut Draft,
-        enclosed: &mut Enclosed,
-    ) -> Result<(RoomBodies, bool), SyncError> {
-        let (mut rooms, mut looked) = (RoomBodies::default(), 0);
-        for room in view.rooms.iter().filter(|room| self.has_news(room)) {
-            if rooms.0.len() > MAX_ROOMS_BYTES {
-                return Ok((rooms, false));
-            }
-            looked += 1;
-            if looked % ROOMS_PER_TURN == 0 {
-                tokio::task::yield_now().await;
-            }
-            let told = match room.stage {
-                Stage::Joined => Box::pin(self.joined_room(room)).await?,
-                Stage::Asked => self.asked_room(room).await?,
-                Stage::Gone => Box::pin(self.gone_room(room)).await?,
-            };
-            draft.rooms.insert(room.topic.clone(), told.sent);
-            if let Some(receipts) = told.receipts {
-                draft.receipts.insert(room.topic.clone(), receipts);
-            } else {
-                let ids = told.events.iter().map(|event| event.pdu.id().to_owned()).collect();
-                draft.shown.insert(room.topic.clone(), ids);
-            }
-            if let Some(body) = told.body {
-                self.newest_own.room(self.user_id, room.row);
-                rooms.push(room.room_id, &body);
-            }
-            let members = told.members.into_iter();
-            let members = members.map(|(user_id, event)| (room.room_id.to_owned(), user_id, event));
-            enclosed.members.extend(members);
-            if self.inner.config.delivery_receipts {
-                enclosed.timelines.push((room.room_id.to_owned(), told.events));
-            }
+    /// A look at what has changed for a client that knows this.
+    pub(crate) fn look<'a>(&'a self, base: &'a Connection) -> Look<'a> {
+        Look {
+            inner: &self.inner,
+            session: &self.session,
+            user_id: &self.request.user_id,
+            device_id: &self.request.device_id,
+            form: self.request.body.form,
+            rules: &self.request.body.rules,
+            base,
+            until: self.until,
+            ignored: &self.ignored,
+            blocks_invites: self.blocks_invites,
+            dms: &self.dms,
+            shared: self,
         }
-        Ok((rooms, true))
     }
+}
 
+impl Look<'_> {
     /// Can there be something to tell of a room?
     fn has_news(&self, room: &InView<'_>) -> bool {
         let Some(sent) = self.base.rooms.get(&room.topic) else { return true };
@@ -295,7 +268,11 @@ impl<'a> Look<'a> {
 
 impl Parts {
     fn write(self, request: &SlidingRequest, pos: &str) -> Bytes {
-        let mut out = Vec::with_capacity(self.rooms.0.len() + FEW_BYTES);
+        // Apart, so that all of it finds room: to grow would copy what may be megabytes.
+        let mut extensions = Vec::new();
+        self.extras.write(&mut extensions);
+        let bytes = self.rooms.len() + extensions.len() + FEW_BYTES;
+        let mut out = Vec::with_capacity(bytes);
         let mut body = Object::begin(&mut out);
         body.member("pos", pos);
         if let Some(txn_id) = &request.body.txn_id {
@@ -308,11 +285,8 @@ impl Parts {
             list.end();
         }
         lists.end();
-        let rooms = body.key("rooms");
-        rooms.push(b'{');
-        rooms.extend_from_slice(&self.rooms.0);
-        rooms.push(b'}');
-        self.extras.write(body.key("extensions"));
+        self.rooms.write(body.key("rooms"));
+        body.raw("extensions", &extensions);
         body.end();
         Bytes::from(out)
     }

@@ -67,7 +67,7 @@ impl Look<'_> {
                 continue;
             }
             let large = self.is_large(room.room_id).await?;
-            let mut entries = shown_receipts(self.user_id, &self.ignored, entries, large);
+            let mut entries = shown_receipts(self.user_id, self.ignored, entries, large);
             self.inner.keep_own_deliveries(self.user_id, room.room_id, &mut entries).await?;
             let entries = draft.fit_receipts(room.room_id, with_left(entries, left));
             if let Some(content) = contents(entries).first() {

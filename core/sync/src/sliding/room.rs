@@ -9,7 +9,7 @@ use hearth_rooms::{
     state::StateRoot,
 };
 use hearth_types::StreamPosition;
-use ruma::RoomId;
+use ruma::{RoomId, events::TimelineEventType};
 use serde::Deserialize;
 
 use super::{
@@ -41,11 +41,8 @@ pub(crate) struct Parts {
     pub(crate) gap: bool,
 }
 
-/// What most rooms take.
-const ROOM_BYTES: usize = 4 * 1024;
-
-const NAME: &str = "m.room.name";
-const AVATAR: &str = "m.room.avatar";
+const NAME: TimelineEventType = TimelineEventType::RoomName;
+const AVATAR: TimelineEventType = TimelineEventType::RoomAvatar;
 
 /// What a member or a room calls itself.
 #[derive(Default, Deserialize)]
@@ -62,7 +59,11 @@ fn named(event: Option<&Arc<StoredEvent>>) -> Named {
 
 impl Look<'_> {
     /// A room that the user is in.
-    pub(crate) async fn joined_room(&self, room: &InView<'_>) -> Result<Told, SyncError> {
+    pub(crate) async fn joined_room(
+        &self,
+        room: &InView<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Told, SyncError> {
         let sent = self.base.rooms.get(&room.topic).filter(|sent| sent.stage == Stage::Joined);
         let head = self.inner.rooms.head(room.room_id).await?;
         let large =
@@ -82,14 +83,13 @@ impl Look<'_> {
             let counts = self.form == SlidingForm::Deployed && sent.unread != now.unread;
             sent.state != now.state || counts || sent.is_dm != now.is_dm
         });
-        let body = if is_news || parts.has_news() {
-            Some(self.write_joined(room, sent, &mut parts, &now, head.as_deref()).await?)
-        } else {
-            None
-        };
+        let written = is_news || parts.has_news();
+        if written {
+            self.write_joined(room, sent, &mut parts, &now, head.as_deref(), out).await?;
+        }
         let (members, events) = (parts.wanted.members, parts.timeline.events);
         let receipts = receipts.map(|all| self.receipts_of(&events, all));
-        Ok(Told { body, sent: now, members, events, receipts })
+        Ok(Told { written, sent: now, members, events, receipts })
     }
 
     /// Reads what changed of a room up to here, for a client that knows this of it.
@@ -111,7 +111,7 @@ impl Look<'_> {
             since: since.filter(|_| !more),
             until,
             filter: &SyncFilter::of_limit(limit),
-            ignored: &self.ignored,
+            ignored: self.ignored,
         };
         let mut timeline = question.read(&mut visibility).await?;
         let start = timeline.start_position();
@@ -154,18 +154,18 @@ impl Look<'_> {
         parts: &mut Parts,
         now: &SentRoom,
         head: Option<&RoomHead>,
-    ) -> Result<Vec<u8>, SyncError> {
-        let mut out = Vec::with_capacity(ROOM_BYTES);
-        let mut object = Object::begin(&mut out);
+        out: &mut Vec<u8>,
+    ) -> Result<(), SyncError> {
+        let mut object = Object::begin(out);
         self.write_common(room, sent, &mut object).await?;
-        self.write_summary(room, sent, now, head, &mut object).await?;
+        self.write_summary(room, sent, now, head, &parts.wanted, &mut object).await?;
         if self.form == SlidingForm::Deployed {
             object.member("notification_count", &now.unread.notifications);
             object.member("highlight_count", &now.unread.highlights);
         }
         self.write_parts(room, parts, &mut object).await?;
         object.end();
-        Ok(out)
+        Ok(())
     }
 
     /// What a room that the user is or was in is shown by, as far as it differs from what the client knows;
@@ -176,13 +176,14 @@ impl Look<'_> {
         sent: Option<&SentRoom>,
         now: &SentRoom,
         head: Option<&RoomHead>,
+        wanted: &Wanted,
         object: &mut Object<'_>,
     ) -> Result<(), SyncError> {
         if now.is_dm != sent.is_some_and(|sent| sent.is_dm) {
             object.member("is_dm", &now.is_dm);
         }
         let known = sent.map(|sent| sent.state);
-        self.write_naming(room, known, now.state, object).await?;
+        self.write_naming(room, known, now.state, wanted, object).await?;
         if let Some(head) = head
             && known.is_none_or(|known| known.members != now.state.members)
         {
@@ -224,18 +225,25 @@ impl Look<'_> {
         room: &InView<'_>,
         known: Option<StateRoot>,
         now: StateRoot,
+        wanted: &Wanted,
         object: &mut Object<'_>,
     ) -> Result<(), SyncError> {
-        let (rooms, room_id) = (&self.inner.rooms, room.room_id);
+        let room_id = room.room_id;
+        // Of a room that is new to the client, all state that it wants is at hand.
+        let at_hand = wanted.events.as_slice();
+        let at_hand = |kind: &TimelineEventType| {
+            let is_whole = known.is_none() && room.required.matches(&kind.to_string(), "");
+            is_whole.then_some(at_hand)
+        };
         let other_members = known.is_none_or(|known| known.members != now.members);
         let other_rest = known.is_none_or(|known| known.rest != now.rest);
         if !other_members && !other_rest {
             return Ok(());
         }
-        let event = rooms.state_event(room_id, now, NAME, "").await?;
+        let event = self.state_event(room_id, now, &NAME, at_hand(&NAME)).await?;
         let name = named(event.as_ref()).name.filter(|name| !name.is_empty());
         let mut renamed = known.is_none();
-        if other_rest && self.differs(room_id, known, NAME, event.as_deref()).await? {
+        if other_rest && self.differs(room_id, known, &NAME, event.as_deref()).await? {
             renamed = true;
             match &name {
                 Some(name) => object.member("name", name),
@@ -245,8 +253,8 @@ impl Look<'_> {
             }
         }
         if other_rest {
-            let event = rooms.state_event(room_id, now, AVATAR, "").await?;
-            if self.differs(room_id, known, AVATAR, event.as_deref()).await? {
+            let event = self.state_event(room_id, now, &AVATAR, at_hand(&AVATAR)).await?;
+            if self.differs(room_id, known, &AVATAR, event.as_deref()).await? {
                 match named(event.as_ref()).avatar_url.filter(|url| !url.is_empty()) {
                     Some(url) => object.member("avatar", &url),
                     None if known.is_none() => {}
@@ -255,22 +263,42 @@ impl Look<'_> {
             }
         }
         if name.is_none() && (renamed || other_members) {
-            let heroes = heroes(rooms, room_id, self.user_id, now).await?;
+            let heroes = heroes(&self.inner.rooms, room_id, self.user_id, now).await?;
             write_heroes(&heroes, object.key("heroes"));
         }
         Ok(())
     }
 
-    /// Is this event at a state key of this type another one than the client knows?
+    /// The event of this type and an empty state key; `at_hand`: it is among these, if there is one.
+    async fn state_event(
+        &self,
+        room_id: &RoomId,
+        root: StateRoot,
+        kind: &TimelineEventType,
+        at_hand: Option<&[Arc<StoredEvent>]>,
+    ) -> Result<Option<Arc<StoredEvent>>, SyncError> {
+        let is_it = |event: &&Arc<StoredEvent>| {
+            event.pdu.kind() == kind && event.pdu.state_key() == Some("")
+        };
+        match at_hand {
+            Some(events) => Ok(events.iter().find(is_it).cloned()),
+            None => Ok(self.inner.rooms.state_event(room_id, root, &kind.to_string(), "").await?),
+        }
+    }
+
+    /// Is this event of this type and an empty state key another one than the client knows?
     async fn differs(
         &self,
         room_id: &RoomId,
         known: Option<StateRoot>,
-        kind: &str,
+        kind: &TimelineEventType,
         now: Option<&StoredEvent>,
     ) -> Result<bool, SyncError> {
         let before = match known {
-            Some(known) => self.inner.rooms.state_ordinal(room_id, known, kind, "").await?,
+            Some(known) => {
+                let kind = kind.to_string();
+                self.inner.rooms.state_ordinal(room_id, known, &kind, "").await?
+            }
             None => None,
         };
         Ok(now.map(|event| event.ordinal) != before)
@@ -332,9 +360,9 @@ impl Look<'_> {
         visibility: &mut Visibility,
         out: &mut Vec<u8>,
     ) -> Result<(), SyncError> {
-        self.newest_own.events(self.user_id, events);
+        self.shared.newest_own.events(self.user_id, events);
         let view = ClientView::sync(self.user_id, Some(self.device_id), bundled);
-        let view = view.ignoring(&self.ignored);
+        let view = view.ignoring(self.ignored);
         let rooms = &self.inner.rooms;
         Ok(rooms.write_client_events(room.room_id, events, &view, visibility, out).await?)
     }

@@ -22,6 +22,7 @@ use super::{
     pass,
     pos::Pos,
     request::{Rules, RulesHash, SlidingBody},
+    rooms::Helpers,
     unread::UnreadCache,
 };
 use crate::{SyncError, SyncService, hub::Session};
@@ -63,6 +64,7 @@ pub(crate) struct Sliding {
     /// Tags by user, right up to a position.
     pub(crate) tags: Cache<OwnedUserId, (StreamPosition, Arc<TaggedRooms>)>,
     pub(crate) unread: UnreadCache,
+    pub(crate) helpers: Helpers,
     hasher: RandomState,
 }
 
@@ -74,6 +76,7 @@ impl Sliding {
             facets: FacetCache::new(),
             tags: Cache::new(MAX_TAGGERS),
             unread: UnreadCache::new(),
+            helpers: Helpers::new(),
             hasher: RandomState::new(),
         }
     }
@@ -109,7 +112,7 @@ impl SyncService {
             None => Duration::ZERO,
         };
         let deadline = Instant::now() + timeout;
-        self.wait_for_news(connection.session(), &request, &slot, pos, deadline).await
+        self.wait_for_news(connection.session(), &Arc::new(request), &slot, pos, deadline).await
     }
 
     fn slot(&self, request: &SlidingRequest, pos: Option<Pos>) -> Result<Arc<Slot>, SyncError> {
@@ -137,8 +140,8 @@ impl SyncService {
     /// takes over the connection.
     async fn wait_for_news(
         &self,
-        session: &Session,
-        request: &SlidingRequest,
+        session: &Arc<Session>,
+        request: &Arc<SlidingRequest>,
         slot: &Arc<Slot>,
         pos: Option<Pos>,
         deadline: Instant,
@@ -173,8 +176,8 @@ impl SyncService {
 
     async fn look(
         &self,
-        session: &Session,
-        request: &SlidingRequest,
+        session: &Arc<Session>,
+        request: &Arc<SlidingRequest>,
         (slot, turn): (&Arc<Slot>, u64),
         pos: Option<Pos>,
     ) -> Result<SlidingResponse, SyncError> {

@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet},
+    ops::Deref,
     sync::Arc,
 };
 
@@ -24,9 +25,16 @@ use crate::{SyncError, hub::RoomList};
 const ROOMS_PER_TURN: usize = 64;
 
 /// A room that is told of.
+#[derive(Clone)]
 pub(crate) struct InView<'a> {
     pub(crate) room_id: &'a RoomId,
     pub(crate) row: &'a UserRoomRow,
+    pub(crate) seat: Arc<Seat>,
+}
+
+/// Where a room in view stands in the list of the user's rooms, and what is told of it.
+pub(crate) struct Seat {
+    place: Place,
     pub(crate) topic: Topic,
     pub(crate) stage: Stage,
     /// The lists that have it in their windows.
@@ -34,6 +42,34 @@ pub(crate) struct InView<'a> {
     pub(crate) subscribed: bool,
     pub(crate) timeline_limit: u64,
     pub(crate) required: Arc<RequiredState>,
+}
+
+/// A place in a [`RoomList`].
+#[derive(Clone, Copy)]
+enum Place {
+    Joined(usize),
+    Other(usize),
+}
+
+impl<'a> InView<'a> {
+    /// The room of this seat, which is one in this list.
+    pub(crate) fn of(list: &'a RoomList, seat: &Arc<Seat>) -> Option<Self> {
+        let (room_id, row) = match seat.place {
+            Place::Joined(place) => {
+                list.joined.get(place).map(|room| (&room.room_id, &room.row))?
+            }
+            Place::Other(place) => list.others.get(place).map(|(room_id, row)| (room_id, row))?,
+        };
+        Some(Self { room_id, row, seat: Arc::clone(seat) })
+    }
+}
+
+impl Deref for InView<'_> {
+    type Target = Seat;
+
+    fn deref(&self) -> &Seat {
+        &self.seat
+    }
 }
 
 /// What a client has in view.
@@ -47,6 +83,7 @@ pub(crate) struct View<'a> {
 struct Candidate<'a> {
     room_id: &'a RoomId,
     row: &'a UserRoomRow,
+    place: Place,
     /// The room's topic, where it is at hand.
     topic: Option<&'a Topic>,
     stage: Stage,
@@ -114,13 +151,13 @@ impl<'a> Look<'a> {
             }
             let last = self.inner.last_event(&room.room_id, topic).await?;
             let (room_id, row) = (&*room.room_id, &room.row);
-            let (topic, stage) = (Some(topic), Stage::Joined);
-            candidates.push(Candidate { room_id, row, topic, stage, last });
+            let (place, topic, stage) = (Place::Joined(turn), Some(topic), Stage::Joined);
+            candidates.push(Candidate { room_id, row, place, topic, stage, last });
         }
-        for (room_id, row) in &rooms.others {
+        for (place, (room_id, row)) in rooms.others.iter().enumerate() {
             if let Some(stage) = self.stage_in_lists(room_id, row) {
-                let (topic, last) = (None, row.position);
-                candidates.push(Candidate { room_id, row, topic, stage, last });
+                let (place, topic, last) = (Place::Other(place), None, row.position);
+                candidates.push(Candidate { room_id, row, place, topic, stage, last });
             }
         }
         candidates.sort_by_key(|candidate| (Reverse(candidate.last), candidate.room_id));
@@ -174,6 +211,7 @@ impl<'a> Look<'a> {
                 Some(place) => list.joined.get(place).map(|room| Candidate {
                     room_id: &room.room_id,
                     row: &room.row,
+                    place: Place::Joined(place),
                     topic: list.topics.get(place),
                     stage: Stage::Joined,
                     last: StreamPosition::ZERO,
@@ -189,7 +227,8 @@ impl<'a> Look<'a> {
 
     /// A room that is subscribed to and that the user is not in (any more).
     fn subscribed_outside(&self, list: &'a RoomList, room_id: &RoomId) -> Option<Candidate<'a>> {
-        let (room_id, row) = list.others.iter().find(|(id, _)| id == room_id)?;
+        let place = list.others.iter().position(|(id, _)| id == room_id)?;
+        let (room_id, row) = list.others.get(place)?;
         let stage = match row.details.membership {
             Membership::Join => return None,
             Membership::Invite | Membership::Knock => self.is_asked(row).then_some(Stage::Asked)?,
@@ -199,7 +238,8 @@ impl<'a> Look<'a> {
                     .then_some(Stage::Gone)?
             }
         };
-        Some(Candidate { room_id, row, topic: None, stage, last: row.position })
+        let place = Place::Other(place);
+        Some(Candidate { room_id, row, place, topic: None, stage, last: row.position })
     }
 
     fn in_view(
@@ -212,16 +252,16 @@ impl<'a> Look<'a> {
         let (timeline_limit, required) =
             self.config(candidate.room_id, lists, subscribed, configs)?;
         let topic = candidate.topic.cloned();
-        Ok(InView {
-            room_id: candidate.room_id,
-            row: candidate.row,
+        let seat = Arc::new(Seat {
+            place: candidate.place,
             topic: topic.unwrap_or_else(|| Topic::new(candidate.room_id.as_str())),
             stage: candidate.stage,
             lists,
             subscribed,
             timeline_limit,
             required,
-        })
+        });
+        Ok(InView { room_id: candidate.room_id, row: candidate.row, seat })
     }
 
     /// What is to be told of a room that these rules match (MSC4186, "Combining room configs").

@@ -3,6 +3,7 @@
 mod extensions;
 mod filters;
 mod lists;
+mod many;
 mod oracle;
 mod outside;
 mod replay;
