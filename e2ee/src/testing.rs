@@ -1,4 +1,6 @@
 //! This crate over a store in memory, with a clock that tests move, and devices with keys.
+//!
+//! `hearth-testbed` cannot open it: that stands on this crate, which would be there a second time with other types.
 
 mod disk;
 

@@ -11,13 +11,10 @@ use std::{
 use async_trait::async_trait;
 use axum::{Router, body::Body};
 use bytes::Bytes;
-use hearth_e2ee::{E2ee, E2eeConfig, E2eeParts};
 use hearth_http::{Http, HttpConfig, Shutdown};
 use hearth_media::{Blobs, Media, MediaConfig, MediaParts};
-use hearth_rooms::{Rooms, RoomsConfig};
-use hearth_storage::Store;
-use hearth_types::{Clock, ManualClock, ServerIdentity};
-use hearth_users::{Users, UsersConfig};
+pub(crate) use hearth_testbed::START_MS;
+use hearth_testbed::Services;
 use http::{Request, Response, StatusCode};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
@@ -28,9 +25,6 @@ use crate::{
     Federation, FederationConfig, FederationParts,
     transport::{Limits, Transport, TransportError},
 };
-
-/// When simulated servers start, in milliseconds since 1970.
-pub(crate) const START_MS: u64 = 1_700_000_000_000;
 
 /// Servers by name. Clones share them.
 #[derive(Clone, Default)]
@@ -132,41 +126,10 @@ impl Server {
         network: &Network,
         configure: impl FnOnce(&mut FederationConfig),
     ) -> Self {
-        let keyspaces = [
-            hearth_users::KEYSPACES,
-            hearth_rooms::KEYSPACES,
-            hearth_e2ee::KEYSPACES,
-            hearth_media::KEYSPACES,
-            crate::KEYSPACES,
-        ]
-        .concat();
-        let store = Store::memory_for_tests(&keyspaces);
         let name = OwnedServerName::try_from(name).unwrap();
-        let key = ServerIdentity::generate_key();
-        let identity =
-            Arc::new(ServerIdentity::from_der(name.clone(), &key, "1".to_owned()).unwrap());
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(START_MS));
-        let users = Users::open(
-            store.clone(),
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            UsersConfig::default(),
-        );
-        let rooms = Rooms::open(
-            store.clone(),
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            RoomsConfig::default(),
-        );
-        let (users, rooms) = (users.await.unwrap(), rooms.await.unwrap());
-        let e2ee = E2ee::open(E2eeParts {
-            store: store.clone(),
-            identity: Arc::clone(&identity),
-            clock: Arc::clone(&clock),
-            users: users.clone(),
-            rooms: rooms.clone(),
-            config: E2eeConfig::default(),
-        });
+        let others = [hearth_media::KEYSPACES, crate::KEYSPACES].concat();
+        let Services { store, identity, clock, users, rooms, e2ee } =
+            Services::in_memory(&name, &others).await;
         let media = Media::open(MediaParts {
             store: store.clone(),
             blobs: Blobs::in_memory(),
@@ -182,7 +145,7 @@ impl Server {
             clock: Arc::clone(&clock),
             users,
             rooms,
-            e2ee: e2ee.await.unwrap(),
+            e2ee,
             media,
             transport: Arc::new(network.clone()),
             config,

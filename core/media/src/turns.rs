@@ -346,6 +346,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_ends_gives_its_turn_back_to_who_lent_it() {
+        let turns = Turns::new(BOUNDS);
+        let ticket = |user: &str, server: &str| turns.ticket(errand(user, server)).unwrap();
+        let anns = [ticket("ann", "1"), ticket("ann", "2"), ticket("ann", "3")];
+        let lifted = ticket("ann", "4");
+        lifted.shared().join(&errand("bob", "").user_id);
+        let bobs = [ticket("bob", "5"), ticket("bob", "6")];
+        assert!(anns.iter().chain([&lifted]).chain(&bobs).all(has_turn));
+        let (hers, his) = (ticket("ann", "7"), ticket("bob", "8"));
+        drop(lifted);
+        assert!(!has_turn(&hers), "she came first, and has all of her share");
+        assert!(has_turn(&his));
+        drop((anns, bobs, hers, his));
+        assert_nothing_is_left(&turns);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn joining_again_or_as_one_of_many_takes_no_places() {
+        let turns = Turns::new(BOUNDS);
+        let ticket = |user: &str, server: &str| turns.ticket(errand(user, server)).unwrap();
+        let slow = [ticket("ann", "slow"), ticket("ann", "slow"), ticket("ann", "slow")];
+        let waits = slow[2].shared();
+        for user in 1..=MAX_USERS {
+            for _ in 0..BOUNDS.wanted.of_user {
+                waits.join(&errand(&user.to_string(), "").user_id);
+            }
+        }
+        let places = |user: usize| {
+            let ticket = |number: usize| errand(&user.to_string(), &number.to_string());
+            let wanted = (0..).map_while(|number| turns.ticket(ticket(number)).ok());
+            wanted.collect::<Vec<_>>().len()
+        };
+        // She is one of those in whose shares it waits.
+        let (first, last, beyond) = (places(1), places(MAX_USERS - 1), places(MAX_USERS));
+        let of_user = BOUNDS.wanted.of_user;
+        assert_eq!((first, last, beyond), (of_user - 1, of_user - 1, of_user));
+        drop(slow);
+        assert_nothing_is_left(&turns);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nobody_has_more_than_a_share_of_the_queue_nor_waits_for_ever() {
         let turns = Turns::new(BOUNDS);
         let fill = |user: &str, server: &str| {

@@ -1,15 +1,16 @@
 //! One simulated server: the real store, rooms and federation on simulated time and network.
 
-use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
-use hearth_e2ee::{E2ee, E2eeConfig, E2eeParts};
+use hearth_e2ee::E2ee;
 use hearth_federation::{Federation, FederationConfig, FederationParts};
 use hearth_http::{Http, HttpConfig, Shutdown};
 use hearth_media::{Blobs, Media, MediaConfig, MediaParts};
-use hearth_rooms::{Rooms, RoomsConfig};
-use hearth_storage::{Engine as _, EngineKind, Store, StoreOptions, engine::memory::MemoryEngine};
+use hearth_rooms::Rooms;
+use hearth_storage::{Engine as _, Store, StoreOptions, engine::memory::MemoryEngine};
+use hearth_testbed::{START_MS, Services, store_options};
 use hearth_types::{Clock, ServerIdentity, StreamPosition};
-use hearth_users::{NewAccount, Users, UsersConfig};
+use hearth_users::{NewAccount, Users};
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 use tokio::time::{Instant, timeout};
 
@@ -22,16 +23,14 @@ use crate::{
 pub(crate) const USERS: usize = 3;
 /// What a batch of commits takes.
 const COMMIT_TIME: Duration = Duration::from_millis(2);
-/// When the simulation begins: 2023-11-14.
-const EPOCH_MS: u64 = 1_700_000_000_000;
 
-/// The runtime's time as the time of day.
+/// The runtime's time as the time of day. The simulation begins on 2023-11-14.
 #[derive(Debug)]
 pub(crate) struct SimClock(pub(crate) Instant);
 
 impl Clock for SimClock {
     fn now_ms(&self) -> u64 {
-        EPOCH_MS + u64::try_from(self.0.elapsed().as_millis()).unwrap()
+        START_MS + u64::try_from(self.0.elapsed().as_millis()).unwrap()
     }
 }
 
@@ -55,19 +54,9 @@ struct Incarnation {
     federation: Federation,
 }
 
-fn store_options(name: &OwnedServerName) -> StoreOptions {
-    let keyspaces = [
-        hearth_users::KEYSPACES,
-        hearth_rooms::KEYSPACES,
-        hearth_e2ee::KEYSPACES,
-        hearth_media::KEYSPACES,
-        hearth_federation::KEYSPACES,
-    ]
-    .concat();
-    StoreOptions {
-        server_name: name.to_string(),
-        ..StoreOptions::for_tests(EngineKind::Memory, Path::new(""), &keyspaces)
-    }
+fn options(name: &OwnedServerName) -> StoreOptions {
+    let others = [hearth_media::KEYSPACES, hearth_federation::KEYSPACES].concat();
+    StoreOptions { server_name: name.to_string(), ..store_options(&others) }
 }
 
 /// An Ed25519 key in PKCS#8 (RFC 8410), the same in every run.
@@ -81,7 +70,7 @@ pub(crate) fn key_of(number: u8) -> Vec<u8> {
 impl SimServer {
     pub(crate) async fn new(number: u8, clock: Arc<SimClock>, network: Network) -> Self {
         let name = OwnedServerName::try_from(format!("s{number}.sim")).unwrap();
-        let disk = Arc::new(MemoryEngine::new(store_options(&name).all_keyspaces().len()));
+        let disk = Arc::new(MemoryEngine::new(options(&name).all_keyspaces().len()));
         let mut server = Self { name, number, clock, network, disk, running: None };
         server.start().await;
         for number in 0..USERS {
@@ -94,37 +83,14 @@ impl SimServer {
 
     pub(crate) async fn start(&mut self) {
         let life = Life::new();
-        let options = store_options(&self.name);
+        let options = options(&self.name);
         let keyspaces = options.all_keyspaces().len();
         let engine = MortalEngine::new(Arc::clone(&self.disk), keyspaces, life.clone());
         let store = Store::open_in_task(Arc::new(engine), &options, COMMIT_TIME).unwrap();
         let key = key_of(self.number);
         let identity = ServerIdentity::from_der(self.name.clone(), &key, "sim".to_owned()).unwrap();
-        let identity = Arc::new(identity);
-        let clock: Arc<dyn Clock> = self.clock.clone();
-        let users = Users::open(
-            store.clone(),
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            UsersConfig::default(),
-        );
-        let users = users.await.unwrap();
-        let rooms = Rooms::open(
-            store.clone(),
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            RoomsConfig::default(),
-        );
-        let rooms = rooms.await.unwrap();
-        let e2ee = E2ee::open(E2eeParts {
-            store: store.clone(),
-            identity: Arc::clone(&identity),
-            clock: Arc::clone(&clock),
-            users: users.clone(),
-            rooms: rooms.clone(),
-            config: E2eeConfig::default(),
-        });
-        let e2ee = e2ee.await.unwrap();
+        let Services { store, identity, clock, users, rooms, e2ee } =
+            Services::open(store, identity, self.clock.clone()).await;
         let media = Media::open(MediaParts {
             store: store.clone(),
             blobs: Blobs::in_memory(),
@@ -179,7 +145,7 @@ impl SimServer {
 
     /// What is on the disk, but for these keyspaces: keyspace, key, value.
     pub(crate) fn rows(&self, but: &[&str]) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
-        let names = store_options(&self.name).all_keyspaces();
+        let names = options(&self.name).all_keyspaces();
         let mut rows = Vec::new();
         let exported = self.disk.export(names.len(), &mut |keyspace, key, value| {
             if !but.contains(&names[keyspace]) {

@@ -2,7 +2,7 @@
 //! its own ([`TestServer`]), a small HTTP client that speaks JSON ([`Client`], [`TestUser`]), and a network
 //! in memory over which servers federate ([`Network`]), real ones and scripted ones ([`Peer`]). [`ClientKey`]
 //! signs as clients do; a [`PushGateway`] takes what is pushed; a [`Correspondent`] talks encrypted, and [`conversations`] are what such users do on one
-//! server or across two.
+//! server or across two. What stands below the surfaces, without HTTP, is opened by `hearth-testbed`.
 //!
 //! Everything here panics with the answer in the message when the server does not do what a test
 //! takes for granted; what a test is *about* goes through [`Client::get`] and its siblings, which

@@ -412,3 +412,29 @@ async fn slow_pages_of_some_do_not_keep_others_waiting() {
     }
     assert!(bench.media.inner().previews.wanted.lock().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_user_whose_share_is_used_up_does_not_keep_a_page_from_others() {
+    let bench = Bench::new();
+    let slow: Vec<String> = (0..READING.running.of_user)
+        .map(|number| format!("https://slow{number}.example/"))
+        .collect();
+    for url in &slow {
+        bench.web.put(url, Thing { silent: true, ..Thing::page("") });
+    }
+    bench.web.put(PAGE, Thing::page("<title>T</title>"));
+    let waits = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bench.preview(PAGE).await.unwrap()
+    };
+    let joins = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!bench.web.urls().contains(&PAGE.to_owned()), "her share is used up");
+        let began = tokio::time::Instant::now();
+        let bob = PreviewRequest { user_id: user_id!("@bob:hearth.test"), ..of(PAGE) };
+        assert_eq!(bench.ask(bob).await.unwrap()["og:title"], "T");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    };
+    let slow = future::join_all(slow.iter().map(|url| bench.preview(url)));
+    tokio::join!(slow, waits, joins);
+}

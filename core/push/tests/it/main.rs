@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod held;
+mod pace;
+mod passed_over;
 mod progress;
 mod world;

@@ -1,34 +1,35 @@
 //! A small server without HTTP, and a gateway in memory.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hearth_e2ee::{E2ee, E2eeConfig, E2eeParts};
-use hearth_push::{Gateway, GatewayAnswer, GatewayError, NewPusher, Push, PushConfig, PushParts};
-use hearth_rooms::{CreateRoomOptions, Draft, MemberProfile, Preset, Rooms, RoomsConfig};
-use hearth_storage::{Commit, EngineKind, Store, StoreOptions};
-use hearth_sync::{SyncConfig, SyncService};
-use hearth_types::{Clock, ManualClock, ServerIdentity, StreamPosition};
-use hearth_users::{Users, UsersConfig};
+use hearth_push::{
+    Foreground, Gateway, GatewayAnswer, GatewayError, NewPusher, Push, PushConfig, PushParts,
+};
+use hearth_rooms::{CreateRoomOptions, Draft, MemberProfile, Preset, Rooms};
+use hearth_storage::{Commit, Store, engine::memory::MemoryEngine};
+use hearth_sync::SyncConfig;
+use hearth_testbed::{Services, store_options};
+use hearth_types::StreamPosition;
 use ruma::{
-    OwnedEventId, OwnedRoomId, RoomId, UserId,
+    EventId, OwnedEventId, OwnedRoomId, RoomId, UserId,
     api::client::push::{PusherIds, PusherInit, PusherKind},
-    owned_server_name,
     push::HttpPusherData,
+    server_name,
 };
 use serde_json::{Value, json, value::to_raw_value};
 use tokio::{
-    runtime::{Builder, Runtime},
+    runtime::{Builder, Handle, Runtime},
     sync::watch,
     time::{sleep, timeout},
 };
 use url::Url;
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server whose pushers work on a thread of their own.
+/// A server, whose pushers work on a thread of their own if nothing else is said.
 pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) rooms: Rooms,
@@ -78,6 +79,16 @@ impl MemoryGateway {
         timeout(PATIENCE, taken.wait_for(|taken| taken.len() >= times)).await.unwrap().unwrap();
     }
 
+    /// Waits until it has taken an event for this user's pusher.
+    pub(crate) async fn told(&self, owner: &UserId, event_id: &EventId) {
+        let is_it = |told: &Value| {
+            told["event_id"] == *event_id.as_str()
+                && told["devices"][0]["pushkey"] == *owner.as_str()
+        };
+        let mut taken = self.taken.subscribe();
+        timeout(PATIENCE, taken.wait_for(|taken| taken.iter().any(is_it))).await.unwrap().unwrap();
+    }
+
     /// The events that it took, once this is the last of them.
     pub(crate) async fn events_until(&self, last: &OwnedEventId) -> Vec<Value> {
         let events = |taken: &[Value]| -> Vec<Value> {
@@ -93,54 +104,41 @@ impl MemoryGateway {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let keyspaces = [
-            hearth_rooms::KEYSPACES,
-            hearth_users::KEYSPACES,
-            hearth_e2ee::KEYSPACES,
-            hearth_push::KEYSPACES,
-        ];
-        let options =
-            StoreOptions::for_tests(EngineKind::Memory, Path::new(""), &keyspaces.concat());
-        let store = Store::open(options).await.unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_700_000_000_000));
-        let (name, key) = (owned_server_name!("hearth.test"), ServerIdentity::generate_key());
-        let identity = Arc::new(ServerIdentity::from_der(name, &key, "1".to_owned()).unwrap());
-        let rooms = Rooms::open(
-            store.clone(),
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            RoomsConfig::default(),
-        );
-        let rooms = rooms.await.unwrap();
-        let users = Users::open(
-            store.clone(),
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            UsersConfig::default(),
-        );
-        let users = users.await.unwrap();
-        let e2ee = E2ee::open(E2eeParts {
-            store: store.clone(),
-            identity,
-            clock: Arc::clone(&clock),
-            users: users.clone(),
-            rooms: rooms.clone(),
-            config: E2eeConfig::default(),
-        });
-        let sync = SyncService::open(
-            rooms.clone(),
-            users.clone(),
-            e2ee.await.unwrap(),
-            store.clone(),
-            Arc::clone(&clock),
-            SyncConfig::default(),
-        );
+        Self::over(Self::store().await).await
+    }
+
+    /// An empty store.
+    pub(crate) async fn store() -> Store {
+        Store::open(store_options(hearth_push::KEYSPACES)).await.unwrap()
+    }
+
+    pub(crate) async fn over(store: Store) -> Self {
+        let background = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let background = background.unwrap();
+        let runtime = background.handle().clone();
+        let world = Self::on(runtime, store, None).await;
+        Self { background: Some(background), ..world }
+    }
+
+    /// A server that does everything on the current runtime, which may simulate the time, beside requests that are
+    /// as late as the foreground says.
+    pub(crate) async fn beside(foreground: Arc<dyn Foreground>) -> Self {
+        let options = store_options(hearth_push::KEYSPACES);
+        let engine = Arc::new(MemoryEngine::new(options.all_keyspaces().len()));
+        let store = Store::open_in_task(engine, &options, Duration::from_millis(1)).unwrap();
+        Self::on(Handle::current(), store, Some(foreground)).await
+    }
+
+    async fn on(runtime: Handle, store: Store, foreground: Option<Arc<dyn Foreground>>) -> Self {
+        let services = Services::over(store, server_name!("hearth.test")).await;
+        let sync = services.sync(SyncConfig::default());
+        let Services { store, clock, users, rooms, .. } = services;
         let push = Push::open(PushParts {
             store: store.clone(),
             clock,
             users,
             rooms: rooms.clone(),
-            sync: sync.unwrap(),
+            sync,
             config: PushConfig::default(),
         });
         let push = push.await.unwrap();
@@ -149,11 +147,8 @@ impl World {
             asked: watch::Sender::new(0),
             taken: watch::Sender::default(),
         });
-        let background = Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let background = background.unwrap();
-        let handle = background.handle().clone();
-        push.start(Arc::clone(&gateway) as _, handle, None).await.unwrap();
-        Self { store, rooms, push, gateway, background: Some(background) }
+        push.start(Arc::clone(&gateway) as _, runtime, foreground).await.unwrap();
+        Self { store, rooms, push, gateway, background: None }
     }
 
     /// A room of these two, the second of whom has a pusher.
@@ -237,8 +232,16 @@ impl World {
         let_go
     }
 
+    /// Ends without a word: what is left.
+    pub(crate) fn crash(mut self) -> Store {
+        self.background.take().unwrap().shutdown_background();
+        self.store
+    }
+
     pub(crate) async fn close(mut self) {
         self.push.close().await;
-        self.background.take().unwrap().shutdown_background();
+        if let Some(background) = self.background.take() {
+            background.shutdown_background();
+        }
     }
 }

@@ -11,11 +11,12 @@ use hearth_storage::{
     migrate::MIGRATIONS,
 };
 use hearth_sync::SyncConfig;
+use hearth_testbed::store_options;
 use hearth_users::AccountDataScope;
 use parking_lot::{Condvar, Mutex};
 use serde_json::{json, value::to_raw_value};
 
-use crate::world::{Ask, World, joined, store_options, timeline, user};
+use crate::world::{Ask, World, joined, timeline, user};
 
 /// Rows in memory. While it is held, batches can be read and are not reported as applied.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl View for Slow {
 
 #[tokio::test]
 async fn a_leave_that_is_being_written_hides_nothing_of_before() {
-    let options = store_options();
+    let options = store_options(&[]);
     let engine = Arc::new(Slow {
         rows: MemoryEngine::new(options.all_keyspaces().len()),
         held: Mutex::new(false),

@@ -1,19 +1,19 @@
 //! Rooms, users and sync over a store in memory, with a clock that stands still.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use hearth_e2ee::{E2ee, E2eeConfig, E2eeParts};
-use hearth_rooms::{CreateRoomOptions, Draft, MemberProfile, Preset, Rooms, RoomsConfig};
-use hearth_storage::{EngineKind, Store, StoreOptions};
+use hearth_e2ee::E2ee;
+use hearth_rooms::{CreateRoomOptions, Draft, MemberProfile, Preset, Rooms};
+use hearth_storage::Store;
 use hearth_sync::{SyncConfig, SyncRequest, SyncService};
-use hearth_types::{Clock, ManualClock, ServerIdentity};
-use hearth_users::{ReceiptUpdate, Users, UsersConfig};
+use hearth_testbed::Services;
+use hearth_users::{ReceiptUpdate, Users};
 use ruma::{
     EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::sync::sync_events::v3::Filter,
     events::receipt::{ReceiptThread, ReceiptType},
-    owned_server_name,
     presence::PresenceState,
+    server_name,
 };
 use serde_json::{Value, json, value::to_raw_value};
 
@@ -76,63 +76,24 @@ impl Ask {
     }
 }
 
-/// A store in memory.
-pub(crate) fn store_options() -> StoreOptions {
-    let mut keyspaces = hearth_rooms::KEYSPACES.to_vec();
-    keyspaces.extend(hearth_users::KEYSPACES);
-    keyspaces.extend(hearth_e2ee::KEYSPACES);
-    StoreOptions {
-        engine: EngineKind::Memory,
-        path: PathBuf::new(),
-        keyspaces,
-        server_name: "x".to_owned(),
-    }
-}
-
 impl World {
     pub(crate) async fn new() -> Self {
         Self::with(SyncConfig::default()).await
     }
 
     pub(crate) async fn with(config: SyncConfig) -> Self {
-        let store = Store::open(store_options()).await.unwrap();
-        Self::over(store, config).await
+        Self::of(Services::in_memory(server_name!("x"), &[]).await, config)
     }
 
-    /// Over this store, opened with [`store_options`].
+    /// Over this store, opened with [`hearth_testbed::store_options`].
     pub(crate) async fn over(store: Store, config: SyncConfig) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_700_000_000_000));
-        let key = ServerIdentity::generate_key();
-        let identity =
-            ServerIdentity::from_der(owned_server_name!("x"), &key, "1".to_owned()).unwrap();
-        let identity = Arc::new(identity);
-        let rooms = Rooms::open(
-            store.clone(),
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            RoomsConfig::default(),
-        )
-        .await
-        .unwrap();
-        let users = Users::open(
-            store.clone(),
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            UsersConfig::default(),
-        );
-        let users = users.await.unwrap();
-        let e2ee = E2ee::open(E2eeParts {
-            store: store.clone(),
-            identity,
-            clock: Arc::clone(&clock),
-            users: users.clone(),
-            rooms: rooms.clone(),
-            config: E2eeConfig::default(),
-        });
-        let e2ee = e2ee.await.unwrap();
-        let sync =
-            SyncService::open(rooms.clone(), users.clone(), e2ee.clone(), store, clock, config);
-        Self { rooms, users, e2ee, sync: sync.unwrap() }
+        Self::of(Services::over(store, server_name!("x")).await, config)
+    }
+
+    fn of(services: Services, config: SyncConfig) -> Self {
+        let sync = services.sync(config);
+        let Services { rooms, users, e2ee, .. } = services;
+        Self { rooms, users, e2ee, sync }
     }
 
     /// A public room that its creator is in.

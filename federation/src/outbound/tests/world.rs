@@ -1,15 +1,14 @@
 //! A server with one room, simulated time, a network that is a table, and what outlives a crash.
 
-use std::{collections::HashMap, path::Path};
+use std::collections::HashMap;
 
 use bytes::Bytes;
-use hearth_e2ee::{E2eeConfig, E2eeParts};
 use hearth_rooms::{
-    CreateRoomOptions, Draft, RoomsConfig,
+    CreateRoomOptions, Draft,
     schema::{EventOrdinal, ROOM_SERVERS, SERVER_ROOMS, ServerRow},
 };
-use hearth_storage::{Commit, Engine, EngineKind, StoreOptions, engine::memory::MemoryEngine};
-use hearth_users::UsersConfig;
+use hearth_storage::{Commit, Engine, engine::memory::MemoryEngine};
+use hearth_testbed::{START_MS, Services, store_options};
 use http::{Request, Response};
 use ruma::{OwnedRoomId, OwnedUserId, owned_server_name, owned_user_id, server_name};
 use serde_json::{Value, json, value::RawValue};
@@ -162,7 +161,7 @@ pub(super) struct RuntimeClock(Instant);
 
 impl Clock for RuntimeClock {
     fn now_ms(&self) -> u64 {
-        1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap()
+        START_MS + u64::try_from(self.0.elapsed().as_millis()).unwrap()
     }
 }
 
@@ -185,11 +184,6 @@ pub(super) struct World {
     pub(super) room_id: OwnedRoomId,
 }
 
-pub(super) fn keyspaces() -> Vec<&'static str> {
-    let own = [crate::KEYSPACES, hearth_e2ee::KEYSPACES];
-    [own.concat().as_slice(), hearth_rooms::KEYSPACES, hearth_users::KEYSPACES].concat()
-}
-
 pub(super) fn alice() -> OwnedUserId {
     owned_user_id!("@alice:here.test")
 }
@@ -200,7 +194,7 @@ pub(super) fn there() -> &'static ServerName {
 
 impl World {
     pub(super) async fn new() -> Self {
-        let options = StoreOptions::for_tests(EngineKind::Memory, Path::new(""), &keyspaces());
+        let options = store_options(crate::KEYSPACES);
         let ground = Ground {
             engine: Arc::new(MemoryEngine::new(options.all_keyspaces().len())),
             clock: Arc::new(RuntimeClock(Instant::now())),
@@ -211,28 +205,13 @@ impl World {
     }
 
     pub(super) async fn over(ground: Ground, room_id: Option<OwnedRoomId>) -> Self {
-        let options = StoreOptions::for_tests(EngineKind::Memory, Path::new(""), &keyspaces());
+        let options = store_options(crate::KEYSPACES);
         let pace = Duration::from_millis(1);
         let store = Store::open_in_task(ground.engine.clone(), &options, pace).unwrap();
         let name = owned_server_name!("here.test");
         let identity = ServerIdentity::from_der(name, &ground.key, "1".to_owned()).unwrap();
-        let identity = Arc::new(identity);
-        let clock: Arc<dyn Clock> = ground.clock.clone();
-        let rooms_config = RoomsConfig::default();
-        let rooms = Rooms::open(store.clone(), identity.clone(), clock.clone(), rooms_config);
-        let rooms = rooms.await.unwrap();
-        let users =
-            Users::open(store.clone(), identity.clone(), clock.clone(), UsersConfig::default());
-        let users = users.await.unwrap();
-        let e2ee = E2ee::open(E2eeParts {
-            store: store.clone(),
-            identity: identity.clone(),
-            clock: clock.clone(),
-            users: users.clone(),
-            rooms: rooms.clone(),
-            config: E2eeConfig::default(),
-        });
-        let e2ee = e2ee.await.unwrap();
+        let Services { store, identity, clock, users, rooms, e2ee } =
+            Services::open(store, identity, ground.clock.clone()).await;
         let room_id = if let Some(room_id) = room_id {
             room_id
         } else {
