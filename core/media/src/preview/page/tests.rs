@@ -77,6 +77,11 @@ fn the_first_pictures_among_the_text_stand_for_those_that_are_missing() {
         <img src="/a b.jpg?x=1:2"><img src="HTTPS://b.example/b.png" width=32 height=99999999999><img src=c.png>"#;
     assert_eq!(shown(page), ["/a b.jpg?x=1:2", "HTTPS://b.example/b.png"]);
     assert_eq!(read(page).images, [] as [&str; 0], "it does not say that they are its own");
+    assert_eq!(
+        shown("<img src=a.png width=9% height=32>"),
+        ["a.png"],
+        "of something that is not known"
+    );
     assert_eq!(shown("<img src=//b.example/a.png><img src=a:b/c.png>"), ["//b.example/a.png"]);
     let long = format!("<img src={}><img src=a.png>", "a".repeat(MAX_IMAGE_BYTES + 1));
     assert_eq!(shown(&long), ["a.png"]);
