@@ -56,6 +56,26 @@ async fn many_rooms_are_told_as_few_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_since_the_last_answer_is_live_in_rooms_that_are_new_by_then() {
+    let world = World::new().await;
+    let alice = user("alice");
+    let mut all: Vec<OwnedRoomId> = Vec::new();
+    for _ in 0..MANY {
+        all.push(world.room(&alice).await);
+    }
+    let mut phone = Phone::of(&alice, json!({"lists": {}}));
+    phone.ask(&world).await;
+    for one in &all {
+        world.text(one, &alice, "now").await;
+    }
+    phone.body = window(0, 999);
+    let answer = phone.ask(&world).await;
+    for one in &all {
+        assert_eq!(answer["rooms"][one.as_str()]["num_live"], 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_much_comes_later_the_least_active_last_and_nothing_twice() {
     let world = World::new().await;
     let alice = user("alice");
