@@ -9,15 +9,19 @@ use std::{
 
 use async_trait::async_trait;
 use hearth_push::Foreground;
+#[cfg(target_os = "linux")]
+use thread_priority::{
+    ThreadPriority,
+    unix::{
+        NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
+        thread_native_id, thread_schedule_policy,
+    },
+};
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// How far these threads step back (`nice`). Where all want a processor at once, they get about a tenth of it: so
-/// they are never starved, and slow the others down by no more than that.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
-/// The last there is.
-#[cfg(target_os = "linux")]
-const MAX_NICE: i32 = 19;
+const IDLE: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+
 /// Threads for reads that block; there are few such reads.
 const MAX_BLOCKING_THREADS: usize = 4;
 
@@ -44,15 +48,18 @@ impl Foreground for Requests {
     }
 }
 
-/// On Linux each thread has a nice value of its own, which it gives to the threads that it makes.
+/// On Linux each thread has a policy of its own, which it gives to the threads that it makes. One with `SCHED_IDLE` leaves its
+/// processor at once to any other that wakes up there, and counts for nothing where one is looked for that is free. A thread
+/// with the greatest nice value does not: whoever wakes up waits until its slice is over, and requests of clients wake up
+/// threads several times each. Where others want all processors all the time, such a thread still gets
+/// about three thousandths.
 #[cfg(target_os = "linux")]
 fn step_back(builder: &mut Builder) {
-    use rustix::process::{getpriority_process, setpriority_process};
-
-    let nice = getpriority_process(None).map(|nice| nice.saturating_add(NICENESS).min(MAX_NICE));
-    builder.on_thread_start(move || {
-        if let Err(error) = nice.and_then(|nice| setpriority_process(None, nice)) {
-            tracing::warn!(%error, "background work has the priority of everything else");
+    builder.on_thread_start(|| {
+        let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, IDLE);
+        // It sets the nice value, too, which it may not where the process has one: this policy does not look at it.
+        if thread_schedule_policy() != Ok(IDLE) {
+            tracing::warn!(?set, "background work has the priority of everything else");
         }
     });
 }
@@ -65,7 +72,7 @@ fn step_back(_: &mut Builder) {}
 mod tests {
     use std::{future::ready, pin::pin};
 
-    use rustix::process::getpriority_process;
+    use thread_priority::unix::thread_schedule_policy;
 
     use super::*;
 
@@ -97,15 +104,16 @@ mod tests {
 
     #[test]
     fn only_the_threads_in_the_background_step_back() {
-        let nice = || getpriority_process(None).unwrap();
-        let before = nice();
+        let before = thread_schedule_policy().unwrap();
+        assert_ne!(before, IDLE);
         let background = runtime().unwrap();
         let there = background.block_on(async move {
-            let working = tokio::spawn(async move { nice() }).await.unwrap();
-            let blocking = tokio::spawn(tokio::task::spawn_blocking(nice)).await.unwrap().unwrap();
-            [working, blocking]
+            let policy = || thread_schedule_policy().unwrap();
+            let working = tokio::spawn(async move { policy() }).await.unwrap();
+            let blocking = tokio::spawn(tokio::task::spawn_blocking(policy)).await.unwrap();
+            [working, blocking.unwrap()]
         });
-        assert_eq!(there, [(before + NICENESS).min(MAX_NICE); 2]);
-        assert_eq!(nice(), before);
+        assert_eq!(there, [IDLE; 2]);
+        assert_eq!(thread_schedule_policy().unwrap(), before);
     }
 }

@@ -161,7 +161,7 @@ impl Inner {
         let (inner, owned) = (Arc::clone(self), Arc::clone(entry));
         let advanced = self.advance(entry, move |progress| {
             progress.delivered = progress.delivered.max(until);
-            // In the user's turn: whoever finds the queue full from now on says so after this.
+            // In the pusher's turn: whoever finds the queue full from now on says so after this.
             if inner.lanes.lock().keep_up(&owned) {
                 progress.is_behind = false;
                 progress.failures = 0;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use hearth_storage::Commit;
 use hearth_users::{DeviceChange, DeviceKeeper, UsersError};
 use ruma::{OwnedDeviceId, UserId};
@@ -47,8 +48,12 @@ impl DeviceKeeper for Keeper {
 
     async fn changed(&self, user_id: &UserId, change: DeviceChange<'_>) {
         if let (Some(inner), DeviceChange::Removed(devices)) = (self.0.upgrade(), change) {
-            for entry in inner.set_by(user_id, devices) {
-                inner.forget(&entry);
+            let gone = inner.set_by(user_id, devices);
+            for forgotten in join_all(gone.iter().map(|entry| inner.forget(entry))).await {
+                if let Err(error) = forgotten {
+                    // The row is of no use, and the next start finds it.
+                    tracing::warn!(%error, %user_id, "a pusher's progress outlives it");
+                }
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Push: pushers, what is pushed to whom, and its delivery to push gateways (CS "Push Notifications", Push
 //! Gateway API).
 //!
-//! Owns two rows for each pusher, both of its user and changed in the user's turn
-//! ([`Users::in_turn`](hearth_users::Users::in_turn)): the pusher, and how far it got. There is no row for a
-//! notification: what is to be pushed is read from the store's log, which a persisted cursor holds.
+//! Owns two rows for each pusher: itself, changed in its user's turn ([`Users::in_turn`](hearth_users::Users::in_turn)), and
+//! how far it got, changed in a turn of its own, since the user's is what clients wait for. There is no row for a notification:
+//! what is to be pushed is read from the store's log, which a persisted cursor holds.
 //!
 //! - The **router** reads the log behind every room's writer, finds the local users with a pusher whom an entry
 //!   concerns, and has `hearth_sync` judge the event by their rules. Nobody else costs anything.

@@ -244,14 +244,13 @@ impl Push {
                 let mut commit = Commit::new(&owner);
                 add_deletion(&mut commit, &entry);
                 inner.parts.store.commit(commit).await?;
-                inner.forget(&entry);
-                Ok(())
+                inner.forget(&entry).await
             })
             .await
     }
 }
 
-/// Adds to a commit of the user that a pusher goes; then call [`Inner::forget`].
+/// Adds to a commit of the user that a pusher goes; then call [`Inner::forget`], still in the user's turn.
 pub(crate) fn add_deletion(commit: &mut Commit, entry: &Entry) {
     commit.delete(&PUSHERS, &entry.user_id, &entry.key);
     commit.delete(&PROGRESS, &entry.user_id, &entry.key);
@@ -270,50 +269,47 @@ impl Inner {
         if known.is_none() && self.registry.of_user(&user_id).len() >= MAX_PUSHERS {
             return Err(PushError::TooMany);
         }
-        let progress = match &known {
-            Some(entry) => ProgressRow { failures: 0, retry_ms: 0, ..entry.progress() },
-            // What happened before is not pushed.
-            None => ProgressRow {
-                delivered: self.parts.store.notifier().published(),
-                ..ProgressRow::default()
-            },
-        };
+        // What happened before is not pushed.
+        let delivered = self.parts.store.notifier().published();
+        let progress = ProgressRow { delivered, ..ProgressRow::default() };
         let mut commit = Commit::new(&user_id);
         commit.put(&PUSHERS, &user_id, &key, &row);
-        commit.put(&PROGRESS, &user_id, &key, &progress);
+        if known.is_none() {
+            commit.put(&PROGRESS, &user_id, &key, &progress);
+        }
         self.parts.store.commit(commit).await?;
-        match known {
-            Some(entry) => {
-                entry.update(row, progress);
-                self.retry_now(&entry);
-            }
-            None => self.registry.insert(user_id, key, row, progress),
+        let Some(entry) = known else {
+            self.registry.insert(user_id, key, row, progress);
+            return Ok(());
+        };
+        entry.update(row);
+        if entry.progress().failures > 0 {
+            let again = self.advance(&entry, |progress| {
+                progress.failures = 0;
+                progress.retry_ms = 0;
+            });
+            again.await?;
+            self.retry_now(&entry);
         }
         Ok(())
     }
 
-    /// Writes how far a pusher got, in its user's turn: applied when this returns, synced soon after. Was it
-    /// still there?
+    /// Writes how far a pusher got: applied when this returns, synced soon after. Was it still there? Not in its user's turn,
+    /// which other changes of the user wait for: two changes of one pusher's progress are kept apart by the pusher's own.
     pub(crate) async fn advance(
-        self: &Arc<Self>,
+        &self,
         entry: &Arc<Entry>,
-        change: impl FnOnce(&mut ProgressRow) + Send + 'static,
+        change: impl FnOnce(&mut ProgressRow),
     ) -> Result<bool, PushError> {
-        let (inner, entry) = (Arc::clone(self), Arc::clone(entry));
-        let user_id = entry.user_id.clone();
-        self.parts
-            .users
-            .in_turn(&user_id, move || async move {
-                if entry.is_gone() {
-                    return Ok(false);
-                }
-                let mut progress = entry.progress();
-                change(&mut progress);
-                inner.write_progress(&entry, progress.clone()).await?;
-                entry.set_progress(progress);
-                Ok(true)
-            })
-            .await
+        let _turn = entry.turn.lock().await;
+        if entry.is_gone() {
+            return Ok(false);
+        }
+        let mut progress = entry.progress();
+        change(&mut progress);
+        self.book.write(entry, progress.clone()).await?;
+        entry.set_progress(progress);
+        Ok(true)
     }
 }
 

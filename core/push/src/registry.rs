@@ -10,6 +10,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use ruma::{OwnedUserId, UserId};
+use tokio::sync::Mutex as TurnMutex;
 use url::Url;
 
 use crate::pushers::{ProgressRow, PusherRow};
@@ -17,13 +18,15 @@ use crate::pushers::{ProgressRow, PusherRow};
 /// An application's ID and a pushkey.
 pub(crate) type Key = (String, String);
 
-/// One pusher, for as long as it is there. Its row and its progress change in its user's turn.
+/// One pusher, for as long as it is there. Its row changes in its user's turn, its progress in its own.
 #[derive(Debug)]
 pub(crate) struct Entry {
     /// Its number within this run.
     pub(crate) serial: u64,
     pub(crate) user_id: OwnedUserId,
     pub(crate) key: Key,
+    /// Held while its progress changes. Whoever has the user's turn, too, has taken that first.
+    pub(crate) turn: TurnMutex<()>,
     row: RwLock<Arc<PusherRow>>,
     target: RwLock<Arc<Target>>,
     progress: Mutex<ProgressRow>,
@@ -64,10 +67,9 @@ impl Entry {
         *self.progress.lock() = progress;
     }
 
-    pub(crate) fn update(&self, row: PusherRow, progress: ProgressRow) {
+    pub(crate) fn update(&self, row: PusherRow) {
         *self.target.write() = Target::of(&row);
         *self.row.write() = Arc::new(row);
-        self.set_progress(progress);
     }
 
     /// Was it deleted?
@@ -103,6 +105,7 @@ impl Registry {
             serial: self.next_serial.fetch_add(1, Ordering::Relaxed),
             user_id: user_id.clone(),
             key: key.clone(),
+            turn: TurnMutex::default(),
             target: RwLock::new(Target::of(&row)),
             row: RwLock::new(Arc::new(row)),
             progress: Mutex::new(progress),
@@ -174,4 +177,27 @@ impl Registry {
     pub(crate) fn take_newcomers(&self) -> HashSet<OwnedUserId> {
         std::mem::take(&mut *self.newcomers.lock())
     }
+}
+
+/// So many pushers of one user at this host.
+#[cfg(test)]
+pub(crate) fn entries(count: usize, host: &str) -> Vec<Arc<Entry>> {
+    let registry = Registry::default();
+    let user_id = ruma::owned_user_id!("@a:hearth.test");
+    for number in 0..count {
+        let row = PusherRow {
+            device_id: "D".into(),
+            app_display_name: String::new(),
+            device_display_name: String::new(),
+            profile_tag: None,
+            lang: String::new(),
+            url: format!("https://{host}/_matrix/push/v1/notify"),
+            format: None,
+            data: "{}".to_owned(),
+            set_ms: 0,
+        };
+        let key = ("app".to_owned(), number.to_string());
+        registry.insert(user_id.clone(), key, row, ProgressRow::default());
+    }
+    registry.of_user(&user_id)
 }

@@ -9,11 +9,12 @@ use std::{
 };
 
 use hearth_rooms::Rooms;
-use hearth_storage::Store;
+use hearth_storage::{Commit, Store};
 use hearth_sync::SyncService;
 use hearth_types::{Clock, StreamPosition};
 use hearth_users::Users;
 use parking_lot::{Mutex, RwLock};
+use ruma::OwnedUserId;
 use tokio::{
     runtime::Handle,
     time::{MissedTickBehavior, interval, timeout},
@@ -24,13 +25,13 @@ use crate::{
     Foreground, Gateway, PushConfig, PushError,
     audience::Audiences,
     badge::BadgeCache,
-    book::Book,
+    book::{self, Book},
     deliver,
     keeper::Keeper,
     lanes::Lanes,
     names::NamesCache,
     pushers::{PROGRESS, PUSHERS, ProgressRow},
-    registry::{Entry, Registry},
+    registry::{Entry, Key, Registry},
     router,
     throttle::Throttle,
 };
@@ -42,6 +43,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// The cursor is written when it is so many positions further. After a crash what lies between is read again; what
 /// was delivered of it is known from the pushers' rows.
 const SAVE_EVERY: u64 = 256;
+/// Rows that are deleted at a time.
+const MAX_ORPHANS: usize = 256;
 /// How long requests in flight may take to end when the server stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -80,8 +83,8 @@ pub(crate) struct Inner {
     pub(crate) book: Book,
     gateway: RwLock<Option<Arc<dyn Gateway>>>,
     running: OnceLock<Running>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
     workers: TaskTracker,
 }
 
@@ -163,6 +166,8 @@ impl Push {
             }
         }
         inner.spawn(router::run(Arc::clone(inner), Arc::clone(&observed)));
+        // Not on that runtime: whoever deletes a pusher waits for this.
+        book::open(inner);
         inner.spawn(tick(Arc::clone(inner)));
         inner.spawn(async move { observed.observe().await });
         Ok(())
@@ -216,6 +221,18 @@ async fn load(store: &Store, registry: &Registry) -> Result<(), PushError> {
         let got = progress.remove(&(user_id.clone(), key.clone())).unwrap_or_default();
         registry.insert(user_id, key, row, got);
     }
+    drop_orphans(store, progress.into_keys().collect()).await
+}
+
+/// Deletes the progress of pushers that are not there any more: a crash between a deletion and [`Inner::forget`] leaves some.
+async fn drop_orphans(store: &Store, orphans: Vec<(OwnedUserId, Key)>) -> Result<(), PushError> {
+    for some in orphans.chunks(MAX_ORPHANS) {
+        let mut commit = Commit::new(&()).lazy();
+        for (user_id, key) in some {
+            commit.delete(&PROGRESS, user_id, key);
+        }
+        store.commit(commit).await?;
+    }
     Ok(())
 }
 
@@ -247,11 +264,6 @@ impl Inner {
         self.tasks.spawn_on(work, runtime);
     }
 
-    /// Does work on the current runtime that ends by itself, and that the end waits for.
-    pub(crate) fn finish(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(work);
-    }
-
     /// Sees to it that somebody works for those who are ready.
     pub(crate) fn hire(self: &Arc<Self>) {
         let Some(Running { runtime, throttle, .. }) = self.running.get() else { return };
@@ -277,10 +289,12 @@ impl Inner {
         Ok(())
     }
 
-    /// A pusher was deleted; its rows are gone.
-    pub(crate) fn forget(&self, entry: &Arc<Entry>) {
+    /// A pusher was deleted; its rows are gone. In its user's turn, so that nobody makes it anew meanwhile.
+    pub(crate) async fn forget(&self, entry: &Arc<Entry>) -> Result<(), PushError> {
         self.registry.remove(entry);
         self.lanes.lock().forget(entry.serial);
+        // Its progress may have been on the way to the store, and have come there after the deletion.
+        Ok(self.book.delete(entry).await?)
     }
 
     /// A pusher that failed may be worth a try.

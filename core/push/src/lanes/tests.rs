@@ -1,30 +1,8 @@
 use super::*;
 use crate::{
     lane::What,
-    pushers::{ProgressRow, PusherRow},
-    registry::Registry,
+    registry::{Registry, entries},
 };
-
-fn entries(count: usize, host: &str) -> Vec<Arc<Entry>> {
-    let registry = Registry::default();
-    let user_id = ruma::owned_user_id!("@a:hearth.test");
-    for number in 0..count {
-        let row = PusherRow {
-            device_id: "D".into(),
-            app_display_name: String::new(),
-            device_display_name: String::new(),
-            profile_tag: None,
-            lang: String::new(),
-            url: format!("https://{host}/_matrix/push/v1/notify"),
-            format: None,
-            data: "{}".to_owned(),
-            set_ms: 0,
-        };
-        let key = ("app".to_owned(), number.to_string());
-        registry.insert(user_id.clone(), key, row, ProgressRow::default());
-    }
-    registry.of_user(&user_id)
-}
 
 fn at(position: u64) -> StreamPosition {
     StreamPosition::new(position)

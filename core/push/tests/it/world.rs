@@ -163,9 +163,13 @@ impl World {
     /// Has somebody with a pusher join.
     pub(crate) async fn join(&self, room_id: &RoomId, owner: &UserId) {
         self.rooms.join(room_id, owner, &MemberProfile::default(), None).await.unwrap();
+        self.set_pusher(owner, owner.as_str()).await;
+    }
+
+    pub(crate) async fn set_pusher(&self, owner: &UserId, pushkey: &str) {
         let url = "https://push.example/_matrix/push/v1/notify".to_owned();
         let pusher = PusherInit {
-            ids: PusherIds::new(owner.to_string(), "app".to_owned()),
+            ids: PusherIds::new(pushkey.to_owned(), "app".to_owned()),
             kind: PusherKind::Http(HttpPusherData::new(url)),
             app_display_name: "App".to_owned(),
             device_display_name: "Phone".to_owned(),
