@@ -15,10 +15,6 @@ use tokio::task::JoinSet;
 
 use crate::world::Failure;
 
-/// How far its thread steps back (`nice`): as far as this server's pushers do.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
-
 /// The largest request; the measured server bounds what it sends.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
 /// What every request is answered with.
@@ -47,9 +43,7 @@ impl Gateway {
         thread::Builder::new()
             .name("gateway".to_owned())
             .spawn(move || {
-                // On Linux a thread has a nice value of its own. If it stays as it is, the senders only suffer more.
-                #[cfg(target_os = "linux")]
-                rustix::process::nice(NICENESS).ok();
+                step_back();
                 runtime.block_on(async {
                     tokio::select! {
                         () = serve(listener, counter) => (),
@@ -70,6 +64,19 @@ impl Gateway {
     /// How many notifications came so far.
     pub(crate) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
+    }
+}
+
+/// As far as this server's pushers do. On Linux a thread has a policy of its own; if it stays as it is, the senders only suffer
+/// more.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    {
+        use thread_priority::{ThreadPriority, unix};
+
+        let idle = unix::ThreadSchedulePolicy::Normal(unix::NormalThreadSchedulePolicy::Idle);
+        let thread = unix::thread_native_id();
+        unix::set_thread_priority_and_policy(thread, ThreadPriority::Min, idle).ok();
     }
 }
 
