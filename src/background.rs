@@ -51,15 +51,18 @@ impl Foreground for Requests {
 /// On Linux each thread has a policy of its own, which it gives to the threads that it makes. One with `SCHED_IDLE` leaves its
 /// processor at once to any other that wakes up there, and counts for nothing where one is looked for that is free. A thread
 /// with the greatest nice value does not: whoever wakes up waits until its slice is over, and requests of clients wake up
-/// threads several times each. Where others want all processors all the time, such a thread still gets
-/// about three thousandths.
+/// threads several times each. Where others want all processors all the time, one with `SCHED_IDLE` still
+/// gets about three thousandths.
 #[cfg(target_os = "linux")]
 fn step_back(builder: &mut Builder) {
-    builder.on_thread_start(|| {
+    let told = std::sync::Once::new();
+    builder.on_thread_start(move || {
         let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, IDLE);
         // It sets the nice value, too, which it may not where the process has one: this policy does not look at it.
         if thread_schedule_policy() != Ok(IDLE) {
-            tracing::warn!(?set, "background work has the priority of everything else");
+            told.call_once(|| {
+                tracing::warn!(?set, "background work has the priority of everything else");
+            });
         }
     });
 }
