@@ -206,6 +206,14 @@ mod tests {
     }
 
     #[test]
+    fn steps_that_were_not_taken_are_not_saved_up() {
+        let mut pace = Pace { limit: Some(1_000.0), ..Pace::default() };
+        pace.pass(Duration::from_mins(1));
+        let taken = (0..1_000).filter(|_| pace.take()).count();
+        assert!((1..=10).contains(&taken), "{taken}");
+    }
+
+    #[test]
     fn what_cost_more_is_waited_for_but_not_for_long() {
         let mut pace = Pace { limit: Some(100.0), credit: 1.0, ..Pace::default() };
         assert!(pace.take());

@@ -200,9 +200,12 @@ fn those_who_wait_for_a_job_take_what_comes() {
     assert_eq!(lanes.hire(), 1);
     lanes.push(&pushers[1], event(1));
     assert_eq!((lanes.hire(), lanes.hire()), (1, 0));
-    let _busy = [lanes.next().unwrap(), lanes.next().unwrap()];
+    let busy = [lanes.next().unwrap(), lanes.next().unwrap()];
     lanes.push(&pushers[2], event(1));
     assert_eq!(lanes.hire(), 1, "the others are at work");
+    lanes.done(&busy[0], Outcome::Done);
+    lanes.push(&pushers[0], event(2));
+    assert_eq!(lanes.hire(), 0, "one of them is not any more");
 }
 
 #[test]
